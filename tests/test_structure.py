@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"log"},
     "trusted_proxies": {"bounded_cache"},
     "version": set(),
-    "config": CONFIG | {"config", "store.redis.url"},
+    "config": CONFIG | {"config", "responses.page_templates", "responses.template_check", "store.redis.url"},
     "oauth": CONFIG | {"oauth"},
     "store": CONFIG | {"store"},
     "signing": CONFIG | {"signing"},

@@ -40,6 +40,11 @@ class RequestInfo:
                 return value
         return None
 
+    @property
+    def accept_language(self) -> bytes:
+        """The header `Accept-Language`: several are joined as RFC 9110 section 5.3 requires. Empty if there is none."""
+        return b",".join(value for key, value in self.headers if key == b"accept-language")
+
 
 def host_of(headers: Headers) -> bytes:
     """Return the `Host` header in lower case, as the upstream will see it (RFC 9110 section 7.2).

@@ -12,7 +12,15 @@ from akoya_gateway.config.model import Config, GrantSource
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import UnknownGrant, UntrustedResponses
 from akoya_gateway.log import logger
+from akoya_gateway.responses.languages import Language, gettext_noop
 from akoya_gateway.responses.pages import Pages
+from akoya_gateway.responses.problem_texts import (
+    CHOOSE_LOGIN,
+    CHOOSE_LOGIN_IN_THE_APP,
+    CONNECT_BANK,
+    RECONNECT_BANK,
+    UNNAMED_LOGIN,
+)
 from akoya_gateway.responses.response import Response, error_headers, problem_response, redirect_response
 from akoya_gateway.sessions.gateway_cookies import CookieSentTwice, GatewayCookies
 from akoya_gateway.signing.header_values import timestamp
@@ -29,6 +37,14 @@ _AGAIN = frozenset({DenyReason.RECONNECT, UntrustedResponses.code})
 """Error codes for users who have connected the bank before. Their page says "Connect again"."""
 
 
+CONNECTIONS = gettext_noop("Your bank connections")
+BACK = gettext_noop("Back to the app")
+CHOOSE = gettext_noop("Choose a bank")
+CONNECT = gettext_noop("Connect")
+RECONNECT = gettext_noop("Connect again")
+TRY_AGAIN = gettext_noop("Try again")
+
+
 class ErrorResponder:
     """Builds the responses for denied and failed requests."""
 
@@ -43,7 +59,7 @@ class ErrorResponder:
         self._home = f"{config.root_path}/"
         self._public = f"{config.public_url.scheme}://{config.public_url.authority}"
         self._names = {key: connector.name for key, connector in config.connectors.items()}
-        self._pages = pages or Pages(config.prefix)
+        self._pages = pages or Pages(config)
         self._redirects = redirects or RedirectPolicy(config.public_url, config.redirects.allow)
         self._cookies = cookies or GatewayCookies(config.sessions.cookie, config.limits.attempt_lifetime)
 
@@ -103,25 +119,33 @@ class ErrorResponder:
                 for grant in denial.choices
             ]
             return problem_response(error, request.request_id, {"choices": choices})
+        pages = self._pages.localized(request.accept_language)
         selector = None if denial.rule is None else denial.rule.grant
         links = []
         if selector is not None and selector.source is GrantSource.QUERY and request.method in ("GET", "HEAD"):
             links = [
                 {
                     "href": _with_parameter(request, selector.name, grant.public_id),
-                    "text": f"{names.get(grant.id, '')}, since {timestamp(int(grant.connected_at))[:10]}",
+                    "text": f"{names.get(grant.id, '')} ({pages.language.date(grant.connected_at)})",
                 }
                 for grant in denial.choices
             ]
-        detail = error.public_detail if links else f"{error.public_detail} {_listed(denial, names)}"
-        return self._pages.render("problem", error.status, title=error.title, detail=detail,
-                                  links=links + self._ways_out(), request_id=request.request_id)  # fmt: skip
+        listed = ", ".join(names.get(grant.id, "") for grant in denial.choices)
+        message = CHOOSE_LOGIN if links else CHOOSE_LOGIN_IN_THE_APP
+        text = pages.language.gettext(message, bank=bank, logins=listed)
+        return pages.problem(error.code, error.status, request.request_id, links + self._ways_out(pages.language), text)
 
-    def _ways_out(self) -> list[dict[str, str]]:
+    def _ways_out(self, language: Language) -> list[dict[str, str]]:
         return [
-            {"href": f"{self._prefix}/", "text": "Your bank connections"},
-            {"href": self._home, "text": "Back to the app"},
+            {"href": f"{self._prefix}/", "text": language.gettext(CONNECTIONS)},
+            {"href": self._home, "text": language.gettext(BACK)},
         ]
+
+    def unnamed_login(self, request: RequestInfo) -> str:
+        """Return what a login without a name is called in the response: in the language of the page, if it is one."""
+        if not wants_page(request):
+            return UNNAMED_LOGIN
+        return self._pages.localized(request.accept_language).language.gettext(UNNAMED_LOGIN)
 
     def connect_path(self, connectors: tuple[str, ...], request: RequestInfo) -> str:
         """Return the path where the user can connect one of these connectors.
@@ -161,16 +185,21 @@ class ErrorResponder:
             if target is not None:
                 extra = {"connect_url": self._public + target, "connectors": list(connectors)}
             return problem_response(error, request.request_id, extra)
-        links = self._ways_out()
-        if target is not None:
-            links.insert(0, {"href": target, "text": "Connect again" if error.code in _AGAIN else "Connect"})
-        passes = error.status >= 500
-        if passes and request.method == "GET":
+        pages = self._pages.localized(request.accept_language)
+        language, text = pages.language, None
+        links = self._ways_out(language)
+        if target is not None and len(connectors) > 1:
+            # The target is the connections page, to which the first link leads as well.
+            links[0] = {"href": target, "text": language.gettext(CHOOSE)}
+        elif target is not None:
+            links.insert(0, {"href": target, "text": language.gettext(RECONNECT if error.code in _AGAIN else CONNECT)})
+        if error.status >= 500 and request.method == "GET":
             # An empty link reloads the current URL without writing it into the page: a callback URL contains the code.
-            links.insert(0, {"href": "", "text": "Try again"})
-        detail = error.public_detail or ("Please try again in a moment." if passes else "")
-        page = self._pages.render("problem", error.status, title=error.title, detail=detail, links=links,
-                                request_id=request.request_id)  # fmt: skip
+            links.insert(0, {"href": "", "text": language.gettext(TRY_AGAIN)})
+        if isinstance(error.code, DenyReason) and len(connectors) == 1:
+            message = RECONNECT_BANK if error.code is DenyReason.RECONNECT else CONNECT_BANK
+            text = language.gettext(message, bank=self._names[connectors[0]])
+        page = pages.problem(error.code, error.status, request.request_id, links, text)
         return page.with_headers(*error_headers(error))
 
 
@@ -181,9 +210,3 @@ def _address(request: RequestInfo) -> str:
 
 def _with_parameter(request: RequestInfo, name: str, value: str) -> str:
     return f"{_address(request)}{'&' if request.query else '?'}{name}={value}"
-
-
-def _listed(denial: Deny, names: Mapping[str, str]) -> str:
-    """Return the names of the logins as a sentence, for a page that cannot link to them."""
-    listed = ", ".join(names.get(grant.id, "") for grant in denial.choices)
-    return f"They are: {listed}. Disconnect the ones that you do not need, or choose one in the app."

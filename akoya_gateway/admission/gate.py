@@ -112,7 +112,7 @@ class AccessGate:
         decision, owner_grants = await self._decide(target.match, request)
         names: Mapping[str, str] = {}
         if isinstance(decision, Deny) and decision.choices and owner_grants is not None:
-            names = await self._login_names.names(owner_grants)
+            names = await self._login_names.names(owner_grants, self._error_responder.unnamed_login(request))
         return self._resolve(decision, request, owner_grants, names)
 
     async def still_admits(self, target: RequestTarget, request: RequestInfo, headers: RequestHeaders) -> bool:

@@ -36,6 +36,7 @@ from akoya_gateway.config.model import (
     Tokens,
     Verify,
 )
+from akoya_gateway.config.pages import read_pages
 from akoya_gateway.config.reader import DocumentReader, Node
 from akoya_gateway.config.secrets import read_encryption_key, read_secret, read_signing_key
 from akoya_gateway.config.server import (
@@ -121,6 +122,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
         process_environment=process_environment,
         root_path=root_path,
         path_variants=variants,
+        pages=read_pages(top),
         allow_underscore_headers=read_underscore_headers(top),
     )
 

@@ -444,6 +444,41 @@ class Limits:
     """The size of the largest request body. 0 means no limit, because bodies are streamed and not buffered."""
 
 
+@dataclass(frozen=True, slots=True)
+class PageColors:
+    """Colors of the pages, as `#rrggbb`: the accent in the light and in the dark scheme, and text on each."""
+
+    accent: str
+    accent_ink: str
+    accent_dark: str
+    accent_dark_ink: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageLinks:
+    """Links in the footer of the pages: https URLs or absolute paths. None is left out."""
+
+    help: str | None = None
+    privacy: str | None = None
+    terms: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageSettings:
+    """What users see on the gateway's own pages."""
+
+    app_name: str = ""
+    """The name of the app, or an empty string: the pages then say "this app"."""
+    logo: str | None = None
+    """The image as a `data:` URL."""
+    colors: PageColors | None = None
+    links: PageLinks = PageLinks()
+    language: str = "en"
+    """The language for browsers that accept none of the pages' languages."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Files that replace or extend the built-in ones, by name, such as `base.html` and `style.css`."""
+
+
 class LogFormat(StrEnum):
     """The format of log entries."""
 
@@ -500,6 +535,7 @@ class Config:
     root_path: str = ""
     """The path at which the middleware is mounted. `prefix` and the paths of `access` already include it."""
     path_variants: PathVariants = PathVariants.REFUSE
+    pages: PageSettings = PageSettings()
     warnings: tuple[str, ...] = ()
 
     @property

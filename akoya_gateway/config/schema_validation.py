@@ -266,6 +266,6 @@ def flow(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {flow(below)}" for key, below in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(flow, value)) + "]"
-    if isinstance(value, str) and not value.startswith("{"):
+    if isinstance(value, str) and not value.startswith(("{", "#")):
         return value
     return json.dumps(value)

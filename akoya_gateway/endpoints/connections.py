@@ -12,11 +12,23 @@ from akoya_gateway.access.request import wants_page
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
-from akoya_gateway.endpoints.user_messages import NOTICES, STATE_TEXTS, UNVERIFIED, notice_of_error
+from akoya_gateway.endpoints.user_messages import (
+    ACCOUNTS,
+    CHOOSE_BANK,
+    CONNECTED_SINCE,
+    LAST_RENEWED,
+    NOTICES,
+    STATE_TEXTS,
+    UNVERIFIED,
+    notice_of_error,
+)
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
-from akoya_gateway.responses.pages import Pages
+from akoya_gateway.oauth.id_token import account_count
+from akoya_gateway.responses.languages import Language
+from akoya_gateway.responses.pages import LocalizedPages, Pages
+from akoya_gateway.responses.problem_texts import UNNAMED_LOGIN
 from akoya_gateway.responses.response import Response, json_response
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.session_store import SessionStore
@@ -54,15 +66,23 @@ class ConnectionsEndpoint:
             # The user is known by `identity` but has no session in this browser. The forms need one for CSRF tokens.
             session, value = await self._sessions.start(owner)
             cookie = self._cookies.set_session(session, value)
-        names = await self._login_names.names(owner_grants)
-        response = self._response(request, owner_grants, names, None if session is None else session.csrf.reveal())
+        csrf = None if session is None else session.csrf.reveal()
+        if wants_page(request.info):
+            pages = self._pages.localized(request.info.accept_language)
+            names = await self._login_names.names(owner_grants, pages.language.gettext(UNNAMED_LOGIN))
+            response = self._page(request, pages, owner_grants, names, csrf)
+        else:
+            response = json_response(self._as_json(owner_grants, await self._login_names.names(owner_grants), csrf))
         return response if cookie is None else response.with_headers(cookie)
 
-    def _response(
-        self, request: EndpointRequest, owner_grants: OwnerGrants, names: Mapping[str, str], csrf: str | None
+    def _page(
+        self,
+        request: EndpointRequest,
+        pages: LocalizedPages,
+        owner_grants: OwnerGrants,
+        names: Mapping[str, str],
+        csrf: str | None,
     ) -> Response:
-        if not wants_page(request.info):
-            return json_response(self._as_json(owner_grants, names, csrf))
         parameters = request.parameters()
         if "return_to" in parameters:
             refuse_unknown(parameters, "return_to", "error", "connector", "request_id", "done")
@@ -70,15 +90,18 @@ class ConnectionsEndpoint:
         rows = [
             row
             for connector in self._config.connectors.values()
-            for row in self._rows(connector, owner_grants, names, return_to)
+            for row in self._rows(pages, connector, owner_grants, names, return_to)
         ]
         error = notice_of_error(parameters.get("error"))
         failed = self._config.connectors.get(parameters.get("connector", "")) if error else None
-        page = self._pages.render(
+        notice = error or NOTICES.get(parameters.get("done", ""), "")
+        if not notice and return_to and not any(grant.usable(self._clock()) for grant in owner_grants.grants):
+            notice = CHOOSE_BANK
+        page = pages.render(
             "connections",
             rows=rows,
             csrf=csrf,
-            notice=error or NOTICES.get(parameters.get("done", ""), ""),
+            notice=pages.language.gettext(notice),
             again=None if failed is None else {"name": failed.name, "href": self._connect(failed, return_to)},
             # The URL may be forged, so show the value only if it has the form of a request ID.
             number=_number(parameters.get("request_id", "")) if error else "",
@@ -122,7 +145,12 @@ class ConnectionsEndpoint:
         return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
 
     def _rows(
-        self, connector: Connector, owner_grants: OwnerGrants, names: Mapping[str, str], return_to: str
+        self,
+        pages: LocalizedPages,
+        connector: Connector,
+        owner_grants: OwnerGrants,
+        names: Mapping[str, str],
+        return_to: str,
     ) -> list[dict[str, object]]:
         connect = self._connect(connector, return_to)
         grants = owner_grants.for_connector(connector.key)
@@ -137,22 +165,25 @@ class ConnectionsEndpoint:
                     "login": None,
                 }
             ]
-        return [self._row(connector, grant, connect, names[grant.id] if len(grants) > 1 else None) for grant in grants]
+        several = len(grants) > 1
+        return [self._row(pages, connector, grant, connect, names[grant.id] if several else None) for grant in grants]
 
-    def _row(self, connector: Connector, grant: Grant, connect: str, login: str | None) -> dict[str, object]:
+    def _row(
+        self, pages: LocalizedPages, connector: Connector, grant: Grant, connect: str, login: str | None
+    ) -> dict[str, object]:
         """Return the template data of one connection. `login` is its name if the user has several at the bank."""
         return {
             "name": connector.name,
             "login": login,
             "rename": f"{self._config.prefix}/rename/{connector.key}",
             "state": grant.state.value,
-            "words": UNVERIFIED if self._grants.offers_reconnect(grant) else STATE_TEXTS[grant.state],
-            "since": datetime.fromtimestamp(grant.connected_at, UTC)
-            .strftime("%d %B %Y" if login is None else "%d %B %Y, %H:%M:%S UTC")
-            .lstrip("0"),
+            "words": pages.language.gettext(
+                UNVERIFIED if self._grants.offers_reconnect(grant) else STATE_TEXTS[grant.state]
+            ),
+            "facts": _facts(grant, pages.language),
             "remedy": self._remedy(grant),
             "connect": connect,
-            "disconnect": f"{self._config.prefix}/disconnect/{connector.key}",
+            "disconnect": f"{self._config.prefix}/disconnect/{connector.key}?grant={grant.public_id}",
             "grant": grant.public_id,
         }
 
@@ -162,6 +193,16 @@ class ConnectionsEndpoint:
             return False
         ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
         return ended or self._grants.offers_reconnect(grant)
+
+
+def _facts(grant: Grant, language: Language) -> list[str]:
+    """Return what the grant's record says about the connection: accounts, since when, last renewal."""
+    facts = [language.gettext(CONNECTED_SINCE, date=language.date(grant.connected_at))]
+    if grant.refreshed_at > grant.connected_at:
+        facts.append(language.gettext(LAST_RENEWED, date=language.date(grant.refreshed_at)))
+    if (accounts := account_count(grant.tokens.bearer)) is not None:
+        facts.insert(0, language.ngettext(*ACCOUNTS, accounts))
+    return facts
 
 
 def _number(text: str) -> str:

@@ -21,6 +21,7 @@ from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.log import logger
 from akoya_gateway.responses.pages import Pages
+from akoya_gateway.responses.problem_texts import UNNAMED_LOGIN
 from akoya_gateway.responses.response import Response, redirect_response
 from akoya_gateway.sessions.session import Session
 
@@ -122,8 +123,9 @@ class OtherLoginEndpoint:
         others = () if new is None else others_of(new, owner_grants)
         if new is None or not others:
             return redirect_response(return_to, 303)
-        names = await self._login_names.names(owner_grants)
-        page = self._pages.render(
+        pages = self._pages.localized(request.info.accept_language)
+        names = await self._login_names.names(owner_grants, pages.language.gettext(UNNAMED_LOGIN))
+        page = pages.render(
             "other_login",
             bank=connector.name,
             new=names[new.id],

@@ -84,10 +84,10 @@ class Router(starlette.routing.Router):
             Route(prefix, redirect),
             Route(f"{prefix}/", connections, "GET", "HEAD"),
             Route(f"{prefix}/connect/{{connector}}", connect, "GET"),
-            Route(f"{prefix}/disconnect/{{connector}}", disconnect, "POST"),
+            Route(f"{prefix}/disconnect/{{connector}}", disconnect, "GET", "HEAD", "POST"),
             Route(f"{prefix}/{ROUTE}/{{connector}}", other_login, "GET", "HEAD", "POST"),
             Route(f"{prefix}/rename/{{connector}}", rename, "POST"),
-            Route(f"{prefix}/logout", logout, "POST"),
+            Route(f"{prefix}/logout", logout, "GET", "HEAD", "POST"),
             Route(f"{prefix}/jwks.json", jwks, "GET", "HEAD"),
         ]
         super().__init__(routes, redirect_slashes=False, default=_not_found)
@@ -115,10 +115,10 @@ def describe_route(config: Config, path: str) -> str | None:
 _DESCRIPTIONS = {
     "": "the user's connections",
     "connect": "starts an authorization attempt",
-    "disconnect": "revokes and forgets (POST)",
+    "disconnect": "asks (GET), then revokes and forgets (POST)",
     "other-login": "asks whether to end an earlier login",
     "rename": "names a login (POST)",
-    "logout": "ends the browser session (POST)",
+    "logout": "asks (GET), then ends the browser session (POST)",
     "forward-auth": "decides for another proxy",
     "jwks.json": "public keys of the signed headers",
 }

@@ -82,7 +82,7 @@ class Runtime:
         """Maximum size in bytes of a body that gets a Content-Digest; 0 for none."""
         self.body_bytes = config.limits.body_bytes
         self.store = store
-        self.pages = Pages(config.prefix)
+        self.pages = Pages(config)
         self.cookies = GatewayCookies(config.sessions.cookie, config.limits.attempt_lifetime, clock)
         self.mount = Mount(config.root_path)
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
@@ -205,10 +205,10 @@ class Runtime:
                 RateLimiter(config.limits.connects_per_minute, clock),
             ),
             self.callback,
-            DisconnectEndpoint(config, grants, redirects, observer),
+            DisconnectEndpoint(config, grants, grants.login_names, redirects, self.pages, observer),
             OtherLoginEndpoint(config, grants, grants.login_names, redirects, self.pages, observer),
             RenameEndpoint(config, grants, grants.login_names, redirects),
-            LogoutEndpoint(config, grants, self.sessions, self.cookies, redirects),
+            LogoutEndpoint(config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages),
             JwksEndpoint(config.signing, clock),
         )
 

@@ -43,15 +43,18 @@ class LoginNames:
         self._clock = clock
         self._lifetime = lifetime
 
-    async def names(self, owner_grants: OwnerGrants) -> dict[str, str]:
-        """Return a name for each grant, by grant ID. The names of the logins at one bank differ."""
+    async def names(self, owner_grants: OwnerGrants, unnamed: str = "Login %(number)d") -> dict[str, str]:
+        """Return a name for each grant, by grant ID. The names of the logins at one bank differ.
+
+        `unnamed` is what a login without a name is called; `%(number)d` is replaced by its number.
+        """
         if not owner_grants.grants:
             return {}
         record = await self._read(group_of(owner_grants.owner))
         chosen = {} if record is None else _decode(record.body)
         named: dict[str, str] = {}
         for connector in dict.fromkeys(grant.connector for grant in owner_grants.grants):
-            named |= _distinct(reversed(owner_grants.for_connector(connector)), chosen)
+            named |= _distinct(reversed(owner_grants.for_connector(connector)), chosen, unnamed)
         return named
 
     async def rename(self, grant: Grant, name: str, owner_grants: OwnerGrants) -> None:
@@ -98,11 +101,11 @@ class LoginNames:
             return None
 
 
-def _distinct(logins: Iterable[Grant], chosen: dict[str, str]) -> dict[str, str]:
+def _distinct(logins: Iterable[Grant], chosen: dict[str, str], unnamed: str) -> dict[str, str]:
     """Name the logins at one bank, the first connected first. Equal names get a number."""
     named: dict[str, str] = {}
     for number, grant in enumerate(logins, 1):
-        text = chosen.get(grant.id) or login_name(grant.tokens.bearer) or f"Login {number}"
+        text = chosen.get(grant.id) or login_name(grant.tokens.bearer) or unnamed % {"number": number}
         name, use = text, 1
         # A user may have chosen a name that ends in a number as well.
         while name in named.values():

@@ -137,6 +137,19 @@ def login_name(token: Secret) -> str | None:
     return next((str(value) for value in named if is_plain_text(value, MAX_NAME_LENGTH)), None)
 
 
+def account_count(token: Secret) -> int | None:
+    """Return how many accounts an id_token that was validated before gives access to (its claim `accounts`).
+
+    None if it does not say so: the claim is optional (docs/akoya.md section 3).
+    """
+    try:
+        _, claims, _, _ = _split_token(token)
+    except IdTokenRejected:
+        return None
+    accounts = claims.get("accounts")
+    return len(accounts) if isinstance(accounts, list) and accounts else None
+
+
 def signed_claims(token: Secret, keys: KeySet) -> dict[str, Any]:
     """Return the claims of a JWT after checking its signature; the caller validates the claims.
 

@@ -6,13 +6,14 @@ needs no thread, which matters because the supervisor forks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-_FILE_KEYS = frozenset({"file", "ca", "certificate", "key"})
+_FILE_KEYS = frozenset({"file", "ca", "certificate", "key", "logo", "templates"})
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -48,7 +49,12 @@ def named_files(config: Path) -> tuple[Path, ...]:
         document = yaml.safe_load(config.read_text("utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError):
         return ()
-    return tuple(sorted({config.parent / name for name in _names(document)}))
+    files = {config.parent / name for name in _names(document)}
+    for folder in tuple(files):
+        # A directory of templates: its own stamp changes when a file is added or removed.
+        with contextlib.suppress(OSError):
+            files.update(each for each in folder.iterdir() if each.suffix in (".html", ".css"))
+    return tuple(sorted(files))
 
 
 def _names(node: Any, depth: int = 0) -> Iterator[str]:

@@ -158,7 +158,7 @@ def record_without_session(transcript: Transcript) -> None:
     transcript.request("GET /akoya/%6a%77ks.json", "GET", "/akoya/%6a%77ks.json")
     for method, path in (
         ("POST", "/akoya/"), ("DELETE", "/akoya/"), ("OPTIONS", "/akoya/"), ("POST", "/akoya/jwks.json"), ("POST", "/akoya/connect/mikomo"),
-        ("HEAD", "/akoya/connect/mikomo"), ("GET", "/akoya/disconnect/mikomo"), ("PUT", "/akoya/disconnect/mikomo"), ("GET", "/akoya/logout"),
+        ("HEAD", "/akoya/connect/mikomo"), ("PUT", "/akoya/disconnect/mikomo"), ("PUT", "/akoya/logout"),
         ("HEAD", "/akoya/callback"), ("POST", "/akoya/callback"), ("POST", "/akoya"), ("POST", "/akoya/nothing"),
     ):  # fmt: skip
         transcript.request(f"wrong method: {method} {path}", method, path)
@@ -177,6 +177,8 @@ def record_without_session(transcript: Transcript) -> None:
     ):
         both(transcript, title, "GET", path)
     transcript.request("connect ahead of time", "GET", "/akoya/connect/mikomo", (*PAGE, ("sec-purpose", "prefetch")))
+    both(transcript, "question of disconnect without a session", "GET", "/akoya/disconnect/mikomo")
+    transcript.request("question of logout without a session", "GET", "/akoya/logout", PAGE)
     transcript.request("disconnect without a session", "POST", "/akoya/disconnect/mikomo", body={"csrf": "x"})
     transcript.request("logout without a session", "POST", "/akoya/logout", body={"csrf": "x"})
     transcript.request("logout from another site", "POST", "/akoya/logout", (*DATA, ("origin", "https://evil.example")), body={})  # fmt: skip
@@ -230,6 +232,12 @@ def record_with_session(transcript: Transcript) -> None:
     transcript.request("GET /akoya/ connected, data", "GET", "/akoya/")
     transcript.request("HEAD /akoya/ connected", "HEAD", "/akoya/")
     transcript.request("denied with a session", "GET", "/both", PAGE)
+    spanish = (*PAGE, ("accept-language", "es-MX,es;q=0.9,en;q=0.5"))
+    transcript.request("GET /akoya/ in Spanish", "GET", "/akoya/", spanish)
+    transcript.request("denied in Spanish", "GET", "/nowhere", spanish)
+    transcript.request("denied in Spanish, data", "GET", "/nowhere", (*DATA, *spanish[-1:]))
+    for path in ("/akoya/disconnect/mikomo?return_to=/accounts", "/akoya/disconnect/nothing", "/akoya/logout"):
+        transcript.request(f"question of {path}", "GET", path, PAGE)
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
         transcript.request(f"POST {path} with a wrong token", "POST", path, PAGE, body={"csrf": "wrong"})
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from akoya_gateway.access.policy import DenyReason
-from akoya_gateway.endpoints.failures import OPERATOR_ERRORS
 from akoya_gateway.grants.events import Reason
+from tests.support.error_codes import possible_codes
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -25,23 +23,8 @@ def first_cells(heading: str) -> set[str]:
     return {code for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) for code in re.findall("`([^`]+)`", row)}
 
 
-def codes() -> Iterator[str]:
-    """Yield `code = "..."` of the error classes, and `code="..."` where an error is created."""
-    for path in PACKAGE.rglob("*.py"):
-        if path.relative_to(PACKAGE).parts[0] == "sandbox":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
-                yield str(node.value.value)
-            if isinstance(node, ast.ClassDef):
-                for line in node.body:
-                    if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "code":
-                        assert isinstance(line.value, ast.Constant)
-                        yield str(line.value.value)
-
-
 def test_every_code_has_a_row_and_every_row_a_code() -> None:
-    possible = {*codes(), *DenyReason, *OPERATOR_ERRORS, "server_error"} - ROOTS
+    possible = possible_codes() - ROOTS
     told = set().union(*map(first_cells, ("Connecting a bank", "Requests to the app", "Behind another proxy")))
     assert told == possible
     assert all(f"`{code}`" in PAGE for code in ROOTS)
@@ -49,7 +32,7 @@ def test_every_code_has_a_row_and_every_row_a_code() -> None:
 
 def test_no_two_codes_differ_by_a_mark_alone() -> None:
     spoken: dict[str, str] = {}
-    for code in sorted({*codes(), *DenyReason, *OPERATOR_ERRORS}):
+    for code in sorted(possible_codes()):
         other = spoken.setdefault(re.sub("[^a-z]", "", code), code)
         assert other == code, "they sound the same on the telephone"
 

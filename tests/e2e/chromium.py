@@ -76,3 +76,20 @@ async def log_in(page: Page, user: str = "mikomo_1") -> None:
 
 async def approve(page: Page) -> None:
     await page.get_by_role("button", name=re.compile("approve", re.I)).click()
+
+
+async def disconnect(page: Page) -> None:
+    """Disconnect the first bank of the connections page: the gateway asks once."""
+    await page.get_by_role("link", name="Disconnect", exact=True).first.click()
+    await page.get_by_role("button", name="Disconnect", exact=True).click()
+
+
+async def ask_to_sign_out(page: Page) -> None:
+    """Go from the connections page to the page that asks whether to sign out and disconnect all banks."""
+    await page.get_by_role("link", name="Sign out and disconnect all banks").click()
+    await page.get_by_role("heading", name="Sign out and disconnect all banks?").wait_for()
+
+
+async def sign_out(page: Page) -> None:
+    await ask_to_sign_out(page)
+    await page.get_by_role("button", name="Sign out and disconnect").click()

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
-from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
+from tests.e2e.chromium import IN_CHROMIUM, approve, disconnect, log_in, sign_out
 from tests.support.environment import GatewayEnv
 
 pytestmark = IN_CHROMIUM
@@ -108,7 +108,7 @@ async def test_after_logout_the_back_button_shows_nothing(env: GatewayEnv, page:
     await approve(page)
     await page.wait_for_url(f"{env.url}/mikomo")
     await page.goto(f"{env.url}/akoya/")
-    await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
+    await sign_out(page)
     await page.wait_for_url(re.compile("done=signed-out"))
     await page.go_back()
     await page.wait_for_load_state()
@@ -123,7 +123,7 @@ async def test_disconnect_on_the_connections_page(env: GatewayEnv, page: Page) -
     await approve(page)
     await page.wait_for_url(f"{env.url}/mikomo")
     await page.goto(f"{env.url}/akoya/")
-    await page.get_by_role("button", name="Disconnect", exact=True).click()
+    await disconnect(page)
     await expect(page.get_by_role("status")).to_contain_text("disconnected")
     await expect(page.get_by_text("Connected", exact=True)).to_have_count(0)
 

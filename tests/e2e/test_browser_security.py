@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from playwright._impl._api_structures import SetCookieParam
 from playwright.async_api import BrowserContext, Page, expect
 
-from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
+from tests.e2e.chromium import IN_CHROMIUM, approve, ask_to_sign_out, disconnect, log_in
 from tests.support.environment import GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import AppServer
@@ -236,8 +236,9 @@ async def test_a_script_of_the_app_cannot_read_the_session(env: GatewayEnv, page
 async def test_the_page_is_not_kept_for_the_back_button_after_logout(env: GatewayEnv, page: Page) -> None:
     await connect(page, env)
     await page.goto(f"{env.url}/akoya/")
+    await ask_to_sign_out(page)
     await page.evaluate("window.kept = true")
-    await page.get_by_role("button", name=re.compile("sign out", re.I)).click()
+    await page.get_by_role("button", name="Sign out and disconnect").click()
     await page.wait_for_url(re.compile("done=signed-out"))
     await page.go_back()
     await page.wait_for_load_state()
@@ -281,7 +282,7 @@ async def test_behind_tls_with_a_prefix_of_its_own_everything_works_to_the_end(
     await page.wait_for_url(f"{tls_env.url}/accounts")
     assert not [referer for referer in seen if "code=" in referer or "state=" in referer]
     await page.goto(f"{tls_env.url}/bank-links/")
-    await page.get_by_role("button", name="Disconnect", exact=True).first.click()
+    await disconnect(page)
     await expect(page.get_by_role("status")).to_contain_text("disconnected")
     await page.goto(f"{tls_env.url}/bank-links/")
     await page.get_by_role("button", name=re.compile("sign out", re.I)).click()

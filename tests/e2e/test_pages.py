@@ -11,7 +11,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from akoya_gateway.sandbox.demo import Demo
-from tests.e2e.chromium import IN_CHROMIUM, approve, log_in
+from tests.e2e.chromium import IN_CHROMIUM, approve, ask_to_sign_out, disconnect, log_in
 
 pytestmark = IN_CHROMIUM
 
@@ -90,8 +90,17 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
     await button(page, "Save")
     await expect(page.get_by_role("status")).to_contain_text("new name", timeout=30_000)
     assert "Savings and business" in await page.get_by_role("listitem").first.inner_text()
-    await button(page, "Disconnect")
-    assert "disconnected" in await page.get_by_role("status").inner_text()
+    await page.get_by_role("link", name="Disconnect", exact=True).first.click()
+    await judge(page, "Disconnect Mikomo Bank?")
+    assert "Savings and business" in await page.get_by_role("main").inner_text()
+    await page.get_by_role("link", name="Keep the connection").click()
+    await expect(page.get_by_role("link", name="Disconnect", exact=True)).to_have_count(2, timeout=30_000)
+    await disconnect(page)
+    await expect(page.get_by_role("status")).to_contain_text("disconnected", timeout=30_000)
+    await ask_to_sign_out(page)
+    await judge(page, "Sign out and disconnect all banks?")
+    await page.get_by_role("link", name="Stay signed in").click()
+    await expect(page.get_by_text("Connected", exact=True)).to_have_count(1, timeout=30_000)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +135,14 @@ async def test_cancelling_and_addresses_that_lead_nowhere(demo: Demo, page: Page
     for path, title in {
         "/akoya/callback?code=a&state=b": "This sign-in cannot be completed",
         "/akoya/connect/nobank": "Unknown bank",
-        "/akoya/connect/mikomo?return_to=https://evil.example/": "That address cannot be returned to",
-        "/a//b": "The address is not valid",
+        "/akoya/connect/mikomo?return_to=https://evil.example/": "This link does not work",
+        "/a//b": "This link does not work",
     }.items():
         await page.goto(demo.url + path)
         assert await page.title() == title
         assert await page.get_by_role("link", name="Your bank connections").is_visible()
-    await judge(page, "The address is not valid")
+        assert await page.get_by_role("link", name="Back to the app").is_visible()
+    await judge(page, "This link does not work")
 
 
 async def test_trouble_that_passes_can_be_tried_again_from_its_page(demo: Demo, page: Page) -> None:
