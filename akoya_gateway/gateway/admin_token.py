@@ -10,7 +10,7 @@ value of `Akoya-Grant`.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
 from starlette.requests import Request
@@ -65,7 +65,8 @@ class AdminTokenApp:
             response = json_response(await self._token(runtime, Request(scope), facts))
         except GatewayError as error:
             result = error.code
-            response = problem_response(error, request_id)
+            link = _connect_link(runtime, facts) if isinstance(error, NoToken) and runtime else None
+            response = problem_response(error, request_id, link)
         log_event = log.warning if result == "unauthorized" else log.info
         log_event("token requested", result=result, status=response.status_code, request_id=request_id, **facts)
         await response.with_headers((b"x-request-id", request_id.encode()))(scope, receive, send)
@@ -109,6 +110,15 @@ class AdminTokenApp:
         )
         if scheme.lower() != "bearer" or not is_valid:
             raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
+
+
+def _connect_link(runtime: Runtime, facts: Mapping[str, str]) -> dict[str, object]:
+    """Return the members of a response that say where the owner can connect the bank."""
+    connector, public = facts["connector"], runtime.config.public_url
+    if connector not in runtime.config.connectors:
+        return {}
+    path = f"{runtime.config.prefix}/connect/{connector}"
+    return {"connect_url": f"{public.scheme}://{public.authority}{path}", "connectors": [connector]}
 
 
 async def _last_access(runtime: Runtime, grant: Grant) -> int:

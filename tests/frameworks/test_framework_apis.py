@@ -149,7 +149,10 @@ async def test_django_clients_are_connected_as_told(setting: Any, path: str) -> 
         asynchronous = await django_async_client(ALICE).get(path)
         assert asynchronous.json() == TOLD
         refused = await django_async_client(connected("other", "bob")).get(path)
-        assert (refused.status_code, json.loads(refused.content)["code"]) == (401, "not-connected")
+        assert (refused.status_code, json.loads(refused.content)["type"]) == (
+            401,
+            "urn:akoya-gateway:problem:not-connected",
+        )
 
 
 def test_django_client_is_connected_as_told() -> None:

@@ -26,6 +26,7 @@ from tests.support.shutdown import served
 from tests.support.waiting import until
 
 KEYS = keys_of([TEST_KEY])
+NOT_CONNECTED = "urn:akoya-gateway:problem:not-connected"
 MADE_UP = ("Akoya-Owner", "akoya_owner", "AKOYA.OWNER")
 
 
@@ -131,7 +132,7 @@ def test_view_that_needs_a_connection_is_closed_without_signature(ports: dict[tu
     assert status == 401
     if name not in STRICT:
         problem = body["detail"] if name == "fastapi" else body
-        assert (problem["code"], problem["connect_url"]) == ("not-connected", "/akoya/connect/mikomo")
+        assert (problem["type"], problem["connect_url"]) == (NOT_CONNECTED, "/akoya/connect/mikomo")
     # An app without keys whose gateway is missing: an error of the operator, and never the view.
     assert get(ports["none", name], "/mikomo")[0] == (503 if name in STRICT else 500)
 
@@ -154,7 +155,7 @@ def test_app_inside_a_gateway_uses_its_result(ports: dict[tuple[str, str], int],
     for path in ("/mikomo", "/optional"):
         assert get(ports["inside", name], path) == (200, {"owner": "alice", "token": "test-id-token"})
     status, problem = get(ports["public", name], "/mikomo")
-    assert (status, (problem["detail"] if name == "fastapi" else problem)["code"]) == (401, "not-connected")
+    assert (status, (problem["detail"] if name == "fastapi" else problem)["type"]) == (401, NOT_CONNECTED)
     assert get(ports["public", name], "/optional") == (200, {"owner": None, "token": None})
 
 

@@ -29,16 +29,15 @@ class ConnectionMissing(Exception):
         self.connector = connector
         self.connect_url = f"{prefix}/connect/{quote(connector, safe='')}" if connector else f"{prefix}/"
 
-    def problem(self) -> dict[str, str | int | None]:
-        """Return the problem document (RFC 9457)."""
+    def problem(self) -> dict[str, object]:
+        """Return the problem document (RFC 9457), with the members of the gateway's own."""
         title = "Conflict" if self.status == 409 else "Unauthorized"
         return {
-            "type": "about:blank",
+            "type": f"urn:akoya-gateway:problem:{self.code}",
             "title": title,
             "status": self.status,
-            "code": self.code,
-            "connector": self.connector,
             "connect_url": self.connect_url,
+            "connectors": [] if self.connector is None else [self.connector],
         }
 
     def body(self) -> bytes:

@@ -59,7 +59,7 @@ class RemoteKeys:
         Raises:
             ValueError: The URL is plain http and not loopback.
         """
-        if not (allow_plain_http or _is_safe(url)):
+        if not (allow_plain_http or is_safe_url(url)):
             raise ValueError(f"{url}: fetch keys over https (or say allow_plain_http=True)")
         self._url = url
         self._max_age = max_age
@@ -134,7 +134,8 @@ class RemoteKeys:
         self._fetched_at = self._clock()
 
 
-def _is_safe(url: str) -> bool:
+def is_safe_url(url: str) -> bool:
+    """Return whether a URL is https, or http on loopback."""
     parts = urlsplit(url)
     if parts.scheme == "https":
         return True
