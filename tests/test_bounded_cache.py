@@ -5,7 +5,7 @@ from __future__ import annotations
 from akoya_gateway.bounded_cache import BoundedCache
 
 
-def test_it_keeps_and_begins_anew_when_it_is_full() -> None:
+def test_cache_stores_and_is_cleared_when_full() -> None:
     memory: BoundedCache[bytes, int] = BoundedCache(3, 10)
     for number in range(3):
         assert memory.store(b"%d" % number, number, 1) == number

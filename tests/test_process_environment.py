@@ -215,7 +215,7 @@ async def test_requests_take_the_proxy_and_exceptions_do_not() -> None:
     assert b"Proxy-Authorization: Basic dTpwQHNz" in seen[0], "u:p@ss"
 
 
-async def test_doctor_trusts_what_the_work_trusts_and_asks_by_the_same_proxy(tmp_path: Path) -> None:
+async def test_doctor_uses_the_cas_and_the_proxy_of_the_gateway(tmp_path: Path) -> None:
     """The provider's certificate is trusted through SSL_CERT_FILE only; OpenSSL's default need not read that."""
     pem = tmp_path / "ca.pem"
     pem.write_bytes(self_signed())

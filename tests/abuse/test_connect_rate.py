@@ -57,7 +57,7 @@ def test_a_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
     assert allowed(pace, "1.2.3.4", 5) == 0, "setting the clock back does not permit more"
 
 
-def test_waiting_as_long_as_told_is_long_enough() -> None:
+def test_waiting_for_the_returned_time_is_sufficient() -> None:
     for per_minute in (1, 7, 30, 6000):
         clock = Hand()
         pace = RateLimiter(per_minute, clock)
@@ -126,7 +126,7 @@ def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_
 
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
-def test_the_gateway_answers_429_and_other_addresses_go_on(tmp_path: Path, entrypoint: str) -> None:
+def test_exceeded_rate_gets_429_and_other_addresses_are_served(tmp_path: Path, entrypoint: str) -> None:
     changes = {"limits": {"connects_per_minute": 5}, "trusted_proxies": ["127.0.0.1"]}
     with GatewayEnv(tmp_path, entrypoint=entrypoint, changes=changes) as env, env.browser() as browser:
         browser.http.headers["x-forwarded-for"] = "198.51.100.1"

@@ -38,7 +38,7 @@ def gateway(
 
 
 @pytest.mark.parametrize("target", [b"/nowhere", b"/akoya/connect/nobank", b"/a//b", b"/akoya/disconnect/mikomo"])
-def test_who_is_refused_before_100_continue_is_closed(gateway: tuple[int, RawUpstream], target: bytes) -> None:
+def test_refusal_before_100_continue_closes_the_connection(gateway: tuple[int, RawUpstream], target: bytes) -> None:
     """Close the connection: a proxy may send another client's request next, which would be read as the body."""
     port, _ = gateway
     with Client(port) as client:
@@ -49,7 +49,7 @@ def test_who_is_refused_before_100_continue_is_closed(gateway: tuple[int, RawUps
         assert client.closed()
 
 
-def test_who_is_served_gets_100_continue_and_keeps_the_connection(gateway: tuple[int, RawUpstream]) -> None:
+def test_request_with_100_continue_keeps_the_connection(gateway: tuple[int, RawUpstream]) -> None:
     port, _ = gateway
     with Client(port) as client:
         for _ in range(2):
@@ -61,7 +61,7 @@ def test_who_is_served_gets_100_continue_and_keeps_the_connection(gateway: tuple
             assert client.response().body == b"/public/y"
 
 
-def test_an_upstream_that_refuses_is_heard_and_the_body_stays_a_body(gateway: tuple[int, RawUpstream]) -> None:
+def test_refusal_of_an_upload_reaches_the_client_and_the_body_is_no_request(gateway: tuple[int, RawUpstream]) -> None:
     port, upstream = gateway
     with Client(port) as client:
         client.send(b"POST /public/refused" + EXPECTING)

@@ -73,7 +73,7 @@ def peak(env: GatewayEnv) -> int:
 
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("part", ["token", "keys"])
-def test_it_misbehaves_and_one_person_is_told(
+def test_misbehaving_provider_gives_one_user_an_error(
     env: GatewayEnv, hostile: Hostile, bystander: Browser, peak_before: int, part: str, name: str
 ) -> None:
     before = hostile.asked.get(name, 0)
@@ -94,7 +94,7 @@ def test_it_misbehaves_and_one_person_is_told(
     assert peak(env) - peak_before < GROWTH
 
 
-def test_the_others_are_served_while_it_goes_on(env: GatewayEnv, bystander: Browser) -> None:
+def test_other_users_are_served_while_a_provider_misbehaves(env: GatewayEnv, bystander: Browser) -> None:
     """Ten users wait for a token endpoint that never responds; another user is not delayed."""
     import threading
 

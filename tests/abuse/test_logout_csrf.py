@@ -10,7 +10,7 @@ from tests.support.environment import GatewayEnv
 
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
-def test_another_sites_form_signs_nobody_out(tmp_path: Path, entrypoint: str) -> None:
+def test_form_of_another_site_does_not_log_out(tmp_path: Path, entrypoint: str) -> None:
     with GatewayEnv(tmp_path, entrypoint=entrypoint) as env, env.browser() as stranger:
         for headers in (
             {"origin": "https://evil.example"},

@@ -43,7 +43,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("kind", SENT)
-def test_no_two_of_a_strangers_requests_are_alike_and_all_of_them_are_large(running: Running, kind: str) -> None:
+def test_distinct_large_requests_of_an_attacker_take_bounded_memory(running: Running, kind: str) -> None:
     with Client(running.port) as client:
         for number in range(REQUESTS):
             if number == 100:
@@ -66,7 +66,7 @@ def test_thousands_of_requests_behind_one_that_takes_long_are_not_begun(running:
         assert resident(running.pid) - before < 20_000_000
 
 
-def test_some_requests_at_once_are_all_answered(running: Running) -> None:
+def test_concurrent_requests_all_get_a_response(running: Running) -> None:
     with Client(running.port) as client:
         client.send(b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n" * 60)
         assert [client.response().status for _ in range(60)] == [200] * 60

@@ -180,7 +180,7 @@ def test_login_that_has_ended_still_makes_the_choice_ambiguous(source: GrantSour
     assert policy.decide(match, held(live, stale)) == Allow(match.rule, live, True)  # type: ignore[union-attr]
 
 
-def test_all_tokens_are_passed_where_the_rule_says_so() -> None:
+def test_all_tokens_are_passed_if_the_rule_passes_all() -> None:
     owned = held(grant("other"), grant("mikomo"))
     listed = ("mikomo", "other")
     both = decide(gate(Require.CONNECTORS, connectors=listed, pass_all=True), owned)

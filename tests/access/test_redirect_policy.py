@@ -112,7 +112,7 @@ def test_an_origin_alone_lists_all_of_its_pages_and_no_other_origins() -> None:
 
 
 @pytest.mark.parametrize("target", ACCEPTED)
-def test_a_listed_target_is_put_together_anew(target: str) -> None:
+def test_allowed_target_is_rebuilt_from_its_parts(target: str) -> None:
     assert POLICY.validate(target) == ACCEPTED[target]
 
 

@@ -34,7 +34,7 @@ def test_a_parameter_and_a_literal_are_tried_in_the_order_written() -> None:
     assert index(table("/a/c", "/{x}/b"), "/a/b") == 1
 
 
-def test_a_last_star_covers_everything_below_and_not_the_folder_itself() -> None:
+def test_trailing_star_covers_all_paths_below_but_not_the_folder_itself() -> None:
     found = table("/accounts/*")
     assert index(found, "/accounts/") == 0
     assert index(found, "/accounts/1/2/3") == 0
@@ -61,7 +61,7 @@ def test_a_parameter_takes_exactly_one_segment_and_never_an_empty_one() -> None:
     assert index(found, "/api/a/b/x") is None
 
 
-def test_methods_narrow_a_rule_and_head_goes_where_get_goes() -> None:
+def test_methods_narrow_a_rule_and_head_matches_like_get() -> None:
     found = RuleTable([rule(0, "/a", frozenset({"GET"})), rule(1, "/a", frozenset({"POST"}))])
     assert index(found, "/a", "HEAD") == 0
     assert index(found, "/a", "POST") == 1

@@ -16,7 +16,7 @@ def test_every_advisory_has_its_test_or_a_reason() -> None:
     assert not covered & set(NOT_APPLICABLE)
 
 
-def test_a_test_is_named_after_its_first_advisory_and_says_attack_and_answer() -> None:
+def test_test_name_begins_with_its_first_advisory_and_docstring_has_attack_and_defence() -> None:
     for found, name, _ in marked():
         slug = re.sub(r"[^a-z0-9]+", "_", found.ids[0].lower())
         words = [word for word in slug.split("_") if word not in ("openidc", "default", "oauth2", "filter", "")]

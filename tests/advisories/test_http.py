@@ -131,7 +131,7 @@ def test_cve_2026_88008_upgrade_smuggling(target: Target, upgrade: str) -> None:
 
 @advisory("CVE-2026-71324", "GHSA-3ccp", attack="A response of one user is delivered to another over a reused connection.",
           ours="A connection to the app serves one exchange at a time and is closed after any irregularity.")  # fmt: skip
-def test_cve_2026_71324_answers_stay_with_their_users(target: Target) -> None:
+def test_cve_2026_71324_responses_stay_with_their_users(target: Target) -> None:
     if target.env is None:
         pytest.skip("needs the emulator")
     lines: list[str] = []

@@ -269,7 +269,7 @@ def test_albeast_2024_another_gateways_key() -> None:
 
 @advisory("CVE-2023-35941", attack="A MAC covers fields without delimiters, so that they can be split differently into credentials that never expire.",
           ours="The associated data of a record contains the length of each part. The signature base follows RFC 9421, with one line per component.")  # fmt: skip
-def test_cve_2023_35941_fields_cannot_be_split_anew() -> None:
+def test_cve_2023_35941_fields_cannot_be_split_differently() -> None:
     shifted = [
         ("grant", "ab", "c"),
         ("grant", "a", "bc"),

@@ -32,7 +32,7 @@ def new_user() -> str:
     return f"user-{uuid.uuid4()}"
 
 
-def test_a_users_grants_follow_the_user_and_nobody_else(by_header: GatewayEnv) -> None:
+def test_grants_are_found_by_their_user_only(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as first, somebody(by_header, alice) as second, somebody(by_header, bob) as other:
         assert first.connect().headers["location"] == "/accounts"
@@ -47,7 +47,7 @@ def test_a_users_grants_follow_the_user_and_nobody_else(by_header: GatewayEnv) -
         assert other.passed()["akoya-id-token"] != first.passed()["akoya-id-token"]
 
 
-def test_nobody_is_nobody_and_connects_nothing(by_header: GatewayEnv) -> None:
+def test_anonymous_user_cannot_connect_a_bank(by_header: GatewayEnv) -> None:
     with somebody(by_header, None) as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.go("/accounts").status_code == 302
@@ -71,13 +71,13 @@ def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-proxy")
 
 
-def test_an_empty_name_is_nobody(by_header: GatewayEnv) -> None:
+def test_empty_identity_header_is_no_user(by_header: GatewayEnv) -> None:
     with somebody(by_header, "") as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.fetch("/akoya/connect/mikomo").status_code == 401
 
 
-def test_the_cookie_of_one_user_is_worth_nothing_to_another(by_header: GatewayEnv) -> None:
+def test_cookie_of_one_user_gives_another_user_no_access(by_header: GatewayEnv) -> None:
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser, somebody(by_header, mallory) as thief:
         browser.connect()
@@ -118,7 +118,7 @@ def test_logout_leaves_the_grants_of_a_known_user(by_header: GatewayEnv) -> None
         assert browser.passed()["akoya-connector"] == "mikomo"
 
 
-def test_an_attempt_is_finished_by_the_user_who_began_it_or_not_at_all(by_header: GatewayEnv) -> None:
+def test_attempt_is_completed_only_by_the_user_who_started_it(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         callback = by_header.akoya.consent(browser.begin(), "mikomo_1")
@@ -132,7 +132,7 @@ def test_an_attempt_is_finished_by_the_user_who_began_it_or_not_at_all(by_header
         assert browser.connections()["connections"] == []
 
 
-def test_the_header_goes_on_to_the_app_as_the_proxy_set_it(by_header: GatewayEnv) -> None:
+def test_identity_header_reaches_the_app_unchanged(by_header: GatewayEnv) -> None:
     alice = new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
@@ -145,7 +145,7 @@ ALIASES = ["X_Forwarded_User", "x-forwarded_user", "X.Forwarded.User", "X_Forwar
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x", "/akoya/"])
 @pytest.mark.parametrize("alias", ALIASES)
-def test_an_alias_of_the_header_reaches_nobody(by_header: GatewayEnv, alias: str, path: str) -> None:
+def test_alias_of_the_identity_header_is_never_forwarded(by_header: GatewayEnv, alias: str, path: str) -> None:
     alice, mallory = new_user(), new_user()
     with somebody(by_header, alice) as browser:
         browser.connect()
@@ -173,7 +173,7 @@ def test_the_header_twice_is_refused(by_header: GatewayEnv) -> None:
 
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
-def test_a_peer_that_is_not_trusted_cannot_say_who_it_is(tmp_path: Path, entrypoint: str) -> None:
+def test_untrusted_peer_cannot_set_the_identity_header(tmp_path: Path, entrypoint: str) -> None:
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.9.8.7/32"]}
     with GatewayEnv(tmp_path, entrypoint=entrypoint, changes=changes) as env:
         for path in ("/accounts", "/public/x", "/akoya/", "/akoya/connect/mikomo"):

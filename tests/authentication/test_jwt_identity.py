@@ -24,7 +24,7 @@ from tests.support.waiting import until
 BAD = list(Issuer().bad_tokens())
 
 
-def test_a_users_grants_follow_the_token_and_nobody_else(by_token: GatewayEnv, issuer: Issuer) -> None:
+def test_grants_are_found_by_the_token_of_their_user_only(by_token: GatewayEnv, issuer: Issuer) -> None:
     alice, bob = f"alice-{uuid.uuid4()}", f"bob-{uuid.uuid4()}"
     with by_token.browser() as browser, by_token.browser() as other:
         browser.http.headers["X-Id-Token"] = issuer.token(alice)
@@ -41,7 +41,7 @@ def test_a_users_grants_follow_the_token_and_nobody_else(by_token: GatewayEnv, i
         assert other.fetch("/accounts").status_code == 401, "another scheme identifies no user"
 
 
-def test_without_a_token_nobody_is_known(by_token: GatewayEnv) -> None:
+def test_request_without_a_token_is_anonymous(by_token: GatewayEnv) -> None:
     with by_token.browser() as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.fetch("/public/x").status_code == 200
@@ -73,7 +73,7 @@ def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: G
 
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
-def test_without_the_issuers_keys_it_is_a_503_and_never_a_stranger(tmp_path: Path, entrypoint: str) -> None:
+def test_missing_issuer_keys_are_503_and_never_an_anonymous_caller(tmp_path: Path, entrypoint: str) -> None:
     with Issuer() as issuer:
         issuer.down = True
         with GatewayEnv(tmp_path, entrypoint=entrypoint, changes={"identity": issuer.config()}) as env:

@@ -46,7 +46,7 @@ def server(answer: Answer) -> Iterator[tuple[str, int]]:
         listener.close()
 
 
-def test_a_pause_is_charged_for_everybody_who_came_meanwhile() -> None:
+def test_pause_is_counted_for_every_request_that_was_due() -> None:
     """A closed-loop generator would have seen only one slow response."""
 
     def answer(number: int) -> bytes:
@@ -76,7 +76,7 @@ def test_waiting_for_a_connection_is_not_the_load_being_late() -> None:
 
 
 @pytest.mark.parametrize("trouble", [b"", b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"])
-def test_what_fails_is_counted_and_the_rest_goes_on(trouble: bytes) -> None:
+def test_failed_records_are_counted_and_the_rest_is_processed(trouble: bytes) -> None:
     with server(lambda number: trouble if number == 3 else ANSWER) as address:
         load = Load(address, REQUEST, 2)
         load.send(from_now([each * 1_000_000 for each in range(20)]))
@@ -109,11 +109,11 @@ def test_requests_are_due_at_the_same_moments_for_the_same_seed() -> None:
         (ANSWER, len(ANSWER)),
     ],
 )
-def test_an_answer_says_how_long_it_is(data: bytes, size: int) -> None:
+def test_response_has_a_content_length(data: bytes, size: int) -> None:
     assert length(data) == size
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
-def test_an_answer_that_cannot_be_measured_is_refused(data: bytes) -> None:
+def test_response_of_ambiguous_length_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer):
         length(data)

@@ -139,9 +139,7 @@ async def one_more(place: Place, point: Point) -> None:
     assert fingerprint(answer.tokens.bearer.reveal()) == point.uses[-1]["id_token"]
 
 
-async def test_a_gateway_killed_at_any_step_of_a_disconnect_leaves_no_token_that_nobody_knows_of(
-    store: str, tmp_path: Path
-) -> None:
+async def test_gateway_killed_during_a_disconnect_leaves_no_unrecorded_token(store: str, tmp_path: Path) -> None:
     """Either the grant is still listed and can be disconnected again, or its token is queued for revocation."""
     random = seeded()
     async with Place(tmp_path, store, "hydra") as place, nurseries(place.path) as free:

@@ -135,7 +135,7 @@ async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGrou
             await one_refresh(fleet, repository, visitor)
 
 
-async def test_a_primary_of_a_cluster_that_dies_under_load_costs_no_grant(tmp_path: Path) -> None:
+async def test_failed_cluster_primary_under_load_loses_no_grant(tmp_path: Path) -> None:
     with Cluster(replicas=True) as cluster, Fleet(tmp_path, 2, store=cluster.url) as fleet:
         visitors = [fleet.visitor(), fleet.visitor("mikomo_4"), fleet.visitor("mikomo_7")]
         async with load(fleet.ports, [visitor.cookie for visitor in visitors]) as seen:

@@ -57,7 +57,7 @@ async def wait_over(repository: GrantRepository, visitor: Visitor) -> None:
     await asyncio.sleep(CACHES)
 
 
-async def test_an_answer_that_is_cut_leaves_the_grant_uncertain_and_is_tried_once_more(pair: Fleet) -> None:
+async def test_truncated_response_leaves_the_grant_uncertain_and_is_retried_once(pair: Fleet) -> None:
     visitor = pair.visitor()
     async with pair.book() as repository:
         await aged(pair, repository, visitor, LIVES)
@@ -94,7 +94,7 @@ async def test_a_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fle
         assert visitor.state() == "live"
 
 
-async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(pair: Fleet) -> None:
+async def test_provider_that_is_down_is_rarely_requested_and_the_old_token_is_passed(pair: Fleet) -> None:
     living, ended = pair.visitor(), pair.visitor("mikomo_4")
     async with pair.book() as repository:
         await age(repository, living.grant, LIVES)
@@ -113,7 +113,7 @@ async def test_a_provider_that_is_down_is_asked_seldom_and_the_old_token_served(
         assert ended.state() == "live"
 
 
-async def test_a_provider_that_is_asked_too_often_is_not_taken_to_be_down(pair: Fleet) -> None:
+async def test_rate_limited_provider_is_not_considered_down(pair: Fleet) -> None:
     visitors = [pair.visitor() for _ in range(8)]
     async with pair.book() as repository:
         for visitor in visitors:
@@ -133,7 +133,7 @@ async def served(fleet: Fleet, visitor: Visitor) -> bool:
     return {answer.status for answer in await everywhere(fleet, visitor)} == {200}
 
 
-async def test_a_rotated_client_secret_costs_no_grant_and_is_told_until_the_right_one_is_loaded(pair: Fleet) -> None:
+async def test_rotated_client_secret_loses_no_grant_and_is_reported_until_the_new_one_is_loaded(pair: Fleet) -> None:
     living, ended = pair.visitor(), pair.visitor("mikomo_4")
     async with pair.book() as repository:
         await age(repository, living.grant, LIVES)

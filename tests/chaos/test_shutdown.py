@@ -127,7 +127,7 @@ async def test_sessions_end_by_idleness_and_by_age(tmp_path: Path) -> None:
         assert (await ask(fleet.port, idle.cookie)).status == 401
 
 
-async def test_the_key_ring_rotates_under_load_and_nobody_is_logged_out(tmp_path: Path) -> None:
+async def test_key_ring_rotation_under_load_logs_no_user_out(tmp_path: Path) -> None:
     with Fleet(tmp_path, 2) as fleet:
         new = tmp_path / "new-key"
         new.touch(0o600)

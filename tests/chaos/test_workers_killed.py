@@ -34,7 +34,7 @@ def crew(tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-async def test_whoever_holds_the_lease_may_be_killed(crew: Fleet) -> None:
+async def test_killed_lease_holder_loses_no_grant(crew: Fleet) -> None:
     """Later requests get the valid token, and the grant's state is what is known about it."""
     random, seen = seeded(), []
     crew.akoya.fault("slow", "token.refresh_token", seconds=0.1, probability=0.5)

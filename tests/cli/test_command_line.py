@@ -89,7 +89,7 @@ def test_output_into_a_closed_pipe_ends_without_a_message_and_not_as_a_fault(tmp
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_colours_are_off_where_nobody_wants_them(tmp_path: Path) -> None:
+def test_colours_are_off_if_unwanted(tmp_path: Path) -> None:
     nowhere = {"issuer": "http://127.0.0.1:1", "authorization_endpoint": "http://127.0.0.1:1/a",
                "token_endpoint": "http://127.0.0.1:1/t"}  # fmt: skip
     validated(
@@ -135,7 +135,7 @@ def test_completion_offers_the_connectors_of_the_configuration(
     assert {line.partition(",")[2] for line in printed.split()} == offered
 
 
-def test_completion_scripts_are_printed_as_the_help_says() -> None:
+def test_completion_scripts_are_printed_as_the_help_describes() -> None:
     assert "_AKOYA_GATEWAY_COMPLETE=bash_source" in CliRunner().invoke(app, ["--help"]).stdout
     for shell in ("zsh", "fish"):  # click starts bash to learn its version.
         env = {"_AKOYA_GATEWAY_COMPLETE": f"{shell}_source"}

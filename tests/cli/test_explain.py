@@ -82,7 +82,7 @@ def test_for_machines(folder: Path) -> None:
     assert said["headers"]["akoya-id-token"] == "<id_token>"
 
 
-def test_it_says_which_upstream_a_request_goes_to(folder: Path) -> None:
+def test_explain_names_the_upstream_of_a_request(folder: Path) -> None:
     file = folder / "gateway.yaml"
     reports = "upstreams: {reports: {url: [http://127.0.0.1:4000, http://127.0.0.1:4001]}}\n"
     rule = "{path: /r/*, require: any, upstream: reports}"

@@ -189,7 +189,7 @@ def test_counts_add_up(config: Path) -> None:
     assert "needs_reconnect" in run(config, "count").stdout
 
 
-def test_show_says_who_must_do_what(config: Path) -> None:
+def test_show_names_the_responsible_party_and_the_action(config: Path) -> None:
     lease = Lease("a-host:17:abc", time.time(), time.time() + 10, sent=True)
     write(config, SOME[1], grant("s7", state=GrantState.REFRESHING, lease=lease))
     shown = json.loads(run(config, "show", SOME[1].id, "-f", "json").stdout)
@@ -220,7 +220,7 @@ def test_a_store_that_is_away_is_a_fault_in_one_line(config: Path) -> None:
     assert "127.0.0.1:1" in result.stderr
 
 
-def test_what_cannot_be_read_is_said_and_hides_nothing_else(
+def test_unreadable_record_is_reported_and_hides_no_other(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(config, grant("s1"))

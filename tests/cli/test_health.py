@@ -43,7 +43,7 @@ def test_health_without_a_gateway_is_1_and_names_the_address() -> None:
     assert done.stderr.startswith(f"no response from the admin listener at 127.0.0.1:{port_without_a_listener}: ")
 
 
-def test_health_of_a_draining_gateway_is_1_and_says_why(tmp_path: Path) -> None:
+def test_health_of_a_draining_gateway_is_1_with_the_reason(tmp_path: Path) -> None:
     with GatewayEnv(tmp_path, options=("--drain-delay", "60")) as env:
         assert health("--url", env.admin_url).returncode == 0
         assert isinstance(env.gateway, GatewayProcess) and env.gateway.process is not None

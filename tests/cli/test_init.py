@@ -77,7 +77,7 @@ def test_files_with_secrets_are_for_their_owner_alone_and_secrets_are_nowhere_el
     assert "a-secret-of-the-app" not in result.output + (tmp_path / "gateway.yaml").read_text()
 
 
-def test_without_credentials_it_says_what_to_fill_in(tmp_path: Path) -> None:
+def test_init_without_credentials_names_what_to_fill_in(tmp_path: Path) -> None:
     result = init(tmp_path, "--environment", "sandbox")
     assert result.exit_code == 0
     assert "AKOYA_CLIENT_ID and AKOYA_CLIENT_SECRET" in result.stderr
@@ -99,7 +99,7 @@ def test_it_overwrites_nothing_without_force_and_keys_never(tmp_path: Path) -> N
     assert changed == {".env", "gateway.yaml"}
 
 
-def test_on_a_terminal_it_asks_for_what_no_option_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_on_a_terminal_asks_for_missing_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_is_terminal", lambda: True)
     answers = "production\nsidecar\nhttps://app.example.com/\nhttp://127.0.0.1:5000\nfirst second\nredis\nthe-id\nthe-secret\n"
     result = init(tmp_path, answers=answers)

@@ -156,7 +156,7 @@ PATH = st.lists(st.sampled_from(["a", "b", "c"]), max_size=4).flatmap(
 
 @settings(max_examples=300, deadline=None)
 @given(PATTERN, PATTERN, PATH)
-def test_a_pattern_said_to_be_covered_never_wins(wide: str, narrow: str, path: str) -> None:
+def test_pattern_reported_as_covered_never_matches_first(wide: str, narrow: str, path: str) -> None:
     """The warning and the table that applies the rules agree."""
     table = RuleTable(
         [

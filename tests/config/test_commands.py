@@ -135,7 +135,7 @@ def test_help_lists_every_command_in_order(tmp_path: Path) -> None:
     assert "Exit codes: 0 fine, 1 a fault was found, 2 wrong usage." in done.stdout
 
 
-def test_help_says_the_whole_sentence_of_each_command(tmp_path: Path) -> None:
+def test_help_has_the_whole_first_sentence_of_each_command(tmp_path: Path) -> None:
     for words in ([], ["keys"], ["grants"]):
         told = _run(*words, "--help", folder=tmp_path).stdout
         assert "..." not in told.partition("Commands:")[2]

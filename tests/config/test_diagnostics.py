@@ -10,7 +10,7 @@ from akoya_gateway.config.loader import validate_config
 from tests.support.config_documents import ENVIRON, error_lines, validated
 
 
-def test_a_fault_reads_as_the_design_says() -> None:
+def test_diagnostic_has_the_documented_format() -> None:
     diagnostic = Diagnostic(
         "gateway.yaml",
         31,

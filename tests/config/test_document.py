@@ -128,7 +128,7 @@ def test_deep_nesting_by_aliases_is_bounded() -> None:
     assert "nested more than 40 levels deep" in _fault(b"\n".join(lines))
 
 
-def test_several_mistakes_of_a_text_are_told_together() -> None:
+def test_several_mistakes_of_a_text_are_reported_together() -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_document(b"a: !x 1\na: 2\nb: *c\n", "g.yaml")
     assert [diagnostic.line for diagnostic in caught.value.diagnostics] == [1, 2, 3]
@@ -141,7 +141,7 @@ def _read(path: Path) -> str:
     return diagnostic.message
 
 
-def test_a_missing_file_a_directory_and_a_bad_name_are_told(tmp_path: Path) -> None:
+def test_missing_file_directory_and_invalid_name_are_reported(tmp_path: Path) -> None:
     assert _read(tmp_path / "missing.yaml") == "there is no such file"
     assert _read(tmp_path) == "this is a directory"
     assert "cannot be read" in _read(Path("/dev/null/x"))
@@ -160,7 +160,7 @@ def nobody() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nobody")
-def test_an_unreadable_file_is_told() -> None:
+def test_unreadable_file_is_reported() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "g.yaml"
         file.write_text("a: 1")

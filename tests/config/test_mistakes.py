@@ -71,7 +71,7 @@ def test_check_names_what_to_write_instead(changes: dict[str, Any], message: str
     assert message.replace("{folder}", folder) in found
 
 
-def test_a_key_of_the_wrong_kind_is_answered_with_the_command_that_makes_the_right_one(tmp_path: Path) -> None:
+def test_key_of_the_wrong_kind_is_reported_with_the_command_for_the_right_one(tmp_path: Path) -> None:
     pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END PRIVATE KEY-----\n"
     (found,) = error_lines(validated(tmp_path, {}, {**ENVIRON, "SIGNING_SECRET": pem}))
     assert "it is a PEM, not a shared secret (`akoya-gateway keys new --algorithm hmac-sha256` makes one)" in found
@@ -83,7 +83,7 @@ def test_the_variable_of_the_configuration_is_not_suggested_for_a_key(tmp_path: 
     assert "(set it; `akoya-gateway keys new --store` makes one)" in found
 
 
-def test_braces_without_quotes_are_answered_with_quotes(tmp_path: Path) -> None:
+def test_unquoted_braces_are_reported_with_the_quoted_form(tmp_path: Path) -> None:
     text = yaml.safe_dump(changed({})).replace("- path: /*", "- {path: /api/{bank}/*, require: any}\n- path: /*")
     (found,) = map(str, validated(tmp_path, text).diagnostics)
     assert 'quote texts with braces, such as "/api/{connector}/*" and "{connector}"' in found

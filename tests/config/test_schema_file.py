@@ -38,7 +38,7 @@ def test_it_is_a_valid_2020_12_schema() -> None:
     assert SCHEMA["$id"]
 
 
-def test_there_is_something_to_check() -> None:
+def test_schema_has_rules_to_check() -> None:
     assert len(OBJECTS) > 15
     assert len(PROPERTIES) > 80
 

@@ -53,7 +53,7 @@ from tests.support.config_documents import REMOVED, error_lines, validated
         ({"clients.demo-app.scopes": ["openid\n", "offline_access"]}, "clients.demo-app.scopes[0]: a line end"),
     ],
 )
-def test_a_wrong_shape_is_told_in_plain_words(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_schema_violation_is_reported_in_plain_english(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     lines = error_lines(validated(tmp_path, changes))
     assert any(line.startswith(message) for line in lines), lines
     assert len([line for line in lines if not line.startswith("identity.jwt")]) <= 1, lines

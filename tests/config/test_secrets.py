@@ -141,7 +141,7 @@ def test_a_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: i
     assert "s3cret" not in line
 
 
-def test_secret_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_unusable_secret_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xfd\x00")
     (tmp_path / "big").write_bytes(b"x" * 70_000)
@@ -168,7 +168,7 @@ def test_a_pipe_or_device_is_no_secret_file(tmp_path: Path) -> None:
         assert "is not a file" in line
 
 
-def test_a_null_secret_is_told(tmp_path: Path) -> None:
+def test_null_secret_is_reported(tmp_path: Path) -> None:
     (line,) = error_lines(validated(tmp_path, {"clients.demo-app.client_secret": {"env": None}}))
     assert line.startswith("clients.demo-app.client_secret: expected {env: NAME} or {file: path}")
 

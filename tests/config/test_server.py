@@ -257,7 +257,7 @@ def test_redirect_patterns_are_kept_as_written(tmp_path: Path) -> None:
     assert _config(tmp_path, {"redirects.allow": allow}).redirects.allow == tuple(allow)
 
 
-def test_trusting_everybody_is_switched_on_by_name(tmp_path: Path) -> None:
+def test_trusting_all_proxies_requires_trust_all_proxies(tmp_path: Path) -> None:
     config = _config(tmp_path, {"trusted_proxies": ["0.0.0.0/0", "::1"], "trust_all_proxies": True})
     assert config.trusted_proxies == (ip_network("0.0.0.0/0"), ip_network("::1/128"))
 

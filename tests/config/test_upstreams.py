@@ -124,6 +124,6 @@ def test_one_that_no_rule_leads_to_is_a_warning(tmp_path: Path, changes: dict[st
     assert [line for line in warning_lines(result) if line.startswith(message)]
 
 
-def test_of_a_broken_rule_nobody_knows_where_it_would_have_led(tmp_path: Path) -> None:
+def test_broken_rule_causes_no_warning_about_unused_upstreams(tmp_path: Path) -> None:
     result = validated(tmp_path, both(access=[{**TO_REPORTS, "require": "nobody"}, TO_THE_APP]))
     assert not [line for line in warning_lines(result) if "leads to this upstream" in line]

@@ -74,7 +74,7 @@ def judge(name: str, case: Case, found: tuple[list[tuple[int, bytes]], list[byte
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_gateway_says_what_the_upstream_says(group: str, echo: int, gateway: Running, tunnel: bool) -> None:
+def test_gateway_behaves_like_the_upstream_in_every_case(group: str, echo: int, gateway: Running, tunnel: bool) -> None:
     for name, case in GROUPS[group].items():
         judge(name, case, played(case, echo))
         expected = case.strictly if tunnel and case.strictly is not None else case

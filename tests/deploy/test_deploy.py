@@ -129,7 +129,7 @@ def test_the_compose_file_publishes_nothing_but_the_gateway() -> None:
         assert service["image"] == "akoya-gateway" or service["user"].partition(":")[0].isdigit()
 
 
-def test_the_health_check_of_the_image_is_asked_of_the_gateway_alone() -> None:
+def test_services_that_reuse_the_image_disable_its_health_check() -> None:
     services: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
     borrowed = [
         service for service in services.values() if service["image"] == "akoya-gateway" and "entrypoint" in service

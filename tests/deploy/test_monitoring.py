@@ -41,7 +41,7 @@ def test_rules_pass_their_own_tests() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_rule_has_a_test_and_says_what_to_do() -> None:
+def test_each_alert_rule_has_a_test_and_an_action() -> None:
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     tested = set(re.findall(r"alertname: (\w+)", (RULES.parent / "rules_test.yaml").read_text()))
     assert {rule["alert"] for rule in rules} == tested

@@ -20,7 +20,7 @@ def entrypoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrypoint
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_all_entry_points_decide_alike(entrypoints: Entrypoints, row: Row) -> None:
+def test_every_entry_point_makes_the_same_decision(entrypoints: Entrypoints, row: Row) -> None:
     """Repeat the requests, so that cached decisions are compared as well, both allowed and denied."""
     names = ["sidecar", "app", "middleware"] + (["nginx", "traefik", "envoy"] if row.proxied else [])
     outcomes = {name: entrypoints.by_name[name](row) for name in names}
@@ -97,7 +97,7 @@ def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(ent
                 )
 
 
-def test_an_ended_grant_is_answered_reconnect_and_one_that_never_was_not_connected(entrypoints: Entrypoints) -> None:
+def test_ended_grant_gives_reconnect_and_a_missing_one_gives_not_connected(entrypoints: Entrypoints) -> None:
     for name, entrypoint in entrypoints.by_name.items():
         assert entrypoint(Row("/either", ended=True)).word == "reconnect", name
         assert entrypoint(Row("/api/banks/mikomo/x", ended=True)).word == "reconnect", name

@@ -52,7 +52,7 @@ def test_every_metric_is_listed_with_its_labels() -> None:
     assert listed == known_metrics()
 
 
-def test_what_to_be_woken_for_asks_for_metrics_and_labels_that_are_there() -> None:
+def test_alert_expressions_use_existing_metrics_and_labels() -> None:
     known, possible = known_metrics(), {event for event, _ in events()}
     for _, expression, _, action in rows("### What to be woken for"):
         for name, labels in re.findall(r"(akoya_gateway_\w+)(?:\{(\w+)=)?", expression):
@@ -132,7 +132,7 @@ def test_no_field_of_an_event_has_a_name_that_is_masked() -> None:
     assert masked == []
 
 
-def test_the_levels_of_a_row_say_who_acts() -> None:
+def test_levels_of_a_row_match_the_responsible_party() -> None:
     """Each error says what to do about it."""
     assert [
         event for event, level, meaning in rows("## Log events") if level in ("error", "critical") and not meaning

@@ -58,7 +58,7 @@ def test_every_reason_of_a_refused_signature_is_here_and_in_the_reference() -> N
     assert set(re.findall("`([a-z-]+)`", reference)) == reasons
 
 
-def test_what_it_quotes_of_the_start_is_what_the_code_says() -> None:
+def test_quoted_startup_errors_are_those_of_the_code() -> None:
     """The fixed parts of each quoted message occur somewhere in the package."""
     text = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     section = PAGE.partition("\n## It does not start\n")[2].partition("\n## ")[0]

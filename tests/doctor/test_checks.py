@@ -99,7 +99,7 @@ def test_a_wrong_client_secret_is_named_and_not_shown(clinic: Clinic) -> None:
     assert "some-other-secret" not in str(found)
 
 
-def test_credentials_are_left_alone_when_asked(clinic: Clinic) -> None:
+def test_credentials_are_not_tested_if_switched_off(clinic: Clinic) -> None:
     findings = clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}, credentials=False)
     assert of(findings, "client_secret") == []
 
@@ -233,7 +233,7 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clini
     }
 
 
-def test_a_store_that_works_says_how_fast(clinic: Clinic) -> None:
+def test_working_store_reports_its_round_trip_time(clinic: Clinic) -> None:
     (clinic.folder / "grants.db").touch(0o600)
     found = of(clinic.findings(credentials=False), "sessions.store")
     assert [result.verdict for result in found] == [Severity.FINE]
@@ -340,7 +340,7 @@ class TestTLS:
         assert [result.verdict for result in found] == [Severity.FAULT]
 
 
-def test_what_others_answer_cannot_forge_or_leak() -> None:
+def test_check_result_cleans_texts_of_other_servers() -> None:
     dirty = CheckResult("x", Severity.FAULT, "answered\n\x1b[2Jcode=hush&token=hush", "see https://x/?code=hush")
     assert "hush" not in str(dirty.clean)
     assert "\x1b" not in dirty.clean.says

@@ -99,7 +99,7 @@ def test_without_the_setting_the_admin_listener_knows_none_either(tmp_path_facto
         assert ask(env, params={"owner": "own_x"}).status_code == 404
 
 
-def test_while_the_last_refresh_is_awaited_the_process_still_says_it_is_alive(tmp_path: Path) -> None:
+def test_waiting_for_the_last_refresh_still_reports_alive(tmp_path: Path) -> None:
     with GatewayEnv(tmp_path) as env, env.browser() as browser:
         browser.connect()
         env.akoya.fault("slow_after", "token.refresh_token", times=1, seconds=2.0)

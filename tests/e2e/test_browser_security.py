@@ -169,7 +169,7 @@ async def test_login_csrf_leaves_the_victim_with_nothing_of_the_attackers(
     assert (await page.request.get(f"{env.url}/accounts")).status == 401
 
 
-async def test_a_planted_session_cookie_is_worth_nothing_to_who_planted_it(
+async def test_planted_session_cookie_gives_the_attacker_no_access(
     env: GatewayEnv, context: BrowserContext, page: Page
 ) -> None:
     with env.browser() as attacker:

@@ -58,14 +58,14 @@ def two_banks_and_a_lost_answer(env: GatewayEnv, browser: Browser) -> str:
     return owner
 
 
-def test_who_never_got_the_answer_signs_in_again_and_has_all_their_banks(env: GatewayEnv, browser: Browser) -> None:
+def test_user_with_a_lost_response_signs_in_again_and_has_all_banks(env: GatewayEnv, browser: Browser) -> None:
     owner = two_banks_and_a_lost_answer(env, browser)
     assert browser.connect("other", "mikomo_4").status_code == 302
     assert browser.passed("/both")["akoya-owner"] == owner
     assert len(browser.connections()["connections"]) == 2
 
 
-def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(env: GatewayEnv, browser: Browser) -> None:
+def test_callback_without_the_session_cookie_recovers_from_a_lost_response(env: GatewayEnv, browser: Browser) -> None:
     """With SameSite=Strict, the cookie is sent when an attempt begins but not on the way back from Akoya."""
     browser.connect("mikomo", "mikomo_1")
     owner = browser.passed()["akoya-owner"]
@@ -81,7 +81,7 @@ def test_where_the_session_cookie_stays_behind_a_lost_answer_costs_no_bank(env: 
 
 
 @pytest.mark.parametrize(("connector", "user"), [("other", "mikomo_5"), ("mikomo", "mikomo_1"), ("mikomo", "mikomo_4")])
-def test_who_holds_the_dead_id_and_is_somebody_else_gets_nothing(
+def test_rotated_session_id_is_useless_to_another_user(
     env: GatewayEnv, browser: Browser, connector: str, user: str
 ) -> None:
     """The attacker planted the id in the victim's browser (session fixation), and may own the first bank account."""
@@ -92,7 +92,7 @@ def test_who_holds_the_dead_id_and_is_somebody_else_gets_nothing(
     assert browser.fetch("/both").status_code == 401
 
 
-def test_an_answer_that_was_lost_in_another_browser_helps_nobody(env: GatewayEnv, browser: Browser) -> None:
+def test_lost_response_of_another_browser_recovers_no_session(env: GatewayEnv, browser: Browser) -> None:
     owner = two_banks_and_a_lost_answer(env, browser)
     with env.browser() as stranger:
         assert stranger.connect("other", "mikomo_4").status_code == 302
@@ -141,7 +141,9 @@ def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(
 
 
 @pytest.mark.parametrize("leaving", ["logout", "disconnect/other"])
-def test_a_dead_id_brings_nobody_back_who_has_left(env: GatewayEnv, browser: Browser, leaving: str) -> None:
+def test_rotated_session_id_does_not_restore_a_session_after_logout(
+    env: GatewayEnv, browser: Browser, leaving: str
+) -> None:
     browser.connect("mikomo", "mikomo_1")
     owner = browser.passed()["akoya-owner"]
     name, dead = session_cookie(browser)
@@ -170,14 +172,14 @@ def test_an_error_that_never_arrives_costs_nothing(env: GatewayEnv, browser: Bro
     assert browser.passed("/both")["akoya-owner"] == before["akoya-owner"]
 
 
-def test_a_second_answer_that_gets_lost_changes_nothing(env: GatewayEnv, browser: Browser) -> None:
+def test_second_lost_response_changes_nothing(env: GatewayEnv, browser: Browser) -> None:
     owner = two_banks_and_a_lost_answer(env, browser)
     lost(browser, env.akoya.consent(browser.begin("other"), "mikomo_4"))
     assert browser.connect("other", "mikomo_4").status_code == 302
     assert browser.passed("/both")["akoya-owner"] == owner
 
 
-def test_whoever_is_brought_back_is_the_only_one(env: GatewayEnv, browser: Browser) -> None:
+def test_recovered_session_is_the_only_one_of_its_owner(env: GatewayEnv, browser: Browser) -> None:
     """The session of the lost response ends, because its cookie may be in another client's hands."""
     browser.connect("mikomo", "mikomo_1")
     callback = env.akoya.consent(browser.begin("other"), "mikomo_4")
@@ -263,14 +265,14 @@ def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_re
 @pytest.mark.parametrize(
     "query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"]
 )
-def test_a_callback_that_names_no_attempt_says_that_it_cannot_be_read(browser: Browser, query: str) -> None:
+def test_callback_without_an_attempt_reports_that_it_is_unreadable(browser: Browser, query: str) -> None:
     answer = browser.fetch(f"/akoya/callback?{query}")
     assert answer.status_code == 400
     assert answer.json()["type"].endswith(":bad-callback")
 
 
 @pytest.mark.parametrize("query", ["", "code=", "code=%0a"])
-def test_an_unreadable_answer_to_an_attempt_of_ours_ends_it_and_spends_nothing(
+def test_unreadable_response_to_a_known_attempt_consumes_it_and_spends_no_code(
     env: GatewayEnv, browser: Browser, query: str
 ) -> None:
     state = state_of(browser.begin())
@@ -292,7 +294,7 @@ def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> Non
     ["", "&code=", "&code=a&error=access_denied", "&error=", "&code=a%00", "&code=a&code=b", "&code=a&code=a", "&code=a&c%6fde=b",
      "&error=access_denied&error=server_error", "&code=a&iss=x&iss=y", "&code=a&%zz=1"],
 )  # fmt: skip
-def test_an_answer_that_cannot_be_read_spends_no_code_and_uses_the_attempt_up(
+def test_unreadable_response_spends_no_code_and_consumes_the_attempt(
     env: GatewayEnv, browser: Browser, rest: str
 ) -> None:
     state = state_of(browser.begin())
@@ -315,7 +317,7 @@ def test_two_states_end_no_attempt_and_spend_no_code(env: GatewayEnv, browser: B
     assert browser.go(callback).headers["location"] == "/accounts"
 
 
-def test_a_code_that_somebody_adds_to_a_victims_callback_lands_nobodys_bank(env: GatewayEnv, browser: Browser) -> None:
+def test_code_added_to_a_victims_callback_connects_no_bank(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     with env.browser() as attacker:
         theirs = parse_qs(urlsplit(env.akoya.consent(attacker.begin(), "mikomo_4")).query)["code"][0]
@@ -330,7 +332,7 @@ def test_unknown_extra_parameters_are_tolerated(env: GatewayEnv, browser: Browse
     assert browser.fetch("/accounts").status_code == 200
 
 
-def test_the_answer_of_another_issuer_is_a_mix_up(env: GatewayEnv, browser: Browser) -> None:
+def test_response_of_another_issuer_is_a_mix_up(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1") + "&iss=https%3A%2F%2Fevil.example"
     assert errors(browser.go(callback)) == "foreign-issuer"
 
@@ -371,7 +373,7 @@ def test_a_code_that_akoya_refuses_is_explained(env: GatewayEnv, browser: Browse
     ("kind", "shown"),
     [("status", "temporarily_unavailable"), ("cut_after", "outcome-unknown"), ("html", "outcome-unknown")],
 )
-def test_trouble_at_the_token_endpoint_is_told_and_the_code_is_sent_once(
+def test_token_endpoint_failure_is_reported_and_the_code_is_sent_once(
     env: GatewayEnv, browser: Browser, kind: str, shown: str
 ) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
@@ -386,7 +388,7 @@ def test_trouble_at_the_token_endpoint_is_told_and_the_code_is_sent_once(
     assert browser.fetch("/accounts").status_code == 401
 
 
-def test_a_code_and_its_answer_never_show_in_the_log(env: GatewayEnv, browser: Browser) -> None:
+def test_code_and_its_token_response_are_never_logged(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     browser.go(callback)
     code = parse_qs(urlsplit(callback).query)["code"][0]
@@ -406,7 +408,7 @@ def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(env: Gatew
     assert browser.go(callback).status_code == 302
 
 
-def test_where_the_session_cookie_stays_behind_the_owner_is_kept_and_the_old_id_dies(
+def test_callback_without_the_session_cookie_keeps_the_owner_and_ends_the_old_id(
     env: GatewayEnv, browser: Browser
 ) -> None:
     """With SameSite=Strict, the return from Akoya is a cross-site navigation, and only the binding cookie is sent."""

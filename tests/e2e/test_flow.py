@@ -112,7 +112,7 @@ def test_the_owner_is_stable_and_the_session_id_changes_with_each_grant(browser:
     assert len(changed) == 1
 
 
-def test_an_old_session_id_is_worth_nothing_after_a_new_grant(env: GatewayEnv, browser: Browser) -> None:
+def test_old_session_id_is_invalid_after_a_new_grant(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("mikomo")
     with env.browser() as thief:
         thief.http.cookies.update(browser.http.cookies)
@@ -154,7 +154,7 @@ def test_a_forged_disconnect_changes_nothing(browser: Browser, csrf: str) -> Non
     assert browser.fetch("/accounts").status_code == 200
 
 
-def test_a_disconnect_without_a_session_is_told(browser: Browser) -> None:
+def test_disconnect_without_a_session_is_refused(browser: Browser) -> None:
     answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
     assert answer.status_code == 401
     assert answer.json()["type"] == "urn:akoya-gateway:problem:no-session"

@@ -63,7 +63,7 @@ def test_old_login_is_revoked_once_the_new_one_is_stored(env: GatewayEnv, browse
     assert logins(browser) == [("other", "mikomo_4"), ("third", "mikomo_7")], "a reconnected login is not another one"
 
 
-def test_without_an_answer_both_logins_are_kept(browser: Browser) -> None:
+def test_without_a_choice_both_logins_are_kept(browser: Browser) -> None:
     assert browser.connect("mikomo", "mikomo_1").headers["location"] == "/accounts"
     page, _ = asked(browser, browser.connect("mikomo", "mikomo_4"))
     assert "Mikomo &lt;Bank&gt;" in page
@@ -73,7 +73,7 @@ def test_without_an_answer_both_logins_are_kept(browser: Browser) -> None:
     assert browser.connect("mikomo", "mikomo_1").headers["location"] == "/accounts", "a known login needs no question"
 
 
-def test_answer_decides_whether_the_old_login_is_ended(browser: Browser) -> None:
+def test_choice_decides_whether_the_old_login_is_ended(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     landed = browser.connect("mikomo", "mikomo_4", return_to="/mikomo")
     _, forms = asked(browser, landed)
@@ -90,7 +90,7 @@ def test_answer_decides_whether_the_old_login_is_ended(browser: Browser) -> None
     assert (over.status_code, over.headers["location"]) == (303, "/mikomo"), "there is nothing left to ask"
 
 
-def test_answer_ends_only_the_logins_that_its_page_showed(browser: Browser) -> None:
+def test_choice_ends_only_the_logins_that_its_page_showed(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     _, first_tab = asked(browser, browser.connect("mikomo", "mikomo_4"))
     _, second_tab = asked(browser, browser.connect("mikomo", "mikomo_7"))
@@ -104,7 +104,7 @@ def test_answer_ends_only_the_logins_that_its_page_showed(browser: Browser) -> N
     assert logins(browser) == [("mikomo", "mikomo_7")]
 
 
-def test_forged_answers_change_nothing(env: GatewayEnv, browser: Browser) -> None:
+def test_forged_responses_change_nothing(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     _, forms = asked(browser, browser.connect("mikomo", "mikomo_4"))
     end = forms["end"]

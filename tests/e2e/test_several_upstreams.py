@@ -159,7 +159,7 @@ def test_each_request_reaches_the_upstream_of_its_rule(both: Both, way: str, met
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_pipelined_requests_part_and_their_answers_come_in_order(both: Both, way: str) -> None:
+def test_pipelined_requests_to_two_upstreams_get_responses_in_order(both: Both, way: str) -> None:
     cookies = "; ".join(f"{name}={value}" for name, value in both.cookies.items())
     head = f" HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n"
     paths = [*OF_PATH] * 3

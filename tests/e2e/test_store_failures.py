@@ -55,7 +55,7 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
     assert after_recovery(browser)["akoya-owner"] == before["akoya-owner"]
 
 
-def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
+def test_unavailable_store_is_logged_once_a_second_for_any_number_of_requests(
     env: GatewayEnv, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
     browser.begin()  # The gateway has started, and must not exit because the store is down.
@@ -71,7 +71,7 @@ def test_a_store_that_is_away_is_logged_once_a_second_however_many_ask(
     assert browser.connect().status_code == 302
 
 
-async def test_a_browser_that_goes_away_while_its_code_is_exchanged_loses_nothing(tmp_path: Path) -> None:
+async def test_browser_that_disconnects_during_the_code_exchange_loses_nothing(tmp_path: Path) -> None:
     """Some ASGI servers cancel the request in this case."""
     env = GatewayEnv(tmp_path)
     path = tmp_path / "gateway.yaml"
@@ -102,7 +102,7 @@ def after_recovery(browser: Browser) -> dict[str, str]:
     return browser.passed("/mikomo")
 
 
-def test_a_store_that_is_away_at_the_first_request_is_told_where_no_lifespan_is_run(tmp_path: Path) -> None:
+def test_unavailable_store_at_the_first_request_without_lifespan_is_reported(tmp_path: Path) -> None:
     with RedisServer() as redis:
         sessions = {"store": redis.url, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
         env = GatewayEnv(tmp_path, changes={"sessions": sessions})

@@ -89,7 +89,7 @@ def test_an_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, br
         assert ended_within(pieces, 30)
 
 
-def test_another_users_stream_goes_on(env: GatewayEnv, browser: Browser) -> None:
+def test_stream_of_another_user_continues(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     with env.browser() as other:
         other.connect(user="mikomo_4")

@@ -226,7 +226,7 @@ async def behind(late: int, person: Person, path: str) -> httpx.Response:
     return await person.go(path)
 
 
-async def test_of_callbacks_at_once_with_one_id_only_one_goes_on_as_its_owner(house: House) -> None:
+async def test_concurrent_callbacks_with_one_session_id_let_only_one_continue_as_its_owner(house: House) -> None:
     """Race a session fixation: the attacker who planted the session ID returns from the bank together with the victim."""
     planter, victim = Person(house), Person(house)
     for at in range(30):

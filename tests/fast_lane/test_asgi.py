@@ -142,7 +142,7 @@ async def started(env: GatewayEnv, **changes: Any) -> AsyncIterator[tuple[AsgiFa
         await app.gateway.shutdown()
 
 
-def test_a_known_session_goes_straight_and_a_stranger_does_not(
+def test_request_with_a_cached_session_takes_the_fast_lane_and_one_without_does_not(
     env: GatewayEnv, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
 ) -> None:
     async def main() -> None:
@@ -178,7 +178,7 @@ def test_a_known_session_goes_straight_and_a_stranger_does_not(
     ],
     ids=str,
 )
-def test_what_is_not_plain_goes_the_general_way_each_time(
+def test_request_that_is_not_simple_takes_the_general_path_each_time(
     env: GatewayEnv, cookie: bytes, change: dict[str, Any]
 ) -> None:
     async def main() -> None:
@@ -201,7 +201,7 @@ def test_what_is_not_plain_goes_the_general_way_each_time(
         (b"x-http-method-override", b"DELETE"), (b"x-a", b"line\r\nbreak: 1"), (b"x-a", b"\xff"), (b"expect", b"100-continue"),
     ],
 )  # fmt: skip
-def test_a_header_that_is_not_plain_goes_the_general_way_each_time(
+def test_header_that_is_not_simple_takes_the_general_path_each_time(
     env: GatewayEnv, cookie: bytes, header: tuple[bytes, bytes]
 ) -> None:
     async def main() -> None:
@@ -275,7 +275,7 @@ def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
     asyncio.run(main())
 
 
-def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
+def test_cancelled_request_frees_its_connection_and_affects_no_other_request(
     env: GatewayEnv, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
 ) -> None:
     async def main() -> None:
@@ -295,7 +295,7 @@ def test_a_cancelled_request_frees_its_connection_and_hurts_nobody_else(
     asyncio.run(main())
 
 
-def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_next(
+def test_response_that_arrives_with_the_cancellation_leaves_its_connection_reusable(
     env: GatewayEnv, cookie: bytes
 ) -> None:
     """The connection is back in the pool, and already used by the next request, when the first task is cancelled."""
@@ -333,7 +333,7 @@ def test_an_answer_that_came_with_the_cancellation_leaves_its_connection_to_the_
 
 @pytest.mark.parametrize("name", ["own-{}", "slow-{}", "chunked", "rejected", "stale"])
 @pytest.mark.parametrize("pool", [1, 2])
-def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
+def test_request_cancelled_at_any_point_never_leaks_its_response(
     env: GatewayEnv, cookie: bytes, name: str, pool: int
 ) -> None:
     async def main() -> None:
@@ -357,7 +357,7 @@ def test_a_request_that_is_cancelled_anywhere_leaves_nobody_its_answer(
     asyncio.run(main())
 
 
-def test_an_answer_with_a_line_of_ours_and_a_chunked_one_are_told_whole(env: GatewayEnv, cookie: bytes) -> None:
+def test_response_with_a_gateway_header_and_chunked_response_are_complete(env: GatewayEnv, cookie: bytes) -> None:
     async def main() -> None:
         async with started(env) as (app, general):
             await warm(app, cookie)

@@ -139,7 +139,7 @@ def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(env: Gateway
     assert [one.split(b" ")[0] for one in received(env)] == [b"POST", b"GET"]
 
 
-def test_what_follows_an_early_answer_is_still_the_body(env: GatewayEnv, browser: Browser) -> None:
+def test_bytes_after_an_early_response_still_belong_to_the_body(env: GatewayEnv, browser: Browser) -> None:
     """The response is complete but the request is not, so the connection must not parse the rest as a request."""
     known = get(b"/accounts/length", cookies_of(browser))
     with Wire(env.port) as wire:
@@ -191,7 +191,7 @@ def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(env: Gat
         b"GET /accounts/length HTTP/1.1\r\nHost: app.example.com\r\nExpect: 100-continue\r\n\r\n",
     ],
 )
-def test_an_odd_head_is_judged_anew_each_time(
+def test_unusual_head_is_parsed_each_time(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser, written: bytes
 ) -> None:
     """Each repetition gets the same result as the first request, and the ASGI path gives the same result."""
@@ -254,7 +254,7 @@ def test_a_logout_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) ->
         assert wire.ask(known)[0] == 401
 
 
-def test_an_old_session_id_dies_at_once_when_rights_grow(env: GatewayEnv, browser: Browser) -> None:
+def test_renewed_session_invalidates_the_old_id_at_once(env: GatewayEnv, browser: Browser) -> None:
     """The owner and the grants continue under a new session ID. The decision cached for the old ID must not."""
     old = get(b"/accounts/length", cookies_of(browser))
     with Wire(env.port) as wire:
@@ -300,7 +300,7 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
     assert statuses[-50:] == [401] * 50
 
 
-def test_the_log_says_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], browser: Browser) -> None:
+def test_log_is_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], browser: Browser) -> None:
     """The lines are equal except for time, duration and the request ID, which an untrusted client cannot choose."""
     env, plain_gateway = both
     if env.entrypoint == "app":
@@ -366,7 +366,7 @@ def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(env: GatewayE
             wire.answer()
 
 
-def test_an_answer_to_head_is_not_taken_for_one_to_get(env: GatewayEnv, browser: Browser) -> None:
+def test_head_response_is_not_taken_for_a_get_response(env: GatewayEnv, browser: Browser) -> None:
     with Wire(env.port) as wire:
         for _ in range(3):
             assert wire.ask(get(b"/accounts/empty", cookies_of(browser)))[0] == 200
@@ -376,9 +376,7 @@ def test_an_answer_to_head_is_not_taken_for_one_to_get(env: GatewayEnv, browser:
 
 
 @pytest.mark.parametrize("name", ["garbage", "nothing", "silent", "two-lengths"])
-def test_what_goes_wrong_with_the_first_request_of_a_connection_is_told(
-    env: GatewayEnv, browser: Browser, name: str
-) -> None:
+def test_failure_of_the_first_request_of_a_connection_is_reported(env: GatewayEnv, browser: Browser, name: str) -> None:
     """This covers a connection whose parser has not been fed any byte yet."""
     with Wire(env.port) as wire:
         for _ in range(3):

@@ -146,14 +146,14 @@ class NeverReads:
         return len(self._upstream.heads) > before
 
 
-def test_a_client_that_asks_on_and_on_and_never_reads_is_kept_waiting(lane: tuple[int, RawUpstream, Upstream]) -> None:
+def test_client_that_pipelines_without_reading_is_kept_waiting(lane: tuple[int, RawUpstream, Upstream]) -> None:
     """The kernel buffers some megabytes. Without back pressure the gateway would hold the rest in memory."""
     port, upstream, _ = lane
     with NeverReads(port, upstream) as client:
         assert not all(client.ask("page") for _ in range(500))
 
 
-def test_a_connection_whose_answer_is_not_read_serves_others(lane: tuple[int, RawUpstream, Upstream]) -> None:
+def test_connection_with_an_unread_response_does_not_hold_up_others(lane: tuple[int, RawUpstream, Upstream]) -> None:
     """The connection returns to the pool before the response is written. A client that does not read must not block it."""
     port, upstream, _ = lane
     with NeverReads(port, upstream) as client, warm(port) as other:
@@ -162,7 +162,7 @@ def test_a_connection_whose_answer_is_not_read_serves_others(lane: tuple[int, Ra
             assert other.response().body == b"hi"
 
 
-def test_what_was_learnt_under_one_configuration_is_worth_nothing_under_the_next(tmp_path: Path) -> None:
+def test_cached_results_are_dropped_with_their_configuration(tmp_path: Path) -> None:
     """This tests connections opened before the reload, for both directions of the change and under load."""
     with RawUpstream(Upstream()) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}

@@ -66,7 +66,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("name", QUESTIONS)
 @pytest.mark.parametrize("known", [True, False], ids=["session", "no session"])
-def test_both_paths_answer_alike_however_often(
+def test_both_paths_respond_alike_for_any_number_of_requests(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser, name: str, known: bool
 ) -> None:
     env, plain = both
@@ -100,7 +100,7 @@ def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, G
             assert wire.ask(asked)[0] == 401
 
 
-def test_every_answer_has_its_own_signature_and_its_own_name(
+def test_each_response_has_its_own_signature_and_request_id(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser
 ) -> None:
     env, _ = both

@@ -57,7 +57,7 @@ def test_the_client_is_cut(lane: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*BEHIND, *EXTRA])
-def test_what_comes_behind_an_answer_never_becomes_the_next_answer(lane: int, name: str) -> None:
+def test_bytes_after_a_response_never_become_the_next_response(lane: int, name: str) -> None:
     for _ in range(2):
         with warm(lane) as client:
             ask(client, name)

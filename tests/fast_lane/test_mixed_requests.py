@@ -129,7 +129,7 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_answer_is_in_its_place(port: int, seed: int) -> None:
+def test_responses_are_in_the_order_of_their_requests(port: int, seed: int) -> None:
     def one_client(number: int) -> None:
         dice = random.Random(f"{seed}/{number}")
         with Client(port) as client:

@@ -52,7 +52,7 @@ CASES += [("HEAD", name) for name in BODILESS]
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
-def test_both_paths_give_the_client_the_same_answer(
+def test_both_paths_give_the_client_the_same_response(
     both: tuple[GatewayEnv, GatewayProcess, bytes], method: str, name: str
 ) -> None:
     env, plain_gateway, cookies = both
@@ -132,7 +132,7 @@ def until_closed(port: int, request: bytes) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_an_answer_that_ends_with_its_connection_is_whole(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+def test_close_delimited_response_is_complete(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
     env, plain_gateway, cookies = both
     for port in (env.port, plain_gateway.port):
         head, body, _ = exchange(port, b"GET /accounts/until-close HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n")
@@ -156,7 +156,7 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProce
 
 
 @pytest.mark.parametrize("port", ["lane", "plain"])
-def test_pipelined_requests_are_answered_in_order(both: tuple[GatewayEnv, GatewayProcess, bytes], port: str) -> None:
+def test_pipelined_requests_get_responses_in_order(both: tuple[GatewayEnv, GatewayProcess, bytes], port: str) -> None:
     env, plain_gateway, cookies = both
     names = ["length", "pieces", "undated", "missing-rule", "chunked"]
     targets = [b"/accounts/" + name.encode() if name != "missing-rule" else b"/nowhere" for name in names]
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_frees_the_upstream(both: tuple[GatewayEnv, Gateway
     assert head.startswith(b"HTTP/1.1 200")
 
 
-def test_a_slow_client_gets_all_of_a_large_answer(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+def test_slow_client_gets_a_large_response_completely(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
     env, _, cookies = both
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -332,7 +332,7 @@ def test_what_asgi_lets_a_server_leave_out_is_not_missed(
     asyncio.run(main())
 
 
-def test_what_strangers_send_takes_a_bounded_place(env: GatewayEnv, cookie: bytes) -> None:
+def test_untrusted_input_takes_bounded_memory(env: GatewayEnv, cookie: bytes) -> None:
     """Long methods (h11 accepts any token) and requests with many tiny headers are processed but not cached."""
 
     async def main() -> None:
@@ -355,7 +355,7 @@ def test_what_strangers_send_takes_a_bounded_place(env: GatewayEnv, cookie: byte
 
 
 @pytest.mark.parametrize("turn", [0, 1], ids=["general", "plain"])
-def test_an_answer_that_breaks_off_gets_no_second_head(env: GatewayEnv, cookie: bytes, turn: int) -> None:
+def test_truncated_response_gets_no_second_head(env: GatewayEnv, cookie: bytes, turn: int) -> None:
     async def torn(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if scope["query_string"]:

@@ -97,7 +97,7 @@ def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
 
 @pytest.mark.parametrize("before", ["GET /public/x", "POST /public/x"])
 @pytest.mark.parametrize("trickle", [b"", b"\r\n"])
-def test_a_connection_that_nobody_uses_is_closed(env: GatewayEnv, lane: InProcess, before: str, trickle: bytes) -> None:
+def test_unused_connection_is_closed(env: GatewayEnv, lane: InProcess, before: str, trickle: bytes) -> None:
     lane.keep(1)
     with Client(lane.port) as client:
         for _ in range(3):
@@ -133,7 +133,7 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_who_has_left_gets_the_answer_they_wait_for_and_no_more_of_one_that_has_begun(
+def test_disconnected_user_gets_the_pending_response_and_no_more_of_a_started_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     head, body = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"late"

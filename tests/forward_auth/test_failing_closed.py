@@ -23,7 +23,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> ProxiedEnv:
         pytest.skip(str(missing))
 
 
-def test_a_gateway_that_is_gone_lets_nobody_through_and_one_that_is_back_does(proxied: ProxiedEnv) -> None:
+def test_stopped_gateway_lets_no_request_through_until_it_is_back(proxied: ProxiedEnv) -> None:
     with proxied as env, env.browser() as browser:
         browser.connect()
         cookie = f"Cookie: {cookies(browser)}"

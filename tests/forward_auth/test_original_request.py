@@ -47,7 +47,7 @@ TRAEFIK = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /accounts?x=1", "X-Forwa
 
 
 @pytest.mark.parametrize(("lines", "below"), [(NGINX, ""), (TRAEFIK, ""), ((), "/accounts?x=1")])
-def test_a_proxy_that_is_not_trusted_gets_no_answer(tmp_path: Path, lines: tuple[str, ...], below: str) -> None:
+def test_untrusted_proxy_gets_no_decision(tmp_path: Path, lines: tuple[str, ...], below: str) -> None:
     with GatewayEnv(tmp_path, changes={"forward_auth": True}) as env, env.browser() as browser:
         browser.connect()
         status, body, headers = ask(env, *lines, below=below, member=browser)
@@ -109,7 +109,7 @@ def test_nginx_gets_only_the_statuses_it_can_pass_on(env: GatewayEnv, member: Br
 @pytest.mark.parametrize(
     "route", ["/akoya", "/akoya/", "/akoya/connect/mikomo", "/akoya/callback", "/akoya/forward-auth", "/%61koya/logout"]
 )
-def test_a_route_of_the_gateways_is_not_to_be_asked_about(env: GatewayEnv, member: Browser, route: str) -> None:
+def test_original_request_for_a_gateway_route_is_refused(env: GatewayEnv, member: Browser, route: str) -> None:
     """A proxy that forwarded these to the app would leak the code that comes with a callback."""
     question = ("X-Forwarded-Method: GET", f"X-Forwarded-Uri: {route}?code=x", "X-Forwarded-Host: app.example")
     status, body, _ = ask(env, *question, member=member)
@@ -129,7 +129,7 @@ def test_cookie_sent_twice_is_a_403_for_nginx_and_a_page_for_the_client(env: Gat
     assert (status, body["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
 
 
-def test_the_answer_for_the_client_never_holds_a_token(env: GatewayEnv, member: Browser) -> None:
+def test_denial_response_never_contains_a_token(env: GatewayEnv, member: Browser) -> None:
     status, body, headers = ask(env, *NGINX, "X-Akoya-Answer: client", member=member)
     assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:decision-changed")
     assert not [name for name in headers if name.startswith("akoya")]
@@ -146,7 +146,7 @@ def test_what_nginx_would_not_replace_is_refused(env: GatewayEnv, name: str) -> 
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:invalid-original-request")
 
 
-def test_envoy_is_told_what_to_take_away(env: GatewayEnv, member: Browser) -> None:
+def test_envoy_gets_the_list_of_headers_to_remove(env: GatewayEnv, member: Browser) -> None:
     _, _, headers = ask(env, "akoya_owner: x", "Akoya-Owner: x", "Akoya-New: x", below="/accounts", member=member)
     gone = headers["x-envoy-auth-headers-to-remove"].split(",")
     assert set(gone) == {"akoya_owner", "akoya-new", "cookie"}, "headers that the gateway sets itself are not removed"
@@ -156,7 +156,7 @@ def test_envoy_is_told_what_to_take_away(env: GatewayEnv, member: Browser) -> No
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
-def test_envoy_asks_with_the_clients_own_method(env: GatewayEnv, method: str) -> None:
+def test_envoy_sends_the_clients_own_method(env: GatewayEnv, method: str) -> None:
     assert ask(env, below="/accounts", method=method)[0] == 401
     assert ask(env, below="/public/x", method=method)[0] == 200
 
@@ -189,7 +189,7 @@ def test_the_log_names_the_request_that_was_meant(env: GatewayEnv) -> None:
     assert "secret" not in line
 
 
-def test_the_traefik_files_have_the_shape_that_the_answers_need() -> None:
+def test_traefik_files_have_the_form_that_the_responses_need() -> None:
     """Checks the files themselves, so that it also runs where Traefik is not installed."""
     import re
 

@@ -173,7 +173,7 @@ QUESTIONS = (
 )  # fmt: skip
 
 
-def test_a_client_cannot_ask_the_gateways_question(env: ProxiedEnv, member: Browser) -> None:
+def test_forward_auth_request_of_a_client_is_refused(env: ProxiedEnv, member: Browser) -> None:
     for target in QUESTIONS:
         for extra in (
             [],
@@ -214,7 +214,7 @@ def test_what_an_app_may_believe_of_a_proxy_does_not_come_from_the_client(env: P
         assert "6.6.6.6" not in str(seen["headers"]), name
 
 
-def test_the_app_is_not_asked_to_echo_what_it_received(env: ProxiedEnv, member: Browser) -> None:
+def test_trace_request_never_reaches_the_app(env: ProxiedEnv, member: Browser) -> None:
     status, seen = get(env.port, "/accounts", f"Cookie: {cookies(member)}", method="TRACE")
     assert status in (403, 405), seen
     assert "akoya-id-token" not in str(seen)
@@ -244,7 +244,7 @@ def test_a_websocket_opens_with_our_headers_and_echoes(env: ProxiedEnv, member: 
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", None])
-def test_a_websocket_from_another_site_or_nobody_is_refused(
+def test_websocket_of_another_site_or_without_a_session_is_refused(
     env: ProxiedEnv, member: Browser, origin: str | None
 ) -> None:
     headers = {"Cookie": cookies(member), "Origin": origin} if origin else {}

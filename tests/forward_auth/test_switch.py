@@ -14,7 +14,7 @@ QUESTION = {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"}
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
 @pytest.mark.parametrize(("setting", "status"), [(None, 404), (False, 404), (True, 200)])
-def test_a_script_in_a_page_cannot_ask_for_its_users_token(
+def test_script_in_a_page_cannot_request_its_users_token(
     tmp_path: Path, entrypoint: str, setting: bool | None, status: int
 ) -> None:
     changes: dict[str, Any] = {"trusted_proxies": ["127.0.0.1/32"]}
@@ -27,7 +27,7 @@ def test_a_script_in_a_page_cannot_ask_for_its_users_token(
         assert ("akoya-id-token" in answer.headers) == (status == 200)
 
 
-def test_without_an_app_behind_it_answers_and_passes_nothing_on(tmp_path: Path) -> None:
+def test_gateway_without_an_upstream_forwards_nothing(tmp_path: Path) -> None:
     changes = {"trusted_proxies": ["127.0.0.1/32"], "upstream": None}
     with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         browser.connect()

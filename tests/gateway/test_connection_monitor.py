@@ -61,7 +61,7 @@ async def test_a_socket_whose_look_takes_long_does_not_keep_the_others_open() ->
     await room.sockets.stop()
 
 
-async def test_whoever_was_told_that_something_is_gone_does_not_wait_for_the_next_look() -> None:
+async def test_disconnect_rechecks_connections_at_once() -> None:
     room = Room(every=3600)
     room.open("gone")
     await asyncio.sleep(0.05)
@@ -83,7 +83,7 @@ async def test_a_peer_that_does_not_read_its_close_does_not_keep_the_others_open
     await room.sockets.stop()
 
 
-async def test_an_unforeseen_fault_closes_that_socket_and_the_looking_goes_on() -> None:
+async def test_unexpected_exception_closes_that_connection_and_checks_continue() -> None:
     room = Room()
     room.fates = {"broken": RuntimeError("x"), "away": StoreUnavailable("x"), "refused": UserError("x")}
     for name in ("broken", "away", "refused"):
@@ -96,7 +96,7 @@ async def test_an_unforeseen_fault_closes_that_socket_and_the_looking_goes_on() 
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_it_stops_even_as_something_goes(turns: int) -> None:
+async def test_monitor_stops_in_any_iteration_after_check_now(turns: int) -> None:
     """`stop` works in whichever event loop iteration it arrives after `check_now`."""
     room = Room(every=3600)
     room.open("good")

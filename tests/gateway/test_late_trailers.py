@@ -20,9 +20,7 @@ from tests.support.environment import GatewayEnv
 LATE = b"X-HTTP-Method-Override: DELETE\r\nX-Late: 1\r\n"
 
 
-def test_a_trailer_that_comes_while_the_store_is_asked_is_no_header(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trailer_that_arrives_during_a_store_read_is_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = SessionStore.resolve
 
     async def slowly(sessions: SessionStore, cookie_value: str) -> Any:

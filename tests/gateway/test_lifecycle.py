@@ -130,9 +130,7 @@ async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Pa
     assert gateway.current_runtime is None
 
 
-async def test_who_waited_for_the_start_does_not_bring_back_what_a_reload_has_replaced(
-    tmp_path: Path, house: House
-) -> None:
+async def test_waiter_for_the_start_does_not_restore_a_replaced_runtime(tmp_path: Path, house: House) -> None:
     gateway = Gateway(app, configured(tmp_path))
     house.hold()
     reloading = asyncio.create_task(gateway.reload(configured(tmp_path, prefix="/banks")))
@@ -146,7 +144,7 @@ async def test_who_waited_for_the_start_does_not_bring_back_what_a_reload_has_re
     await gateway.shutdown()
 
 
-async def test_the_first_client_to_ask_may_leave(tmp_path: Path, house: House) -> None:
+async def test_first_client_may_disconnect_during_the_start(tmp_path: Path, house: House) -> None:
     gateway = Gateway(app, configured(tmp_path))
     house.hold()
     first = asyncio.create_task(status(gateway))

@@ -90,7 +90,7 @@ async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(house: Ho
     assert connection["reconnect"] is None
 
 
-async def test_a_reload_after_the_correction_serves_everybody_at_once(house: House) -> None:
+async def test_reload_after_the_correction_serves_every_user_at_once(house: House) -> None:
     assert isinstance(house.bank, MisreadBank)
     people = [Person(house) for _ in range(6)]
     for person in people:

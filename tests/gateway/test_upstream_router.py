@@ -34,7 +34,7 @@ async def asked(router: UpstreamRouter, upstream: Upstream) -> str:
         return (await client.get("/x")).text
 
 
-async def test_a_request_let_in_just_before_a_reload_reaches_an_upstream_that_is_gone(tmp_path: Path) -> None:
+async def test_request_admitted_before_a_reload_reaches_an_upstream_that_was_removed(tmp_path: Path) -> None:
     with ScriptedUpstream({"x": OK}) as raw:
         config = configured(tmp_path, raw.url)
         two = config.upstreams["two"]

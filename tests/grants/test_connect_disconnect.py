@@ -54,7 +54,7 @@ async def test_owners_do_not_see_each_other() -> None:
 
 
 @in_virtual_time
-async def test_reconnecting_during_a_refresh_wins_over_its_answer() -> None:
+async def test_reconnecting_during_a_refresh_takes_precedence_over_its_response() -> None:
     env = GrantEnv(managers=2, delay=2.0)
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -165,7 +165,7 @@ async def test_revocations_keep_to_the_rate_of_the_environment() -> None:
 
 
 @in_virtual_time
-async def test_while_the_provider_is_down_revocations_wait_with_everybody_else() -> None:
+async def test_revocations_wait_while_the_provider_is_down() -> None:
     env = GrantEnv()
     env.provider.revocation_faults = [ProviderDown("no connection")] * 1000
     grants = [await env.connect(sub=f"sub_{n}") for n in range(100)]
@@ -229,7 +229,7 @@ async def test_a_new_consent_outlasts_a_short_store_outage() -> None:
 
 
 @in_virtual_time
-async def test_who_listens_hears_of_a_disconnect_once_and_a_bad_listener_harms_nobody() -> None:
+async def test_listener_is_called_once_and_its_exception_affects_no_other() -> None:
     env = GrantEnv()
     grant = await env.connect()
     told: list[str] = []

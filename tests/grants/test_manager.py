@@ -89,7 +89,7 @@ async def test_a_cancelled_waiter_does_not_cancel_the_refresh() -> None:
 
 
 @in_virtual_time
-async def test_a_refresh_that_nobody_waits_for_any_more_is_still_saved() -> None:
+async def test_refresh_without_a_waiter_is_still_saved() -> None:
     env = GrantEnv(delay=2.0)
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -101,7 +101,7 @@ async def test_a_refresh_that_nobody_waits_for_any_more_is_still_saved() -> None
 
 
 @in_virtual_time
-async def test_nobody_waits_long_for_a_slow_provider_while_the_old_bearer_lives() -> None:
+async def test_request_with_a_valid_bearer_waits_briefly_for_a_slow_provider() -> None:
     env = GrantEnv(delay=14.0)
     grant = await env.connect()
     await asyncio.sleep(845)
@@ -296,7 +296,7 @@ async def test_two_uses_of_one_token_keep_their_distance() -> None:
 
 
 @in_virtual_time
-async def test_after_a_second_unknown_outcome_the_user_is_told_to_reconnect_and_the_grant_may_still_come_back() -> None:
+async def test_second_unknown_outcome_offers_reconnect_and_the_grant_can_still_recover() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = ["never arrived", "never arrived"]
@@ -400,7 +400,7 @@ async def test_the_provider_decides_when_to_come_back() -> None:
 
 
 @in_virtual_time
-async def test_a_provider_that_is_down_is_not_asked_for_every_grant() -> None:
+async def test_provider_that_is_down_is_not_requested_for_every_grant() -> None:
     env = GrantEnv()
     grants = [await env.connect(sub=f"sub_{n}") for n in range(50)]
     env.provider.faults = [down()] * 1000
@@ -420,7 +420,7 @@ async def test_a_provider_that_is_down_is_not_asked_for_every_grant() -> None:
 
 
 @in_virtual_time
-async def test_a_provider_that_is_asked_too_often_is_asked_in_turn_and_not_taken_to_be_down() -> None:
+async def test_rate_limited_provider_is_paced_and_not_considered_down() -> None:
     """Two hundred users return in the morning, and all their bearers have expired overnight."""
     env = GrantEnv(life=3600.0)
     grants = [await env.connect(owner=f"own_{n}") for n in range(200)]
@@ -473,7 +473,7 @@ async def test_a_refresh_that_waits_for_its_turn_does_not_hold_up_the_end() -> N
 
 
 @in_virtual_time
-async def test_an_answer_that_cannot_be_judged_is_not_used_and_its_refresh_token_not_lost() -> None:
+async def test_unverifiable_response_is_not_used_and_its_refresh_token_is_kept() -> None:
     env = GrantEnv()
     grant = await env.connect()
     answer = env.provider.act("refresh-1")
@@ -487,7 +487,7 @@ async def test_an_answer_that_cannot_be_judged_is_not_used_and_its_refresh_token
 
 
 @in_virtual_time
-async def test_an_answer_for_another_login_ends_the_grant_and_its_token_is_revoked() -> None:
+async def test_response_for_another_login_ends_the_grant_and_revokes_its_token() -> None:
     env = GrantEnv()
     env.manager.start()
     grant = await env.connect()

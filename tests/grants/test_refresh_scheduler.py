@@ -28,7 +28,7 @@ async def test_a_grant_in_use_is_refreshed_before_a_request_would_wait() -> None
 
 
 @in_virtual_time
-async def test_a_grant_that_nobody_uses_is_let_go() -> None:
+async def test_grant_of_an_inactive_owner_is_not_refreshed() -> None:
     env = GrantEnv(tokens=AHEAD, life=86400)
     env.manager.start()
     await env.connect()
@@ -51,7 +51,7 @@ async def test_background_work_keeps_to_the_rate_of_the_environment() -> None:
 
 
 @in_virtual_time
-async def test_background_work_goes_on_after_trouble() -> None:
+async def test_background_work_continues_after_an_exception() -> None:
     env = GrantEnv(tokens=AHEAD)
     env.manager.start()
     await env.connect()

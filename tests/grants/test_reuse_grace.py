@@ -101,7 +101,7 @@ async def test_a_crash_is_made_good_by_another_process_within_the_grace() -> Non
 
 
 @in_virtual_time
-async def test_a_provider_that_is_down_within_the_grace_is_not_asked_in_a_loop() -> None:
+async def test_provider_that_is_down_within_the_grace_period_is_not_requested_in_a_loop() -> None:
     env = GrantEnv(grace=60)
     grant = await env.connect()
     env.provider.faults = ["lost", *[down()] * 100]

@@ -129,7 +129,7 @@ def test_the_table_tells_the_truth(state: GrantState) -> None:
     assert reached == promised
 
 
-def test_an_answer_about_an_older_token_changes_nothing() -> None:
+def test_response_for_an_older_token_changes_nothing() -> None:
     for state in GrantState:
         for answer in ANSWERS:
             before = grant(state)
@@ -151,7 +151,7 @@ def test_new_tokens_count_although_another_holds_the_lease() -> None:
     assert transition(before, refused, NOW) is before, "the other holder's request may be the one that spent the token"
 
 
-def test_what_a_refresh_answer_leaves_out_stays() -> None:
+def test_members_that_a_refresh_response_omits_stay() -> None:
     sparse = replace(tokens(2), refresh_token=None, scope=(), consent_id=None)
     after = transition(
         grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), TokensIssued(sparse)), NOW
@@ -175,7 +175,7 @@ def test_an_expired_lease_that_was_not_sent_is_simply_free() -> None:
     assert transition(tainted, LeaseExpired(), NOW).state is GrantState.UNCERTAIN
 
 
-def test_trouble_at_the_provider_does_not_make_an_uncertain_token_certain() -> None:
+def test_provider_failure_does_not_make_an_uncertain_token_certain() -> None:
     tainted = grant(GrantState.REFRESHING, unknowns=1)
     for answer in (ProviderDown("no connection"), ClientRejected("invalid_client")):
         assert (
@@ -223,12 +223,12 @@ def test_no_state_is_a_dead_end(state: GrantState, reason: str | None) -> None:
     assert transition(grant(state), Reconnected(tokens(9)), NOW).state is GrantState.LIVE
 
 
-def test_an_operator_is_told_what_is_theirs() -> None:
+def test_registration_fault_names_the_operator_and_the_remedy() -> None:
     assert remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).who is ResponsibleParty.OPERATOR
     assert "client_secret" in remedy(GrantState.LIVE, Reason.OPERATOR_FAULT).what
 
 
-def test_nobody_waits_in_a_loop() -> None:
+def test_second_unknown_outcome_requires_a_reconnect() -> None:
     assert not must_reconnect(grant(GrantState.UNCERTAIN, unknowns=1))
     assert must_reconnect(grant(GrantState.UNCERTAIN, unknowns=2))
 

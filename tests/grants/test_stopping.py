@@ -94,7 +94,7 @@ class LateBy(Provider):
 
 
 @pytest.mark.parametrize("number", TURNS)
-def test_an_answer_that_comes_while_the_lease_is_renewed_is_stored(number: int) -> None:
+def test_response_that_arrives_during_a_lease_renewal_is_stored(number: int) -> None:
     @in_virtual_time
     async def main() -> None:
         env = GrantEnv(managers=0, store=SentByRedis(clock))
@@ -115,7 +115,7 @@ def test_an_answer_that_comes_while_the_lease_is_renewed_is_stored(number: int) 
 
 
 @pytest.mark.parametrize("number", range(0, 60, 4))
-async def test_a_task_that_asks_redis_for_ever_is_ended(number: int, own_redis: RedisServer) -> None:
+async def test_task_that_queries_redis_forever_is_cancelled(number: int, own_redis: RedisServer) -> None:
     store = open_store(own_redis.url)
     await store.open()
 

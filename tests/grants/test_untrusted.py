@@ -162,7 +162,7 @@ class Untrustworthy(GrantEnv):
 
 
 @in_virtual_time
-async def test_a_fault_of_half_a_minute_is_over_soon_after_it_is_gone() -> None:
+async def test_grants_recover_soon_after_a_fault_of_half_a_minute() -> None:
     """A clock that was wrong for 30 s once ended every consent whose token was due for refresh (report 02)."""
     env = Untrustworthy(life=100.0).spoil()
     grant = await env.connect()
@@ -183,7 +183,7 @@ async def test_a_fault_of_half_a_minute_is_over_soon_after_it_is_gone() -> None:
 
 
 @in_virtual_time
-async def test_an_hour_of_untrusted_responses_ends_nothing_and_asks_seldom() -> None:
+async def test_hour_of_untrusted_responses_ends_no_grant_and_sends_few_requests() -> None:
     env = Untrustworthy(managers=2).spoil()
     grants = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
     env.wrong = True
@@ -210,7 +210,7 @@ async def test_an_hour_of_untrusted_responses_ends_nothing_and_asks_seldom() -> 
 
 
 @in_virtual_time
-async def test_a_reload_tries_every_grant_at_once_and_counts_anew() -> None:
+async def test_reload_retries_every_grant_at_once_and_resets_the_count() -> None:
     """An `issuer` without its trailing slash, corrected a minute later, once cost 10 of 10 grants."""
     env = Untrustworthy().spoil()
     grants = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(10)]
@@ -309,7 +309,7 @@ async def test_users_of_a_connector_are_offered_to_reconnect_though_one_refresh_
 
 
 @in_virtual_time
-async def test_connectors_are_told_from_environments() -> None:
+async def test_connectors_are_distinguished_from_environments() -> None:
     trust = TrustTracker(clock, lambda: 0.5)
     bad, good = untrusted(2), TokensIssued(tokens())
     assert trust.record_outcome("e", "one", "g1", bad) is None

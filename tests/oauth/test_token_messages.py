@@ -468,7 +468,7 @@ def test_the_rules_that_all_environments_share_agree_with_the_defaults() -> None
     assert judge(429, b"", dialect) == judge(429, b"")
 
 
-def test_retry_after_reaches_the_answer() -> None:
+def test_retry_after_reaches_the_response() -> None:
     assert judge(503, b"", retry_after="12") == ProviderDown("the provider answered 503 (status_503)", 12.0)
     assert judge(429, b"", retry_after="x").retry_after is None
 

@@ -29,7 +29,7 @@ def finding(*problems: str) -> Callable[[], Awaitable[Sequence[str]]]:
     return check
 
 
-async def test_alive_whatever_the_checks_say() -> None:
+async def test_livez_is_200_whatever_the_checks_return() -> None:
     async with client(Readiness(finding("store: gone"))) as admin:
         answer = await admin.get("/livez")
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})

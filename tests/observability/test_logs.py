@@ -302,7 +302,7 @@ class Terminal(io.StringIO):
     ("environ", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
 )
-def test_console_log_on_a_terminal_has_no_colours_where_nobody_wants_them(
+def test_console_log_on_a_terminal_has_no_colours_if_unwanted(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], coloured: bool
 ) -> None:
     monkeypatch.setattr("sys.stdout", Terminal())

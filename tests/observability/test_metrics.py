@@ -82,7 +82,7 @@ class _Grant:
     key: _Key
 
 
-def test_everything_else_is_counted_under_its_name() -> None:
+def test_other_events_are_counted_under_their_names() -> None:
     metrics = Metrics("1.2.3", clock=lambda: 1000.0)
     metrics.refreshed("sandbox", "mikomo", "granted", 0.3)
     metrics.moved(_Grant("uncertain", _Key()), "refreshing")
@@ -202,7 +202,7 @@ class TestOverWorkers:
         name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
         assert [values(each.metrics_text())[name] for each in crews] == [3, 3]
 
-    async def test_what_a_dead_worker_counted_stays_and_what_it_held_goes(self) -> None:
+    async def test_counters_of_an_exited_worker_stay_and_its_gauges_do_not(self) -> None:
         slots = SharedSlots(3)
         survivor = crew(Metrics("1"), slots, 0)
         name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
@@ -252,7 +252,7 @@ class TestOverWorkers:
         assert [report.ready for report in reports] == [True, False]
         assert "4711" in reports[1].problems[0]
 
-    async def test_more_metrics_than_fit_are_said_once_and_the_heartbeat_goes_on(self) -> None:
+    async def test_too_many_metrics_are_logged_once_and_the_heartbeat_continues(self) -> None:
         lines: list[bytes] = []
         slots = SharedSlots(2)
         metrics = Metrics("1")
@@ -297,7 +297,7 @@ class TestBoard:
             assert value is not None
             assert set(value.content.split()) == {b"%d" % value.pid}
 
-    def test_the_next_writer_of_a_slot_goes_on_where_the_last_one_stopped(self) -> None:
+    def test_next_writer_of_a_slot_continues_its_sequence(self) -> None:
         slots = SharedSlots(1)
         for n in range(5):
             if (child := os.fork()) == 0:

@@ -43,7 +43,7 @@ def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> No
      ([ip_network("127.0.0.1/32")], None, False, True), ([ip_network("::1/128")], None, False, True), ([UNIX], None, True, False),
      ([UNIX], "127.0.0.1", False, False), (TEN, "10.0.0.1", False, True), (TEN, "10.0.0.1", True, False), (TEN, "11.0.0.1", False, False)],
 )  # fmt: skip
-def test_every_part_gives_one_answer_to_whether_a_peer_is_trusted(
+def test_every_part_agrees_whether_a_peer_is_trusted(
     peers: Networks, peer: str | None, told: bool, trusted: bool
 ) -> None:
     request = RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", peer_is_forwarded=told)
@@ -60,7 +60,7 @@ def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None
     assert peer_of(None) == peer_of(("", 5)) == (None, False)
 
 
-async def test_what_a_told_peer_forwards_is_not_believed_by_the_reverse_proxy() -> None:
+async def test_forwarded_headers_of_a_peer_from_a_header_are_not_trusted() -> None:
     pool = ConnectionPool(Upstream((Origin("http", "127.0.0.1", 1),)))
     proxy = ReverseProxy(pool, trusted_proxies=TEN)
     scope = {"method": "GET", "raw_path": b"/", "headers": [(b"host", b"a"), (b"x-forwarded-proto", b"https"), (b"x-real-ip", b"6.6.6.6")],
@@ -78,9 +78,7 @@ async def test_what_a_told_peer_forwards_is_not_believed_by_the_reverse_proxy() 
     [(b"app.example", b"https", b"443"), (b"APP.example:443", b"https", b"443"), (b"app.example:8080", b"http", b"8080"), (b"other.example", b"http", b"80"),
      (b"127.0.0.1:9000", b"http", b"9000")],
 )  # fmt: skip
-def test_the_app_is_told_the_scheme_of_public_url_for_requests_to_its_host(
-    host: bytes, proto: bytes, port: bytes
-) -> None:
+def test_app_gets_the_scheme_of_public_url_for_requests_to_its_host(host: bytes, proto: bytes, port: bytes) -> None:
     forwarding = ForwardedHeaders((), Origin("https", "app.example", 443))
     lines = forwarding.lines("192.0.2.1", "http", host)
     assert b"x-forwarded-proto: %b\r\n" % proto in lines

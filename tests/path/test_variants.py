@@ -118,7 +118,7 @@ ACCESS = [
     [("/accounts/", "GET", "Another spelling of this path (its case, or a slash at its end) is under another rule. It is access[0] /accounts"),
      ("/item/1?_method=DELETE", "POST", "is a method override"), ("/accounts?_method=DELETE", "POST", "mikomo"), ("/ACCOUNTS", "GET", "400")],
 )  # fmt: skip
-def test_explain_says_why_such_a_request_is_refused(tmp_path: Path, target: str, method: str, expected: str) -> None:
+def test_explain_reports_why_such_a_request_is_refused(tmp_path: Path, target: str, method: str, expected: str) -> None:
     config = validated(tmp_path, {"access": ACCESS}).config
     assert config is not None
     told = Explainer(config, (), 0.0).explain(method, target)

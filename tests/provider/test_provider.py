@@ -145,7 +145,7 @@ async def test_the_end_of_the_bearer(
     assert granted.tokens.expires_at == NOW + end
 
 
-async def test_grant_id_at_the_top_of_the_answer_counts_too(http: httpx.AsyncClient) -> None:
+async def test_grant_id_at_the_top_level_of_the_response_is_used(http: httpx.AsyncClient) -> None:
     body = tokens(signed(claims(grant_id=None)), grant_id="top-level")
     async with provider(http, token=reply(200, body)) as (akoya, _):
         granted = await akoya.exchange(Secret("c"))
@@ -153,7 +153,7 @@ async def test_grant_id_at_the_top_of_the_answer_counts_too(http: httpx.AsyncCli
     assert granted.tokens.consent_id == "top-level"
 
 
-async def test_the_access_token_is_the_bearer_only_where_the_dialect_says_so(http: httpx.AsyncClient) -> None:
+async def test_access_token_is_the_bearer_only_if_the_dialect_names_it(http: httpx.AsyncClient) -> None:
     body = tokens(access_token="access-1", expires_in=None)
     async with provider(http, token=reply(200, body), dialect=Dialect(bearer=Bearer.ACCESS_TOKEN)) as (akoya, _):
         granted = await akoya.exchange(Secret("c"))
@@ -198,7 +198,9 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
         (raw(hold=True), OutcomeUnknown("no complete response within 0.5 s")),
     ],
 )
-async def test_what_comes_of_an_answer(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:
+async def test_token_response_gives_the_expected_outcome(
+    http: httpx.AsyncClient, answer: Answer, expected: Any
+) -> None:
     async with provider(http, token=answer, timeout=0.5) as (akoya, server):
         assert await akoya.refresh(Secret("r"), SUB) == expected
         assert len(server.to("/token")) == 1
@@ -237,7 +239,7 @@ async def test_tokens_that_fail_judgement_are_not_used_and_the_new_refresh_token
     assert answer == Untrusted(f"id_token: {detail}", Secret("refresh-2"), because)
 
 
-async def test_untrusted_without_a_new_refresh_token_says_so(http: httpx.AsyncClient) -> None:
+async def test_untrusted_response_without_a_new_refresh_token_rotates_nothing(http: httpx.AsyncClient) -> None:
     body = tokens(signed(claims(aud="other")), refresh_token=None)
     async with provider(http, token=reply(200, body)) as (akoya, _):
         answer = await akoya.refresh(Secret("r"), SUB)
@@ -305,7 +307,7 @@ GOOD = json.dumps(tokens()).encode()
         raw(OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(GOOD), GOOD)),
     ],
 )
-async def test_a_good_answer_in_a_strange_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
+async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
     async with provider(http, token=answer, timeout=0.5) as (akoya, _):
         for granted in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
             assert isinstance(granted, TokensIssued), granted
@@ -323,14 +325,14 @@ async def test_a_good_answer_in_a_strange_body_is_used(http: httpx.AsyncClient, 
         reply(200, gzip.compress(b'{"refresh_token":"refresh-2","id_token":"' + b"ab" * 99)[:-9]),
     ],
 )
-async def test_a_new_refresh_token_in_a_broken_answer_is_kept(http: httpx.AsyncClient, answer: Answer) -> None:
+async def test_new_refresh_token_in_a_broken_response_is_kept(http: httpx.AsyncClient, answer: Answer) -> None:
     async with provider(http, token=answer, timeout=0.5) as (akoya, _):
         untrusted = await akoya.refresh(Secret("r"), SUB)
     assert isinstance(untrusted, Untrusted), untrusted
     assert untrusted.refresh_token == Secret("refresh-2")
 
 
-async def test_an_error_in_an_answer_that_was_cut_off_counts_if_it_is_whole(http: httpx.AsyncClient) -> None:
+async def test_error_in_a_truncated_response_counts_if_it_is_complete(http: httpx.AsyncClient) -> None:
     head = b"HTTP/1.1 400 Bad\r\nContent-Length: 999\r\n\r\n"
     async with provider(http, token=raw(head + b'{"error":"invalid_grant"}')) as (akoya, _):
         assert await akoya.refresh(Secret("r"), SUB) == Refused("invalid_grant")
@@ -404,7 +406,7 @@ async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: h
         (reply(503, {"error": "server_error"}), 503, "server_error", None),
     ],
 )
-async def test_a_failure_says_what_the_provider_answered(
+async def test_failure_reports_the_providers_response(
     http: httpx.AsyncClient, answer: Answer, status: int, error: str | None, description: str | None
 ) -> None:
     async with provider(http, token=answer) as (akoya, _):
@@ -434,7 +436,7 @@ async def test_revocation(http: httpx.AsyncClient, answer: Answer, expected: Any
         assert asked.form["token_type_hint"] == "refresh_token"
 
 
-async def test_an_environment_that_cannot_revoke_says_so(http: httpx.AsyncClient) -> None:
+async def test_environment_without_revocation_is_warned_about(http: httpx.AsyncClient) -> None:
     akoya = Provider(client(revocation_endpoint=None), http, None, Tokens(), lambda: NOW)
     assert await akoya.revoke(Secret("r")) == ClientRejected("no_revocation_endpoint")
 

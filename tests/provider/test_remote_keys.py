@@ -63,7 +63,7 @@ async def test_keys_are_fetched_once_while_they_are_fresh(http: httpx.AsyncClien
         assert len(server.received) == 2
 
 
-async def test_one_fetch_serves_all_who_wait(http: httpx.AsyncClient, clock: Time) -> None:
+async def test_one_fetch_serves_all_waiters(http: httpx.AsyncClient, clock: Time) -> None:
     async def slowly(server: Server, request: Received, writer: asyncio.StreamWriter) -> bool | None:
         await asyncio.sleep(0.1)
         return await keys(rsa_key())(server, request, writer)
@@ -109,9 +109,7 @@ async def test_old_keys_serve_on_while_the_endpoint_fails_but_not_for_ever(
             await keys_of.current()
 
 
-async def test_without_any_keys_the_reason_is_told_and_a_retry_follows_soon(
-    http: httpx.AsyncClient, clock: Time
-) -> None:
+async def test_missing_keys_are_reported_and_retried_soon(http: httpx.AsyncClient, clock: Time) -> None:
     async with serve(keys=in_turn(reply(503), keys(rsa_key()))) as server:
         keys_of = source(server, http, clock)
         for _ in range(5):

@@ -46,7 +46,7 @@ def assert_clean(text: str, secrets: list[str]) -> None:
     assert [secret for secret in secrets if secret in text] == []
 
 
-def test_requests_and_answers_do_not_print_what_they_hold() -> None:
+def test_repr_of_requests_and_outcomes_has_no_secrets() -> None:
     app = client()
     good = signed(claims())
     body = (
@@ -80,7 +80,7 @@ def test_a_rejection_and_its_traceback_do_not_print_the_token(changes: dict[str,
 
 
 @pytest.mark.parametrize("httpcore", ["as it comes", "at DEBUG"])
-async def test_a_whole_run_leaves_no_secret_in_any_log_or_answer(
+async def test_complete_run_leaves_no_secret_in_any_log_or_response(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, httpcore: str
 ) -> None:
     caplog.set_level(logging.DEBUG)

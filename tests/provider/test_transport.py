@@ -38,7 +38,7 @@ async def ask(http: httpx.AsyncClient, answer: Answer, timeout: float = 2.0) -> 
         return await post(http, form(server), timeout), server
 
 
-async def test_a_form_goes_out_once_and_the_answer_comes_back(http: httpx.AsyncClient) -> None:
+async def test_form_is_sent_once_and_its_response_is_returned(http: httpx.AsyncClient) -> None:
     answer, server = await ask(http, reply(400, b'{"error":"x"}', "Retry-After: 7\r\n"))
     assert answer == HttpResponse(400, b'{"error":"x"}', "7")
     assert len(server.received) == 1
@@ -47,7 +47,7 @@ async def test_a_form_goes_out_once_and_the_answer_comes_back(http: httpx.AsyncC
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_an_answer_and_is_not_followed(http: httpx.AsyncClient, status: int) -> None:
+async def test_redirect_is_returned_and_not_followed(http: httpx.AsyncClient, status: int) -> None:
     async with serve(token=reply(status, b"", "Location: /elsewhere\r\n"), elsewhere=reply(200, {})) as server:
         answer = await post(http, form(server), 2.0)
         assert answer == HttpResponse(status, b"")
@@ -118,7 +118,7 @@ async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, an
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 302])
-async def test_a_status_that_speaks_for_itself_counts_without_its_body(http: httpx.AsyncClient, status: int) -> None:
+async def test_sufficient_status_counts_without_its_body(http: httpx.AsyncClient, status: int) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: 10\r\nRetry-After: 3\r\n\r\n".encode()
     assert (await ask(http, raw(head)))[0] == HttpResponse(status, b"", "3")
     assert (await ask(http, raw(head, hold=True), timeout=0.3))[0] == HttpResponse(status, b"", "3")
@@ -152,7 +152,7 @@ async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncCl
 @pytest.mark.parametrize(
     ("name", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-async def test_an_answer_that_is_compressed_unasked_is_read(http: httpx.AsyncClient, name: str, pack: Any) -> None:
+async def test_unrequested_compression_is_decoded(http: httpx.AsyncClient, name: str, pack: Any) -> None:
     body = json.dumps({"id_token": "a" * 5000}).encode()
     answer, _ = await ask(http, reply(200, pack(body), f"Content-Encoding: {name}\r\n"))
     assert answer == HttpResponse(200, body)
@@ -229,7 +229,7 @@ async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_i
         assert all(request.headers["connection"] == "close" for request in server.received)
 
 
-async def test_a_client_with_keep_alive_does_not_resend_on_a_dead_connection() -> None:
+async def test_client_with_keep_alive_does_not_resend_on_a_closed_connection() -> None:
     """Even if the client pools connections, the server reads each form at most once."""
 
     async def keep_then_die(server: Server, _: Received, writer: asyncio.StreamWriter) -> bool:
@@ -263,7 +263,7 @@ class Closing(httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize("fault", [None, httpx.ReadError("cut"), TimeoutError()], ids=["late", "broken", "timeout"])
-async def test_a_whole_answer_counts_whatever_becomes_of_its_connection(fault: Exception | None) -> None:
+async def test_complete_response_counts_even_if_closing_its_connection_fails(fault: Exception | None) -> None:
     stream = Closing(fault)
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
     async with httpx.AsyncClient(transport=transport) as http:
@@ -337,7 +337,9 @@ async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPat
         (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "answered 404"),
     ],
 )
-async def test_a_document_that_cannot_be_had_says_why(http: httpx.AsyncClient, answer: Answer, reason: str) -> None:
+async def test_document_that_cannot_be_fetched_raises_the_reason(
+    http: httpx.AsyncClient, answer: Answer, reason: str
+) -> None:
     async with serve(doc=answer) as server:
         with pytest.raises(FetchFailed) as failed:
             await get(http, f"{server.url}/doc", 100, 0.5)
@@ -358,7 +360,7 @@ async def test_labels_in_several_fields_are_read_as_one_list(http: httpx.AsyncCl
     assert answer == HttpResponse(200, b"{}")
 
 
-async def test_the_part_of_a_lost_answer_that_came_is_kept(http: httpx.AsyncClient) -> None:
+async def test_received_part_of_a_lost_response_is_kept(http: httpx.AsyncClient) -> None:
     for head in (b"Content-Length: 99\r\n\r\n", b"Content-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"):
         body = b'{"refresh_token":"r-2"' if b"gzip" not in head else gzip.compress(b'{"refresh_token":"r-2"' * 9)[:-8]
         for answer in (raw(OK + head + body), raw(OK + head + body, hold=True)):

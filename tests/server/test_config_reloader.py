@@ -52,7 +52,7 @@ FAILED = "configuration reload failed"
     ],
     ids=["not_at_run_time", "which_the_supervisor_has_said", "no_store", "fault_of_ours", "fault_of_ours_later"],
 )
-async def test_what_a_reload_meets_never_ends_who_asked_for_it(
+async def test_exception_in_a_reload_never_ends_its_caller(
     load: Exception | None, apply: Exception | None, level: int, said: list[str]
 ) -> None:
     reloads = Reloads(load, apply, level)

@@ -77,7 +77,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_handshake_of_any_form_is_answered(run: Running, name: str) -> None:
+def test_handshake_in_any_form_gets_a_response(run: Running, name: str) -> None:
     handshake, status = ANSWERS[name]
     with Client(run.port) as client:
         client.sock.settimeout(5)
@@ -113,7 +113,7 @@ def test_refused_handshakes_leave_no_connection_open(run: Running) -> None:
 
 @pytest.mark.parametrize("upgrade", [b"foo", b"h2c", b"websocket/13", b"foo, websocket"])
 @pytest.mark.parametrize("pause", [0.0, 0.1], ids=["one segment", "two segments"])
-def test_request_behind_an_unknown_upgrade_is_answered(run: Running, upgrade: bytes, pause: float) -> None:
+def test_request_after_an_unknown_upgrade_is_served(run: Running, upgrade: bytes, pause: float) -> None:
     first = FIRST + b"Host: a\r\nConnection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n"
     with Client(run.port) as client:
         for piece in (first, GET, first + GET) if pause else (first + GET + first + GET,):
@@ -137,7 +137,7 @@ def test_body_of_a_request_with_an_unknown_upgrade_is_no_request(run: Running) -
         assert answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_what_follows_connect_is_not_answered(run: Running) -> None:
+def test_bytes_after_connect_get_no_response(run: Running) -> None:
     with Client(run.port) as client:
         client.send(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n" + GET)
         answer = client.rest()
@@ -162,7 +162,7 @@ def test_refusal_reaches_a_client_that_is_still_sending(run: Running, first: byt
             assert client.rest().startswith(b"HTTP/1.1 4")
 
 
-def test_refused_upload_is_answered_while_the_client_is_still_sending(run: Running) -> None:
+def test_refused_upload_gets_a_response_while_the_client_is_still_sending(run: Running) -> None:
     head = b"POST /public/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 500000\r\n\r\n"
     for _ in range(10):
         with Client(run.port) as client:

@@ -54,7 +54,7 @@ def test_http_1_0_client_gets_no_chunks_from_any_route(run: Running, target: str
 @pytest.mark.parametrize(
     "request_line", ["GET /public/x HTTP/1.0\r\nA b: c", "GET /public/x#y HTTP/1.0", "GET  HTTP/1.0"]
 )
-def test_http_1_0_request_that_is_refused_is_told_so_without_chunks(run: Running, request_line: str) -> None:
+def test_http_1_0_request_that_is_refused_gets_a_response_without_chunks(run: Running, request_line: str) -> None:
     head, body = until_closed(run.port, f"{request_line}\r\nHost: a\r\n\r\n")
     judge(head, body)
     assert head.startswith("http/1.1 400")

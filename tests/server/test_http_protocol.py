@@ -108,7 +108,7 @@ async def test_a_head_byte_by_byte_has_no_more_time(port: int) -> None:
 
 
 @SHORT
-async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+async def test_silent_connection_is_closed(port: int) -> None:
     assert await talk(port) == b""
 
 
@@ -120,14 +120,14 @@ async def test_an_empty_line_does_not_keep_an_idle_connection(port: int, idle: b
 
 
 @SHORT
-async def test_a_body_that_stops_behind_its_answer_does_not_keep_the_connection(port: int) -> None:
+async def test_unfinished_body_after_its_response_does_not_keep_the_connection_open(port: int) -> None:
     post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
     answer = await talk(port, post, b"some", pause=0.1)
     assert answer.count(b"HTTP/1.1 200") == 1
 
 
 @SHORT
-async def test_a_slow_body_behind_its_answer_is_read_to_its_end_and_the_next_request_answered(port: int) -> None:
+async def test_slow_body_after_its_response_is_read_to_its_end_and_the_next_request_is_served(port: int) -> None:
     post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
     answer = await talk(port, post, b"som", b"eth", b"ing" + get(), pause=0.4)
     assert answer.count(b"HTTP/1.1 200") == 2
@@ -148,7 +148,7 @@ async def test_what_is_not_http_is_400(port: int) -> None:
     assert b"urn:akoya-gateway:problem:bad-request" in answer
 
 
-async def test_an_unreadable_second_request_does_not_write_into_the_first_answer(port: int) -> None:
+async def test_unreadable_second_request_does_not_corrupt_the_first_response(port: int) -> None:
     answer = await talk(port, get(path=b"/slow", close=False) + b"NONSENSE\r\n\r\n")
     assert answer.count(b"HTTP/1.1") <= 1
     assert b"400" not in answer
@@ -176,7 +176,7 @@ async def test_other_versions_are_not_spoken(port: int, line: bytes) -> None:
     assert b"\r\nconnection: close\r\n" in answer
 
 
-async def test_both_versions_that_are_spoken_are_answered(port: int) -> None:
+async def test_http_1_0_and_1_1_are_served(port: int) -> None:
     for version in (b"1.0", b"1.1"):
         answer = await talk(port, b"GET /a HTTP/" + version + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 ")

@@ -86,7 +86,7 @@ BEHIND = {
 @pytest.mark.parametrize("leave", ["close", "reset"])
 @pytest.mark.parametrize("behind", BEHIND)
 @pytest.mark.parametrize("first", [STREAM, STREAM_GENERAL], ids=["plain", "general"])
-def test_stream_whose_client_leaves_with_something_behind_it_is_ended(
+def test_stream_with_pipelined_bytes_ends_when_its_client_disconnects(
     gateway: tuple[Running, Streams], first: bytes, behind: str, leave: str
 ) -> None:
     run, streams = gateway
@@ -100,7 +100,7 @@ def test_stream_whose_client_leaves_with_something_behind_it_is_ended(
     until(lambda: streams.open == 0, "all streams are closed")
 
 
-def test_stream_whose_request_body_nobody_reads_is_ended_when_its_client_leaves(
+def test_stream_with_an_unread_request_body_ends_when_its_client_disconnects(
     gateway: tuple[Running, Streams],
 ) -> None:
     """The upstream cannot detect the disconnect either, behind a body it does not read. Check the gateway's open sockets."""

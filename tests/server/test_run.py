@@ -61,7 +61,7 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]
         yield run
 
 
-def test_it_says_what_it_serves_and_stops_in_order(running: Running) -> None:
+def test_command_prints_what_it_serves_and_stops_in_order(running: Running) -> None:
     assert running.get("/public/x").text == "done"
     assert running.get("/elsewhere").status_code == 403
     assert running.terminate() == 0
@@ -88,7 +88,7 @@ def test_the_admin_listener_has_health_and_metrics_and_the_public_port_has_not(r
         assert running.ask_admin("/akoya/").status_code == 404
 
 
-def test_sigterm_lets_a_slow_answer_finish(running: Running) -> None:
+def test_sigterm_lets_a_slow_response_complete(running: Running) -> None:
     slow = Slow(running)
     running.signal(signal.SIGTERM)
     until(running.draining, "it ends")
@@ -114,13 +114,13 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
     assert running.wait() == 0
 
 
-def test_an_idle_keep_alive_connection_does_not_hold_it_up(running: Running) -> None:
+def test_idle_keep_alive_connection_does_not_delay_the_stop(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False) as client:
         assert client.get("/public/x").status_code == 200
         assert running.terminate(within=30) == 0
 
 
-def test_hundreds_of_idle_connections_are_closed_while_an_answer_finishes(running: Running) -> None:
+def test_hundreds_of_idle_connections_are_closed_while_a_response_completes(running: Running) -> None:
     """Tested manually with 9,000 connections. This number fits into the default file descriptor limit everywhere."""
     with contextlib.ExitStack() as all_of_them:
         idle = [all_of_them.enter_context(Client(running.port)) for _ in range(400)]
@@ -174,7 +174,7 @@ def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
         assert slow.answer() == "done"
 
 
-def test_a_reload_goes_on_with_streams_and_websockets(running: Running) -> None:
+def test_reload_keeps_streams_and_websockets_open(running: Running) -> None:
     """The reload replaces the connection pool. Streams that run on connections of the old pool must continue."""
     with (
         httpx.Client(base_url=running.url, trust_env=False) as client,
@@ -196,7 +196,7 @@ def test_a_reload_goes_on_with_streams_and_websockets(running: Running) -> None:
         assert [list(lines)[-1] for lines in both] == ["done", "done"]
 
 
-def test_what_a_reload_cannot_change_is_said(running: Running) -> None:
+def test_settings_that_a_reload_cannot_change_are_reported(running: Running) -> None:
     text = running.gateway.config_path.read_text().replace("level: info", "level: debug")
     running.gateway.config_path.write_text(text)
     running.signal(signal.SIGHUP)
@@ -249,7 +249,7 @@ class TestStreams:
             run.signal(signal.SIGTERM)
             assert run.wait(15) == 0
 
-    def test_the_drain_delay_goes_on_serving_while_not_ready(self, tmp_path: Path) -> None:
+    def test_drain_delay_keeps_serving_while_not_ready(self, tmp_path: Path) -> None:
         with Running(tmp_path, "--drain-delay", "8") as run:
             run.signal(signal.SIGTERM)
             until(run.draining, "readiness is off")
@@ -357,7 +357,7 @@ class TestWorkers:
             each.close()
         assert survivors >= 12 - theirs
 
-    def test_metrics_are_the_whole_truth_whichever_worker_answers(self, running: Running) -> None:
+    def test_metrics_cover_all_workers_whichever_responds(self, running: Running) -> None:
         for _ in range(30):
             running.get("/public/x")
 
@@ -376,7 +376,7 @@ class TestWorkers:
         running.signal(signal.SIGKILL)
         until(lambda: not any(_is_there(pid) for pid in workers), "the workers have exited")
 
-    def test_ctrl_c_reaches_everybody_and_still_drains(self, running: Running) -> None:
+    def test_ctrl_c_reaches_every_process_and_still_drains(self, running: Running) -> None:
         slow = Slow(running)
         os.killpg(running.pid, signal.SIGINT)
         until(running.draining, "it ends")
@@ -475,7 +475,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: Path, workers: str) -> None:
+def test_reload_requested_during_the_start_runs_after_it(tmp_path: Path, workers: str) -> None:
     run = Running(tmp_path, "--workers", workers)
     path = run.gateway.config_path
     config = path.read_bytes()
@@ -496,7 +496,7 @@ def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(tmp_path: 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_serves_and_stops_although_nobody_reads_what_it_says(tmp_path: Path, workers: str) -> None:
+def test_gateway_serves_and_stops_if_its_output_is_not_read(tmp_path: Path, workers: str) -> None:
     run = Running(tmp_path, "--workers", workers)
     environ = {**os.environ, **ENVIRON}
     with run.upstream, subprocess.Popen(run.gateway.command(), stdout=subprocess.PIPE, env=environ) as process:

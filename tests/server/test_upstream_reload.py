@@ -80,14 +80,14 @@ def connections(several: Several) -> tuple[str, str]:
     return one, two
 
 
-def test_the_start_says_where_everything_goes(several: Several) -> None:
+def test_start_logs_the_upstream_of_each_rule(several: Several) -> None:
     start = next(line for line in several.run.log() if line["event"] == "gateway started")
     assert start["upstream"] == [several.run.upstream.url]
     for name, server in several.servers.items():
         assert start[f"upstreams.{name}"] == [server.url]
 
 
-def test_only_what_changed_is_dialled_anew(several: Several) -> None:
+def test_only_changed_upstreams_get_new_connections(several: Several) -> None:
     first = connections(several)
     assert connections(several) == first
     several.change(upstreams={**several.settings, "two": {**several.settings["two"], "pool": 7}})
@@ -98,7 +98,7 @@ def test_only_what_changed_is_dialled_anew(several: Several) -> None:
 
 
 @pytest.mark.parametrize("what", ["changed", "gone"])
-def test_the_idle_connections_of_one_that_changed_or_is_gone_are_closed(several: Several, what: str) -> None:
+def test_idle_connections_of_a_changed_or_removed_upstream_are_closed(several: Several, what: str) -> None:
     connections(several)
     one, two = several.servers["one"], several.servers["two"]
     assert (one.open_connections, two.open_connections) == (1, 1)
@@ -130,7 +130,7 @@ def test_a_rule_may_lead_elsewhere_from_one_request_to_the_next(several: Several
         assert {client.get("/public/two/connection").text for _ in range(3)} == {*ports}
 
 
-def test_one_that_is_gone_serves_what_it_began(several: Several) -> None:
+def test_removed_upstream_completes_requests_in_progress(several: Several) -> None:
     with (
         ThreadPoolExecutor(1) as aside,
         websockets.sync.client.connect(f"ws://127.0.0.1:{several.run.port}/public/two/ws", proxy=None) as ws,

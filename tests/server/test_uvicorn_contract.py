@@ -80,7 +80,7 @@ def test_server_ticks_ten_times_a_second() -> None:
     assert "on_tick" in inspect.getsource(Server.main_loop)
 
 
-def test_parser_stops_at_an_upgrade_and_says_where() -> None:
+def test_parser_stops_at_an_upgrade_and_returns_the_position() -> None:
     class Protocol:
         urls: list[bytes] = []  # noqa: RUF012  # There is one instance only.
 

@@ -107,7 +107,7 @@ def test_a_reload_changes_them_for_the_websockets_to_come(running: Running) -> N
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["between frames", "within a frame"])
-def test_a_drain_does_not_wait_for_a_client_that_does_not_answer(half: bool, tmp_path: Path) -> None:
+def test_drain_does_not_wait_for_an_unresponsive_client(half: bool, tmp_path: Path) -> None:
     for options in ((), ("--no-fast-lane",)):
         with Running(tmp_path, "--grace", "1", *options) as run, Client(run.port) as client:
             client.send(request(b"/public/ws"))

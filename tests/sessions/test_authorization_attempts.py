@@ -136,7 +136,7 @@ async def test_the_store_gives_away_neither_state_nor_browser_nor_verifier(desk:
     assert "my-verifier" not in seen
 
 
-async def test_a_store_that_is_away_says_so(desk: Desk) -> None:
+async def test_unavailable_store_is_reported(desk: Desk) -> None:
     state = await desk.begin()
     desk.store.down = True
     with pytest.raises(StoreUnavailable):

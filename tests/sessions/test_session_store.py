@@ -46,7 +46,7 @@ async def test_a_session_is_known_by_its_cookie_alone(home: Home) -> None:
     assert other_value != value
 
 
-async def test_who_keeps_a_known_session_hears_of_its_end(home: Home) -> None:
+async def test_cached_entry_expires_when_its_session_ends(home: Home) -> None:
     session, value = await home.sessions.start()
     kept = home.sessions.cached_entry(value)
     assert kept is not None
@@ -55,7 +55,7 @@ async def test_who_keeps_a_known_session_hears_of_its_end(home: Home) -> None:
     assert kept.valid_until < home.now
 
 
-async def test_who_keeps_a_known_session_is_told_when_it_is_read_anew_or_renewed(home: Home) -> None:
+async def test_cached_entry_expires_when_it_is_reloaded_or_its_session_renewed(home: Home) -> None:
     session, value = await home.sessions.start()
     first = home.sessions.cached_entry(value)
     await home.sessions.resolve(value)
@@ -129,7 +129,7 @@ async def test_a_peek_is_believed_for_a_second(home: Home) -> None:
     assert await other.resolve(value) is None
 
 
-async def test_an_ended_session_is_gone_at_once_here(home: Home) -> None:
+async def test_ended_session_is_invalid_at_once_in_this_process(home: Home) -> None:
     session, value = await home.sessions.start()
     await home.sessions.end(session)
     assert home.sessions.get_cached(value) is None
@@ -274,7 +274,7 @@ async def reads(home: Home) -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_keeps_asking_never_waits_for_the_store(home: Home) -> None:
+async def test_busy_session_never_waits_for_the_store(home: Home) -> None:
     _, value = await home.sessions.start()
     for _ in range(50):
         home.now += 0.15
@@ -335,7 +335,7 @@ async def test_all_that_wait_for_one_session_share_a_read(home: Home) -> None:
     assert asked == ["get"]
 
 
-async def test_one_that_waits_and_goes_away_takes_the_answer_from_nobody(home: Home) -> None:
+async def test_cancelled_waiter_does_not_cancel_the_lookup_of_others(home: Home) -> None:
     session, value = await home.sessions.start()
     replica = home.replica()
     home.store.latency = 0.01
@@ -346,7 +346,7 @@ async def test_one_that_waits_and_goes_away_takes_the_answer_from_nobody(home: H
     assert await second == session
 
 
-async def test_who_waits_while_it_ends_here_does_not_get_it(home: Home) -> None:
+async def test_waiter_does_not_get_a_session_that_ends_meanwhile(home: Home) -> None:
     session, value = await home.sessions.start()
     home.now += 3000.0
     put, writing, written = home.store.put, asyncio.Event(), asyncio.Event()

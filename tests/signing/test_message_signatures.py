@@ -57,7 +57,7 @@ def test_signature_of_every_algorithm_verifies(algorithm: str) -> None:
     assert said.id_token == FULL.bearer.reveal()  # type: ignore[union-attr]
 
 
-def test_an_empty_path_and_query_are_signed_as_the_rfc_says(algorithm: str) -> None:
+def test_empty_path_and_query_are_signed_as_rfc_9421_requires(algorithm: str) -> None:
     made = prepared(algorithm).headers(b"OPTIONS", b"h", b"", b"", NOW)
     assert v.verify("OPTIONS", "h", "/", "", made, key_of(algorithm), NOW)
 

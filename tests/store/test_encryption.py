@@ -59,7 +59,7 @@ def test_a_body_opens_in_its_own_context_alone() -> None:
 
 
 @given(at=st.integers(0, 10_000), flip=st.integers(1, 255), plain=st.binary(max_size=200))
-def test_no_altered_byte_goes_unseen(at: int, flip: int, plain: bytes) -> None:
+def test_every_altered_byte_is_detected(at: int, flip: int, plain: bytes) -> None:
     keyring = Keyring([OLD])
     sealed = bytearray(keyring.encrypt(plain, b"context"))
     sealed[at % len(sealed)] ^= flip
@@ -115,9 +115,7 @@ class TestVault:
         assert await encrypted_store.get("grant", "k1") is await encrypted_store.take("grant", "k1") is None
 
     @pytest.mark.parametrize("move", [{"key": "k2"}, {"group": "thief"}, {"kind": "session"}])
-    async def test_a_record_moved_by_somebody_with_access_to_the_store_does_not_open(
-        self, move: dict[str, str]
-    ) -> None:
+    async def test_record_moved_by_an_attacker_with_store_access_is_not_decrypted(self, move: dict[str, str]) -> None:
         store = MemoryStore()
         encrypted_store = EncryptedStore(store, Keyring([OLD]))
         await encrypted_store.put(self.record)
@@ -130,7 +128,7 @@ class TestVault:
         with pytest.raises(DamagedRecord):
             await encrypted_store.find(moved.kind, moved.group)
 
-    async def test_a_missing_key_is_an_error_never_an_empty_answer(self) -> None:
+    async def test_missing_key_is_an_error_and_never_an_empty_result(self) -> None:
         store = MemoryStore()
         await EncryptedStore(store, Keyring([OLD])).put(self.record)
         encrypted_store = EncryptedStore(store, Keyring([NEW]))

@@ -143,7 +143,7 @@ async def test_what_was_deleted_is_listed_no_more_and_may_come_back(store: Store
         assert await store.count("grant") == await store.count("grant", "owner-1") == 0
 
 
-async def test_an_ended_record_is_gone_for_every_verb(store: Store, clock: FakeClock) -> None:
+async def test_expired_record_is_missing_for_every_operation(store: Store, clock: FakeClock) -> None:
     end = clock() + 60
     for key in ("a", "b"):
         assert await store.put(record(key, expires_at=end))
@@ -192,7 +192,7 @@ async def test_scan_streams_every_live_record_of_the_kind_once(store: Store, clo
     assert seen == [(f"k{n:04}", b"%d" % n) for n in range(450)]
 
 
-async def test_a_scan_goes_on_while_records_change_under_it(store: Store) -> None:
+async def test_scan_continues_while_records_change(store: Store) -> None:
     for n in range(300):
         assert await store.put(record(f"k{n:04}"))
     seen = []
@@ -241,7 +241,7 @@ async def test_changed_wakes_every_waiter_of_that_record(store: Store) -> None:
 
 
 @pytest.mark.parametrize("verb", ["delete", "take"])
-async def test_changed_wakes_when_the_record_goes(store: Store, verb: str) -> None:
+async def test_changed_returns_when_the_record_is_deleted(store: Store, verb: str) -> None:
     assert await store.put(record())
     waiter = asyncio.create_task(store.changed("grant", "k1", 1, 30))
     await asyncio.sleep(0.05)
@@ -257,7 +257,7 @@ async def test_changed_is_not_woken_by_resealing(store: Store) -> None:
     assert await waiter == record(body=b"new")
 
 
-async def test_changed_is_told_of_what_another_process_does(store: Store, another: Store | None) -> None:
+async def test_changed_returns_after_a_write_of_another_process(store: Store, another: Store | None) -> None:
     if another is None:
         pytest.skip("a memory store is not shared")
     assert await store.put(record())

@@ -23,7 +23,7 @@ except OperatorError as fault:
 """
 
 
-def test_without_the_redis_library_the_others_work_and_redis_says_what_to_install() -> None:
+def test_missing_redis_library_is_reported_and_other_stores_work() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_REDIS], capture_output=True, text=True, check=True)
     assert "pip install 'redis>=6.2'" in done.stdout
     assert "hunter2" not in done.stdout

@@ -22,7 +22,7 @@ async def run(store: EncryptedStore) -> list[Progress]:
     return [progress async for progress in rotate(store)]
 
 
-async def test_afterwards_the_new_key_alone_opens_everything(store: Store) -> None:
+async def test_rotated_store_is_readable_with_the_new_key_alone(store: Store) -> None:
     await fill(EncryptedStore(store, Keyring([OLD])), 150)
     await fill(EncryptedStore(store, Keyring([OLD])), 20, "session")
     steps = await run(EncryptedStore(store, Keyring([NEW, OLD])))
@@ -37,7 +37,7 @@ async def test_afterwards_the_new_key_alone_opens_everything(store: Store) -> No
     assert (await alone.get("grant", "grant-0000")).version == 1  # type: ignore[union-attr]
 
 
-async def test_an_interrupted_rotation_goes_on_where_it_was(store: Store) -> None:
+async def test_interrupted_rotation_continues(store: Store) -> None:
     await fill(EncryptedStore(store, Keyring([OLD])), 200)
     encrypted_store = EncryptedStore(store, Keyring([NEW, OLD]))
     first = await anext(rotate(encrypted_store))
@@ -60,7 +60,7 @@ async def test_changes_meanwhile_are_kept(store: Store) -> None:
     assert {(r.version, r.body) async for r in encrypted_store.scan("grant")} == {(2, b"changed")}
 
 
-async def test_what_cannot_be_sealed_anew_is_counted_and_left(store: Store) -> None:
+async def test_record_that_cannot_be_re_encrypted_is_counted_and_kept(store: Store) -> None:
     await fill(EncryptedStore(store, Keyring([OLD])), 10)
     await fill(EncryptedStore(store, Keyring([LOST])), 3, "session")
     damaged = await store.get("grant", "grant-0003")

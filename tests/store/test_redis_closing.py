@@ -125,7 +125,7 @@ async def test_the_change_listener_begins_again_after_any_exception(fault: Excep
     await notices.stop()
 
 
-def test_a_waiter_hears_of_changes_again_after_connections_were_closed(closer: Closer, own_redis: RedisServer) -> None:
+def test_waiter_is_notified_again_after_connections_were_closed(closer: Closer, own_redis: RedisServer) -> None:
     """The subscriber is connected to a server that closes, then to a real one, and must report changes again.
 
     `changed` alone would also notice the change, but only after a second, when it reads again.

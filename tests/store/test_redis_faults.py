@@ -72,7 +72,7 @@ async def every_verb_is_unavailable(store: Store) -> None:
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}, outcomes
 
 
-async def test_a_server_that_is_not_there_is_said_at_the_start(own_redis: RedisServer) -> None:
+async def test_unreachable_server_is_reported_at_startup(own_redis: RedisServer) -> None:
     own_redis.kill()
     with pytest.raises(StoreUnavailable, match="no connection"):
         await opened(own_redis.url)
@@ -105,7 +105,7 @@ async def test_a_killed_server_is_unavailable_and_loses_nothing_that_it_acknowle
     assert [r.version for r in await redis.find("grant", "o")] == [2]
 
 
-async def test_a_stopped_server_is_unavailable_until_it_goes_on(redis: Store, own_redis: RedisServer) -> None:
+async def test_stopped_server_is_unavailable_until_it_continues(redis: Store, own_redis: RedisServer) -> None:
     assert await redis.put(grant())
     own_redis.pause()
     try:
@@ -115,7 +115,7 @@ async def test_a_stopped_server_is_unavailable_until_it_goes_on(redis: Store, ow
     assert await recovered(lambda: redis.get("grant", "k1")) == grant()
 
 
-async def test_a_write_whose_answer_was_lost_is_not_sent_again(redis: Store, own_redis: RedisServer) -> None:
+async def test_write_with_a_lost_response_is_not_sent_again(redis: Store, own_redis: RedisServer) -> None:
     """The stopped server has the command in its socket buffer and runs it later.
 
     A retry would return False, as if another writer had been first. The store raises an error instead, and the record
@@ -171,7 +171,7 @@ async def test_a_server_that_forgets_its_scripts_is_taught_again(redis: Store, o
     assert (await redis.take("grant", "k1")) == grant(version=2)
 
 
-async def test_full_memory_is_said_and_recovered_from(redis: Store, own_redis: RedisServer) -> None:
+async def test_full_memory_is_reported_and_recovered_from(redis: Store, own_redis: RedisServer) -> None:
     assert await redis.put(grant())
     with own_redis.client as client:
         client.config_set("maxmemory", "1")
@@ -196,7 +196,7 @@ async def test_a_server_that_cannot_keep_grants_is_warned_of(
     assert "noeviction" in caplog.text
 
 
-async def test_the_password_is_asked_for_and_never_told(own_redis: RedisServer) -> None:
+async def test_password_is_required_and_never_shown(own_redis: RedisServer) -> None:
     with own_redis.client as client:
         client.config_set("requirepass", "opensesame")
     url = f"redis://:wrongword@127.0.0.1:{own_redis.port}"
@@ -210,7 +210,7 @@ async def test_the_password_is_asked_for_and_never_told(own_redis: RedisServer) 
     await store.close()
 
 
-async def test_a_certificate_of_somebody_else_is_refused(redis_tls: TLSFront) -> None:
+async def test_certificate_of_another_host_is_refused(redis_tls: TLSFront) -> None:
     with pytest.raises(StoreUnavailable, match="no connection"):
         await opened(redis_tls.url.partition("?")[0])
     plain = redis_tls.url.partition("?")[0].replace("rediss", "redis")
@@ -263,7 +263,7 @@ async def test_nothing_is_left_of_records_that_end(own_redis: RedisServer) -> No
     await store.close()
 
 
-async def test_wait_asks_for_replicas(own_redis: RedisServer) -> None:
+async def test_wait_requires_replicas(own_redis: RedisServer) -> None:
     store = open_store(f"{own_redis.url}?timeout=1&wait=1")
     await store.open()
     with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
@@ -448,7 +448,7 @@ async def test_a_store_is_closed_at_once_though_all_its_places_are_taken_by_call
     others.close()
 
 
-async def test_a_closed_store_says_so_and_lets_waiters_go(own_redis: RedisServer) -> None:
+async def test_closed_store_raises_and_releases_its_waiters(own_redis: RedisServer) -> None:
     store = await opened(own_redis.url)
     assert await store.put(grant())
     waiter = asyncio.create_task(store.changed("grant", "k1", 1, 30))

@@ -71,7 +71,7 @@ async def test_keys_and_channels_that_the_user_may_not_use_are_named(
     await store.close()
 
 
-async def test_a_start_with_too_few_rights_says_so_and_goes_on_when_they_are_given(
+async def test_start_with_missing_rights_is_reported_and_recovers_when_they_are_granted(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(user(server, "growing", "~akoya* &* +@all"))

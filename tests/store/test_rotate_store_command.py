@@ -54,7 +54,7 @@ async def opened_by_the_new_key(config: Path) -> int:
     return len(found)
 
 
-def test_the_store_is_sealed_anew_and_the_operator_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_store_is_re_encrypted_and_the_result_is_printed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(fill(config, 30))
     assert rotate_store(config) == 0
     told = " ".join(capsys.readouterr().err.split())

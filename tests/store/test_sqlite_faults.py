@@ -176,7 +176,7 @@ async def test_a_store_locked_by_another_program_is_unavailable_for_writes_until
     await sqlite.check()
 
 
-async def test_a_full_disk_is_said_and_recovered_from(tiny_disk: Path) -> None:
+async def test_full_disk_is_reported_and_recovered_from(tiny_disk: Path) -> None:
     ballast = tiny_disk / "ballast"
     store = SQLiteStore(str(tiny_disk / "grants.db"), busy_timeout=0.2)
     await store.open()
@@ -209,7 +209,7 @@ async def test_a_body_too_big_for_what_is_left_does_not_take_the_others_with_it(
     assert await sqlite.count("grant") == 2
 
 
-async def test_a_read_only_file_system_is_said_and_recovered_from(tiny_disk: Path) -> None:
+async def test_read_only_file_system_is_reported_and_recovered_from(tiny_disk: Path) -> None:
     store = SQLiteStore(str(tiny_disk / "grants.db"), busy_timeout=0.2)
     await store.open()
     assert await store.put(grant())
@@ -233,7 +233,7 @@ def spoil(path: Path) -> None:
         file.write(os.urandom(size - 4096))
 
 
-async def test_corrupted_pages_are_an_error_never_an_empty_answer(path: Path) -> None:
+async def test_corrupt_pages_are_an_error_and_never_an_empty_result(path: Path) -> None:
     store = SQLiteStore(str(path))
     await store.open()
     await asyncio.gather(*[store.put(grant(f"k{n}", body=b"x" * 3000, group="o")) for n in range(200)])
@@ -353,7 +353,7 @@ async def test_a_path_may_be_written_with_any_number_of_slashes(tmp_path: Path, 
     assert [each.name for each in tmp_path.iterdir()] == ["a b?c#d%20.db"]
 
 
-async def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+async def test_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="cannot be created"):
         await SQLiteStore(str(tmp_path / "file" / "grants.db")).open()
@@ -379,9 +379,7 @@ async def test_file_and_directory_are_private_when_we_make_them(sqlite: SQLiteSt
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
-async def test_a_directory_that_everybody_may_write_to_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_world_writable_directory_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tmp_path.chmod(0o777)
     store = SQLiteStore(str(tmp_path / "grants.db"))
     with caplog.at_level(logging.WARNING):
@@ -404,7 +402,7 @@ async def test_ended_records_are_purged_from_the_file(path: Path) -> None:
     other.close()
 
 
-async def test_a_value_that_sqlite_cannot_take_hurts_nobody_else(sqlite: SQLiteStore) -> None:
+async def test_value_that_sqlite_rejects_affects_no_other_write(sqlite: SQLiteStore) -> None:
     puts = [sqlite.put(grant("a")), sqlite.put(grant("\ud800")), sqlite.put(grant("b", version=2**70))]
     fine, *wrong = await asyncio.gather(*puts, return_exceptions=True)
     assert fine is True
@@ -412,7 +410,7 @@ async def test_a_value_that_sqlite_cannot_take_hurts_nobody_else(sqlite: SQLiteS
     assert await sqlite.put(grant("c"))
 
 
-async def test_a_closed_store_says_so_and_lets_waiters_go(sqlite: SQLiteStore) -> None:
+async def test_closed_store_raises_and_releases_its_waiters(sqlite: SQLiteStore) -> None:
     assert await sqlite.put(grant())
     waiter = asyncio.create_task(sqlite.changed("grant", "k1", 1, 30))
     await asyncio.sleep(0.2)

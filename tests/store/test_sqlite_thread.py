@@ -12,7 +12,7 @@ from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.sqlite_thread import MAX_WAITING, ConnectionThread, JobResult
 
 
-async def test_a_disk_that_does_not_answer_fills_no_memory_and_what_nobody_waits_for_is_not_done() -> None:
+async def test_hanging_disk_fills_no_memory_and_abandoned_jobs_are_skipped() -> None:
     stuck = threading.Event()
     done: list[str] = []
 

@@ -68,7 +68,7 @@ def misbehave(dice: random.Random, caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_answer_is_ever_given_to_another_request(seed: int) -> None:
+def test_no_response_is_ever_delivered_to_another_request(seed: int) -> None:
     dice = random.Random(seed)
 
     def one_client(number: int) -> int:

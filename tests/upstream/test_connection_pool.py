@@ -184,7 +184,7 @@ async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> No
         await pool.close()
 
 
-def test_who_waits_too_long_for_a_connection_gets_503_and_when_to_come_back() -> None:
+def test_wait_timeout_for_a_connection_gives_503_with_retry_after() -> None:
     gate = threading.Event()
 
     def handler(caller: Caller) -> None:
@@ -265,7 +265,7 @@ def test_idle_connections_are_closed_after_a_while() -> None:
         assert ask(proxy.port)[2] == b"2"
 
 
-def test_a_retired_pool_serves_those_who_hold_it_and_keeps_nothing() -> None:
+def test_retired_pool_serves_its_holders_and_keeps_no_connection() -> None:
     gate = threading.Event()
 
     def answer(caller: Caller) -> None:
@@ -395,7 +395,7 @@ def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) ->
 
 
 @pytest.mark.parametrize("farewell", [True, False], ids=["said goodbye", "was cut"])
-def test_an_answer_that_ends_with_its_tls_connection_is_whole_only_if_the_upstream_says_so(
+def test_close_delimited_tls_response_is_complete_only_with_a_close_notify(
     authority: Authority, farewell: bool
 ) -> None:
     """Anyone on the network path can close a TCP connection. Only the upstream can close TLS (RFC 9112 section 9.8)."""
@@ -428,7 +428,7 @@ def silent(caller: Caller) -> None:
     caller.closed_by_peer(3)
 
 
-def test_an_origin_that_fails_rests_and_nobody_waits_for_it_again(authority: Authority) -> None:
+def test_failing_origin_is_ejected_and_no_request_waits_for_it(authority: Authority) -> None:
     with RawUpstream(silent) as bad, RawUpstream(forever(answers), tls=server_context(authority)) as good:
         origins = (replace(bad.origin, scheme="https"), good.origin)
         with proxied(*origins, tls=UpstreamTLS(ca=authority.file), connect=0.4) as proxy:
@@ -452,7 +452,7 @@ def talks_nonsense(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("bad", [hangs, hangs_up, talks_nonsense])
-def test_an_origin_that_takes_requests_and_answers_none_rests_after_three(bad: Callable[[Caller], None]) -> None:
+def test_origin_without_responses_is_ejected_after_three_requests(bad: Callable[[Caller], None]) -> None:
     with RawUpstream(bad) as sick, RawUpstream(forever(answers)) as good:
         with proxied(sick.origin, good.origin, read=0.3) as proxy:
             statuses = [ask(proxy.port)[0] for _ in range(14)]
@@ -461,7 +461,7 @@ def test_an_origin_that_takes_requests_and_answers_none_rests_after_three(bad: C
         assert sick.connections == 3
 
 
-async def test_an_origin_rests_longer_each_time_until_it_answers_and_a_connection_is_no_answer() -> None:
+async def test_origin_is_ejected_longer_each_time_until_it_responds_and_a_connect_is_no_response() -> None:
     sick = True
 
     def recovering(caller: Caller) -> None:

@@ -25,7 +25,7 @@ def send_no_more(side: Caller | Client) -> None:
     ],
     ids=["length", "chunked", "until_close"],
 )
-def test_an_upstream_that_answers_and_will_send_no_more_is_asked_no_more(answer: bytes) -> None:
+def test_half_closed_upstream_gets_no_further_request(answer: bytes) -> None:
     closed = []
 
     def handler(caller: Caller) -> None:
@@ -41,7 +41,7 @@ def test_an_upstream_that_answers_and_will_send_no_more_is_asked_no_more(answer:
         assert upstream.connections == 2
 
 
-def test_an_upstream_that_refuses_an_upload_and_will_send_no_more_is_heard() -> None:
+def test_half_closed_upstream_that_refuses_an_upload_is_reported_to_the_client() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo much")
@@ -55,7 +55,7 @@ def test_an_upstream_that_refuses_an_upload_and_will_send_no_more_is_heard() -> 
         until(lambda: proxy.pool.size == 0)
 
 
-def test_an_upstream_that_will_never_answer_is_502_at_once() -> None:
+def test_upstream_that_cannot_respond_is_502_at_once() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         send_no_more(caller)

@@ -177,12 +177,12 @@ def test_connection_cannot_take_away_what_the_upstream_trusts(echo: Proxied, nam
     assert name.lower() in headers
 
 
-def test_an_upgrade_to_something_else_is_dropped_and_the_request_served(echo: Proxied) -> None:
+def test_unsupported_upgrade_is_dropped_and_the_request_is_served(echo: Proxied) -> None:
     headers = seen(echo.port, b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n")
     assert not {"upgrade", "http2-settings", "connection"} & headers.keys()
 
 
-def test_what_a_client_says_of_itself_is_dropped_in_every_spelling(echo: Proxied) -> None:
+def test_client_value_of_a_gateway_header_is_dropped_in_every_spelling(echo: Proxied) -> None:
     headers = seen(
         echo.port,
         b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n"
@@ -210,7 +210,7 @@ def test_what_a_client_says_of_itself_is_dropped_in_every_spelling(echo: Proxied
     assert not {"content_length", "transfer_encoding"} & headers.keys()
 
 
-def test_what_a_trusted_proxy_says_is_kept_and_continued() -> None:
+def test_forwarded_values_of_a_trusted_proxy_are_kept_and_extended() -> None:
     loopback = [ipaddress.ip_network("127.0.0.0/8")]
     with Front(Backend()) as front, proxied(RawUpstreamOrigin(front), trusted_proxies=loopback) as proxy:
         headers = seen(
@@ -243,7 +243,7 @@ def test_headers_of_one_name_keep_their_order(echo: Proxied) -> None:
 @pytest.mark.parametrize(
     "target", ["/echo/a%2Fb%20c?x=%00&y=a+b", "/echo//a/./b/../c", "/echo/%7euser;p=1?", "/echo?a?b&&"]
 )
-def test_the_target_goes_on_byte_for_byte(echo: Proxied, target: str) -> None:
+def test_target_is_forwarded_byte_for_byte(echo: Proxied, target: str) -> None:
     answer = json.loads(ask(echo.port, target)[2])
     assert answer["target"].rstrip("?") == target.rstrip("?")
 
@@ -256,14 +256,14 @@ def test_a_client_of_http_1_0_is_served_and_its_connection_closed(echo: Proxied)
         assert f'["host", "127.0.0.1:{echo.pool.upstream.origins[0].port}"]'.encode() in answer
 
 
-def test_pipelined_requests_are_answered_in_order(echo: Proxied) -> None:
+def test_pipelined_requests_get_responses_in_order(echo: Proxied) -> None:
     with Client(echo.port) as client:
         client.send(b"".join(b"GET /echo?%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(20)))
         for number in range(20):
             assert json.loads(client.response().body)["target"] == f"/echo?{number}"
 
 
-def test_who_expects_100_continue_gets_it_and_the_upstream_does_not_see_the_expectation(echo: Proxied) -> None:
+def test_expect_100_continue_is_answered_and_not_forwarded(echo: Proxied) -> None:
     with Client(echo.port) as client:
         client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -273,7 +273,7 @@ def test_who_expects_100_continue_gets_it_and_the_upstream_does_not_see_the_expe
         assert "expect" not in dict(answer["headers"])
 
 
-def test_who_expects_100_continue_of_an_upstream_that_is_down_gets_502_first() -> None:
+def test_expect_100_continue_with_the_upstream_down_gets_502_first() -> None:
     with RawUpstream(lambda caller: None) as gone:
         origin = gone.origin
     with proxied(origin) as proxy, Client(proxy.port) as client:
@@ -281,7 +281,7 @@ def test_who_expects_100_continue_of_an_upstream_that_is_down_gets_502_first() -
         assert client.until(b"\r\n").startswith(b"HTTP/1.1 502")
 
 
-def test_informational_responses_are_not_taken_for_the_answer() -> None:
+def test_informational_responses_are_not_taken_for_the_final_one() -> None:
     def answer(caller: Caller) -> None:
         caller.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")
         caller.answer(b"final")
@@ -319,7 +319,7 @@ def test_responses_without_a_body_keep_the_clients_connection(method: bytes, res
             assert (b"content-length: 1000" in head) == (b"1000" in response and method == b"HEAD")
 
 
-def test_hop_by_hop_fields_of_the_answer_end_here() -> None:
+def test_hop_by_hop_fields_of_the_response_are_removed() -> None:
     def answer(caller: Caller) -> None:
         caller.answer(
             b"ok",
@@ -334,7 +334,7 @@ def test_hop_by_hop_fields_of_the_answer_end_here() -> None:
         assert [value for name, value in found.headers if name == b"set-cookie"] == [b"a=1", b"b=2"]
 
 
-def test_trailers_of_an_answer_are_dropped_where_the_server_cannot_pass_them_on() -> None:
+def test_response_trailers_are_dropped_if_the_server_cannot_send_them() -> None:
     def answer(caller: Caller) -> None:
         caller.send(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n"
@@ -349,7 +349,7 @@ def test_trailers_of_an_answer_are_dropped_where_the_server_cannot_pass_them_on(
         until(lambda: upstream.connections == 1)
 
 
-async def test_trailers_of_an_answer_go_to_a_server_that_can_pass_them_on() -> None:
+async def test_response_trailers_reach_a_server_that_can_send_them() -> None:
     from akoya_gateway.config.model import Upstream
     from akoya_gateway.upstream.http.connection_pool import ConnectionPool
     from akoya_gateway.upstream.reverse_proxy import ReverseProxy

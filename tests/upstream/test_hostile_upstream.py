@@ -33,7 +33,7 @@ def test_it_is_refused_with_502_and_the_connection_is_closed(response: bytes) ->
 
 
 @pytest.mark.parametrize("response", CUT.values(), ids=CUT.keys())
-def test_the_client_is_cut_and_never_gets_a_complete_looking_answer(response: bytes) -> None:
+def test_client_connection_is_aborted_so_that_no_response_looks_complete(response: bytes) -> None:
     with (
         RawUpstream(fixed(response)) as upstream,
         proxied(upstream.origin, read=1) as proxy,
@@ -73,7 +73,7 @@ def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: b
 
 
 @pytest.mark.parametrize("response", BEHIND.values(), ids=BEHIND.keys())
-def test_what_comes_behind_an_answer_never_becomes_the_next_answer(response: bytes) -> None:
+def test_bytes_after_a_response_never_become_the_next_response(response: bytes) -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         if caller.number == 1:
@@ -90,7 +90,7 @@ def test_what_comes_behind_an_answer_never_becomes_the_next_answer(response: byt
         assert upstream.connections == 2
 
 
-def test_a_response_that_comes_unasked_on_an_idle_connection_poisons_nobody() -> None:
+def test_unsolicited_response_on_an_idle_connection_reaches_no_request() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.answer(b"first")
@@ -114,7 +114,7 @@ def test_a_response_that_comes_unasked_on_an_idle_connection_poisons_nobody() ->
     ids=["body", "blank", "chunks", "half_a_chunk_size"],
 )
 @pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"X-None: 1"])
-def test_an_answer_to_head_that_brings_a_body_costs_the_connection(extra: bytes, framing: bytes) -> None:
+def test_head_response_with_a_body_closes_the_connection(extra: bytes, framing: bytes) -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         if caller.number == 1:
@@ -130,7 +130,7 @@ def test_an_answer_to_head_that_brings_a_body_costs_the_connection(extra: bytes,
         assert upstream.connections == 2
 
 
-def test_a_body_that_follows_an_answer_to_head_never_becomes_the_next_answer() -> None:
+def test_head_response_with_a_body_is_never_taken_for_the_next_response() -> None:
     """The body is an attacker's upload that looks like a response. It arrives after the next request was sent."""
 
     def handler(caller: Caller) -> None:
@@ -164,7 +164,7 @@ PHASES = {
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("sent", PHASES.values(), ids=PHASES.keys())
-def test_an_upstream_that_dies_before_its_answer_is_502(sent: bytes, reset: bool, method: str) -> None:
+def test_upstream_closed_before_its_response_is_502(sent: bytes, reset: bool, method: str) -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(sent)
@@ -189,7 +189,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("sent", BODIES.values(), ids=BODIES.keys())
-def test_an_upstream_that_dies_inside_its_answer_cuts_the_client(sent: bytes) -> None:
+def test_upstream_closed_within_its_response_aborts_the_client_connection(sent: bytes) -> None:
     with (
         RawUpstream(fixed(sent, hold=False)) as upstream,
         proxied(upstream.origin) as proxy,
@@ -226,7 +226,7 @@ def test_an_upstream_that_is_not_there_is_502() -> None:
         assert b"upstream-unreachable" in body
 
 
-def test_an_upstream_that_never_answers_is_504() -> None:
+def test_silent_upstream_is_504() -> None:
     with RawUpstream(fixed(b"")) as upstream, proxied(upstream.origin, read=0.3) as proxy:
         status, _, body = ask(proxy.port)
         assert status == 504
@@ -234,7 +234,7 @@ def test_an_upstream_that_never_answers_is_504() -> None:
         assert proxy.pool.size == 0
 
 
-def test_an_upstream_that_stops_inside_its_answer_cuts_the_client() -> None:
+def test_upstream_that_stalls_within_its_response_aborts_the_client_connection() -> None:
     response = OK + b"Content-Length: 100\r\n\r\nhello"
     with (
         RawUpstream(fixed(response)) as upstream,
@@ -245,7 +245,7 @@ def test_an_upstream_that_stops_inside_its_answer_cuts_the_client() -> None:
         assert client.rest().endswith(b"hello")
 
 
-def test_the_answer_to_an_early_closed_keep_alive_connection_is_not_lost() -> None:
+def test_response_on_a_keep_alive_connection_closed_early_is_not_lost() -> None:
     """`Connection: close` is honoured, and the next request gets a new connection."""
 
     def answer(caller: Caller) -> None:

@@ -99,7 +99,7 @@ async def test_a_request_without_framing_gets_the_one_its_events_need(
 
 
 @pytest.mark.parametrize("sent", [b"hell", b"hello!"])
-async def test_a_body_that_is_not_as_long_as_it_said_never_reaches_the_upstream_as_a_request(sent: bytes) -> None:
+async def test_body_of_a_wrong_length_never_reaches_the_upstream_as_a_request(sent: bytes) -> None:
     call = Call(piece(sent, more=False), http_version="1.1", headers=[(b"host", b"a"), (b"content-length", b"5")])
     with RawUpstream(echoing) as upstream:
         async with proxy_to(upstream) as proxy:
@@ -118,7 +118,7 @@ async def test_without_a_renderer_the_error_is_the_callers() -> None:
     assert call.sent == []
 
 
-async def test_a_server_that_raises_when_its_client_is_gone_frees_the_connection() -> None:
+async def test_server_that_raises_after_a_client_disconnect_frees_the_connection() -> None:
     class Gone(Call):
         async def send(self, message: Any) -> None:
             raise OSError("client disconnected")
@@ -168,7 +168,7 @@ async def test_a_truncated_response_is_never_completed() -> None:
     assert all(message.get("more_body", True) for message in call.sent)
 
 
-async def test_two_hundred_requests_at_once_each_get_their_own_answer() -> None:
+async def test_two_hundred_concurrent_requests_each_get_their_own_response() -> None:
     def handler(caller: Caller) -> None:
         while True:
             caller.answer(caller.head().split(b" ")[1])

@@ -145,14 +145,14 @@ def test_keep_alive_survives_nginxs_limit_of_requests(nginx: tuple[Origin, Proxi
             assert client.response().status == 200
 
 
-def test_nginx_answers_413_early_and_204_without_a_body(nginx: tuple[Origin, Proxied, int]) -> None:
+def test_nginx_sends_413_early_and_204_without_a_body(nginx: tuple[Origin, Proxied, int]) -> None:
     assert ask(nginx[1].port, "/none")[0] == 204
     with Client(nginx[1].port) as client:
         client.send(b"POST /small.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 1000)
         assert client.response().status == 413
 
 
-def test_nginx_that_closes_without_an_answer_is_502(nginx: tuple[Origin, Proxied, int]) -> None:
+def test_nginx_that_closes_without_a_response_is_502(nginx: tuple[Origin, Proxied, int]) -> None:
     assert ask(nginx[1].port, "/closed")[0] == 502
 
 

@@ -76,7 +76,7 @@ def test_whatever_comes_in_a_head_is_one_request_with_one_framing_or_is_refused(
     st.lists(st.tuples(awkward | st.just(b"Trailer"), values), max_size=6),
     st.booleans(),
 )
-def test_whatever_an_upstream_answers_has_one_framing_or_is_refused(
+def test_every_upstream_response_has_one_framing_or_is_refused(
     status: int, version: str, headers: list[tuple[bytes, bytes]], head_only: bool
 ) -> None:
     try:
@@ -137,7 +137,7 @@ def test_an_upgrade_together_with_a_body_is_refused(framing: tuple[bytes, bytes]
 
 
 @pytest.mark.parametrize("control", [b"\0", b"\x0b", b"\x1b", b"\x7f", b"\r", b"\n"])
-def test_a_control_character_in_the_head_of_an_answer_is_refused(control: bytes) -> None:
+def test_response_head_with_a_control_character_is_refused(control: bytes) -> None:
     check_size([(b"x-a", b"a\tb")], 256, 65_536)
     for header in ((b"x-a", b"a" + control + b"b"), (b"x" + control + b"a", b"")):
         with pytest.raises(InvalidResponse):
@@ -201,7 +201,7 @@ def test_a_server_of_http_2_leaves_the_framing_to_its_first_event() -> None:
         (None, False),
     ],
 )
-def test_who_is_trusted(peer: str | None, trusted: bool) -> None:
+def test_trusted_peers_are_recognized(peer: str | None, trusted: bool) -> None:
     forwarding = ForwardedHeaders([ip_network("10.0.0.0/8"), ip_network("fe80::/10")])
     assert forwarding.trusts(peer) is trusted
     assert forwarding.trusts(peer) is trusted
@@ -227,7 +227,7 @@ def test_the_lines_of_many_senders_are_not_kept_for_ever() -> None:
     assert len(forwarding._cache) <= 1024
 
 
-def test_what_is_large_is_not_kept_though_little_of_it_goes_on() -> None:
+def test_large_section_is_not_cached_even_if_little_is_forwarded() -> None:
     writer = RequestWriter(ForwardedHeaders(), b"fallback")
     ours = (b"akoya-owner", b"o")
     for number in range(100):
@@ -239,7 +239,7 @@ def test_what_is_large_is_not_kept_though_little_of_it_goes_on() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=3))
-def test_nothing_a_trusted_proxy_says_gets_out_of_its_place_in_forwarded(said: list[bytes]) -> None:
+def test_value_of_a_trusted_proxy_cannot_break_out_of_its_forwarded_parameter(said: list[bytes]) -> None:
     found = ForwardedHeaders().lines("192.0.2.1", "http", b"a", {b"x-forwarded-for": said, b"x-forwarded-host": said})
     assert found.count(b"\n") == found.count(b"\r") == 6
     forwarded = next(line for line in found.split(b"\r\n") if line.startswith(b"forwarded: "))

@@ -137,7 +137,7 @@ def test_what_is_kept_is_bounded_and_what_was_forgotten_is_learnt_again() -> Non
     assert len(heads._heads) <= MAX_HEADS
 
 
-def test_what_is_done_to_one_answer_is_not_remembered_for_the_next() -> None:
+def test_change_of_one_cached_head_does_not_affect_the_next() -> None:
     heads = ResponseHeadCache()
     for _ in range(3):
         found = heads.read(GOOD)
@@ -146,7 +146,7 @@ def test_what_is_done_to_one_answer_is_not_remembered_for_the_next() -> None:
         found[0].headers.append((b"x-mine", b"1"))
 
 
-def test_a_head_that_is_not_plain_is_judged_anew_each_time_and_not_kept() -> None:
+def test_head_that_is_not_simple_is_parsed_each_time_and_not_cached() -> None:
     heads = ResponseHeadCache()
     for _ in range(3):
         assert heads.read(GOOD.replace(b"Server: x", b"Transfer-Encoding: chunked", 1)) is None

@@ -80,7 +80,9 @@ def test_connection_after_a_response_whose_end_is_in_doubt_is_closed(
 
 
 @pytest.mark.parametrize("cases", [CLEAN, DOUBTFUL], ids=["clean", "doubtful"])
-def test_judged_head_says_whether_the_connection_must_be_closed(cases: dict[str, tuple[bytes, bytes, bytes]]) -> None:
+def test_validated_head_states_whether_the_connection_must_be_closed(
+    cases: dict[str, tuple[bytes, bytes, bytes]],
+) -> None:
     for method, status, lines in cases.values():
         headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n") if line)]
         head = validate_head(int(status[:3]), "1.1", headers, head_only=method == b"HEAD")
@@ -94,7 +96,7 @@ def test_head_request_tells_the_upstream_that_its_connection_ends() -> None:
         assert [b"\r\nconnection: close\r\n" in head for head in upstream.heads] == [True, False]
 
 
-def test_keep_alive_false_gives_each_request_a_connection_of_its_own() -> None:
+def test_keep_alive_false_opens_a_connection_for_each_request() -> None:
     with (
         RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream,
         proxied(upstream.origin, keep_alive=False, pool=2) as proxy,

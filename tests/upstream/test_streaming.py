@@ -103,7 +103,7 @@ def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, Front
         client.until(b"data: 1\n\n")
 
 
-def test_a_client_that_leaves_before_the_answer_is_noticed_by_the_upstream(
+def test_client_disconnect_before_the_response_reaches_the_upstream(
     proxy: Proxied, backend: tuple[Backend, Front]
 ) -> None:
     hung, left = backend[0].hung, backend[0].left
@@ -178,7 +178,7 @@ def test_an_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
         gate.set()
 
 
-def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
+def test_early_response_reaches_a_client_that_is_still_sending() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 8\r\n\r\ntoo much")
@@ -221,7 +221,7 @@ def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
         until(lambda: proxy.pool.idle == 1)
 
 
-def test_a_stream_ends_when_somebody_ends_it_from_outside(backend: tuple[Backend, Front]) -> None:
+def test_stream_cancelled_from_outside_ends(backend: tuple[Backend, Front]) -> None:
     endings: list[StreamCancellation] = []
     left = backend[0].left
 

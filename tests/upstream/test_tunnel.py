@@ -168,7 +168,7 @@ class TestPassing:
             assert rest(s.client) == frame(TEXT, b"one more") + frame(CLOSE, BYE)
             assert rest(s.app) == b""
 
-    def test_a_close_of_the_upstream_passes_and_is_answered_by_the_client(self) -> None:
+    def test_upstream_close_is_forwarded_and_the_client_replies(self) -> None:
         with scene() as s:
             s.app.send(frame(CLOSE, struct.pack("!H", 4999) + b"enough"))
             assert exactly(s.client, 10) == frame(CLOSE, struct.pack("!H", 4999) + b"enough")
@@ -176,7 +176,7 @@ class TestPassing:
             assert rest(s.app) == frame(TEXT, b"x", mask=True) + frame(CLOSE, struct.pack("!H", 4999), mask=True)
             assert rest(s.client) == b""
 
-    def test_what_a_client_sends_before_the_upstream_has_answered_is_not_lost(self) -> None:
+    def test_client_data_sent_before_the_upstream_handshake_is_not_lost(self) -> None:
         asked, go = threading.Event(), threading.Event()
 
         def slow(caller: Caller) -> None:
@@ -201,7 +201,7 @@ class TestPassing:
             with scene(slow) as s:
                 assert exactly(s.app, len(early)) == early
 
-    def test_messages_that_come_with_the_upstreams_answer_are_not_lost(self) -> None:
+    def test_messages_received_with_the_handshake_response_are_not_lost(self) -> None:
         greeting = frame(TEXT, b"welcome") * 1000
 
         def eager(caller: Caller) -> None:
@@ -212,7 +212,7 @@ class TestPassing:
             assert exactly(s.client, len(greeting)) == greeting
 
     @pytest.mark.parametrize("cut", [10, 17, 60, 130])
-    def test_an_upstreams_answer_may_come_in_two_pieces(self, cut: int) -> None:
+    def test_upstream_response_in_two_pieces_is_complete(self, cut: int) -> None:
         def halting(caller: Caller) -> None:
             answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
             data = answer % key_of(caller.head()) + frame(TEXT, b"a") + frame(TEXT, b"b")
@@ -363,7 +363,7 @@ class TestHostileUpstreams:
             assert exactly(s.client, 3) == frame(TEXT, b"a")
             told(s.client, 1014)
 
-    def test_compressing_without_having_been_asked(self) -> None:
+    def test_unnegotiated_compression_is_refused(self) -> None:
         with scene() as s:
             s.app.send(frame(TEXT, b"\xf2\x48\xcd", rsv=4))
             told(s.client, 1014)
@@ -418,7 +418,7 @@ class TestHostileUpstreams:
 
 
 class TestEndingFromOutside:
-    def test_between_frames_both_are_told(self) -> None:
+    def test_cancellation_between_frames_sends_close_frames_to_both_sides(self) -> None:
         with scene() as s:
             s.client.send(frame(TEXT, b"a", mask=True))
             assert exactly(s.app, 7) == frame(TEXT, b"a", mask=True)
@@ -429,7 +429,7 @@ class TestEndingFromOutside:
             s.app.send(frame(TEXT, b"c") + said(4401))
             assert rest(s.client) == rest(s.app) == b""
 
-    def test_within_a_clients_frame_the_upstream_is_told_behind_it(self) -> None:
+    def test_cancellation_within_a_client_frame_sends_the_upstreams_close_after_it(self) -> None:
         data = frame(BINARY, bytes(1000), mask=True)
         with scene() as s:
             s.client.send(data[:500])
@@ -451,7 +451,7 @@ class TestEndingFromOutside:
             assert rest(s.app) == b""
             assert rest(s.client) == said(4401, b"gone")
 
-    def test_within_an_upstreams_frame_the_client_is_told_behind_it(self) -> None:
+    def test_cancellation_within_an_upstream_frame_sends_the_clients_close_after_it(self) -> None:
         data = frame(BINARY, bytes(100_000))
         with scene() as s:
             s.app.send(data[:50_000])
@@ -472,7 +472,7 @@ class TestEndingFromOutside:
             assert rest(s.client) == b""
             assert close_to_app(rest(s.app)) == 4401
 
-    def test_between_the_fragments_of_a_message_both_are_told(self) -> None:
+    def test_cancellation_between_fragments_sends_close_frames_to_both_sides(self) -> None:
         """A control frame is allowed there (RFC 6455 section 5.4)."""
         with scene() as s:
             s.app.send(frame(TEXT, b"a", fin=False))
@@ -480,7 +480,7 @@ class TestEndingFromOutside:
             s.end()
             assert exactly(s.client, 8) == said(4401, b"gone")
 
-    def test_while_the_client_waits_for_the_answer_to_its_close(self) -> None:
+    def test_shutdown_while_the_client_waits_for_a_close_frame(self) -> None:
         with scene() as s:
             s.client.send(frame(CLOSE, BYE, mask=True))
             assert exactly(s.app, 8) == frame(CLOSE, BYE, mask=True)
@@ -555,7 +555,7 @@ class TestBackPressure:
             s.app.send(said(4401))
             assert rest(s.app) == b""
 
-    def test_who_reads_again_gets_it_all_in_order(self) -> None:
+    def test_client_that_resumes_reading_gets_everything_in_order(self) -> None:
         blocks = [frame(BINARY, struct.pack("!I", number) * 20_000) for number in range(300)]
         with scene() as s:
 
@@ -584,7 +584,7 @@ class TestTheServer:
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
 
-    def test_it_still_speaks_in_messages(self) -> None:
+    def test_without_the_extension_messages_are_relayed(self) -> None:
         with Front(self.echo, ws=DetachableWebSocketProtocol, lifespan="off") as front, Client(front.port) as client:
             client.send(request())
             time.sleep(0.1)

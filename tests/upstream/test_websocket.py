@@ -95,7 +95,7 @@ def test_many_messages_keep_their_order(echo: tuple[App, Proxied]) -> None:
         assert [socket.recv(10) for _ in range(500)] == [str(number) for number in range(500)]
 
 
-def test_a_ping_is_answered(echo: tuple[App, Proxied]) -> None:
+def test_ping_gets_a_pong(echo: tuple[App, Proxied]) -> None:
     with dial(echo[1]) as socket:
         assert socket.ping().wait(5)
 
@@ -111,7 +111,7 @@ def test_the_upstream_chooses_among_the_subprotocols_of_the_client(echo: tuple[A
         assert socket.subprotocol is None
 
 
-def test_the_handshake_carries_headers_path_and_who_asked(echo: tuple[App, Proxied]) -> None:
+def test_handshake_has_headers_path_and_owner(echo: tuple[App, Proxied]) -> None:
     app, proxy = echo
     headers = {"Cookie": "a=1", "X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}
     with dial(proxy, "/a%2Fb?c=d%20e", additional_headers=headers, origin="https://app.example") as socket:
@@ -274,7 +274,7 @@ def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) 
         assert app.received == 1
 
 
-def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
+def test_idle_websocket_is_closed(tunnel: bool) -> None:
     app = App()
     bounds = WebSocketBounds(idle_timeout=Seconds(2.5))
     with (
@@ -295,7 +295,7 @@ def test_a_socket_nobody_uses_is_closed(tunnel: bool) -> None:
 @pytest.mark.parametrize(
     ("last", "code"), [(frame(CLOSE, b"\x0b\xb8", mask=True), 3000), (frame(0x3, b"", mask=True), 1002)]
 )
-def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: bytes, code: int) -> None:
+def test_client_disconnect_before_the_relay_notices_is_no_error(last: bytes, code: int) -> None:
     """uvicorn handles a close frame or protocol error itself, then accepts no message. Only `receive` reports this."""
     raised: list[BaseException] = []
 
@@ -324,7 +324,7 @@ def test_a_client_that_has_left_before_the_relay_hears_of_it_is_no_error(last: b
 
 
 @pytest.mark.parametrize("code", [1008, 4401])
-def test_a_socket_is_closed_on_both_sides_when_somebody_ends_it_from_outside(code: int, tunnel: bool) -> None:
+def test_websocket_cancelled_from_outside_is_closed_on_both_sides(code: int, tunnel: bool) -> None:
     endings: list[StreamCancellation] = []
 
     def wrap(proxy: Any) -> Any:
