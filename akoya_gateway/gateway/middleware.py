@@ -40,7 +40,7 @@ from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.responses.response import Response
-from akoya_gateway.signing.header_names import CONTENT_DIGEST, REQUEST_ID
+from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.trusted_proxies import peer_of
 
 log = logger("akoya_gateway.gateway")
@@ -447,6 +447,7 @@ class Gateway:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self.request_of(scope)
         began = self.started_at()
+        responses = self._observed_send(request, send, began)
         try:
             runtime = self._runtime or await self._ready()
             target = self._route(runtime, request, scope)
@@ -455,10 +456,12 @@ class Gateway:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
             admission, headers, _ = await self._admit(runtime, target, request)
         except GatewayError as error:
-            await _refuse_handshake(scope, receive, send, _identified(self._error(error, request), request))
+            responses.on_error(error)
+            await _refuse_handshake(scope, receive, responses.send_own, self._error(error, request))
             return
+        responses.on_decision(admission)
         if isinstance(admission, Denied):
-            await _refuse_handshake(scope, receive, send, _identified(admission.response, request))
+            await _refuse_handshake(scope, receive, responses.send_own, admission.response)
             return
         reply = ResponseFilter(self, scope, send, admission, began, request)
         await self._relay(reply, headers, scope, receive, send)
@@ -483,7 +486,10 @@ class Gateway:
             # The upstream is unreachable, or the client's request cannot be forwarded.
             if reply.started:
                 raise
-            await _deny(scope, send, _identified(self._error(error, reply.request), reply.request))
+            responses = self._observed_send(reply.request, send, reply.began)
+            responses.on_decision(admitted)
+            responses.on_error(error)
+            await _deny(scope, responses.send_own, self._error(error, reply.request))
         finally:
             self.connections.remove(socket)
 
@@ -502,10 +508,6 @@ def _raw_path(path: str) -> bytes:
     from urllib.parse import quote  # noqa: PLC0415 - only such servers need it
 
     return quote(path, safe="/-._~!$&'()*+,=:@").encode("ascii")
-
-
-def _identified(response: Response, request: RequestInfo) -> Response:
-    return response.with_headers((REQUEST_ID, request.request_id.encode()))
 
 
 async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, response: Response) -> None:

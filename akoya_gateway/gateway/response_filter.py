@@ -10,15 +10,17 @@ from starlette.types import Message, Scope, Send
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
+from akoya_gateway.gateway.response_observer import REFUSED
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.errors import StreamCancelled
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 
-_START_MESSAGES = ("http.response.start", "websocket.accept")
+_START_MESSAGES = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _TRAILERS = "http.response.trailers"
-_HEADER_MESSAGES = (_TRAILERS, "websocket.http.response.start")
+_CLOSE = "websocket.close"
+_OTHER_MESSAGES = (_TRAILERS, _CLOSE)
 
 
 class ExchangeHost(Protocol):
@@ -117,8 +119,12 @@ class ResponseFilter(StreamCancellation):
             message = self._begin(kind, message)
         elif self.cancelled is not None:
             raise StreamCancelled("the bank connection of this stream has ended")
-        elif kind in _HEADER_MESSAGES:
-            message, _ = self._filtered(message)
+        elif kind in _OTHER_MESSAGES:
+            if kind == _TRAILERS:
+                message, _ = self._filtered(message)
+            elif not self.started:
+                self.started = True
+                self._gateway.record_response(self, REFUSED, self.admission.rule.label, self.began)
         return self._send(message)
 
     def _begin(self, kind: str, message: Message) -> Message:

@@ -20,8 +20,14 @@ class RequestObserver(Protocol):
     def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None: ...
 
 
+REFUSED = 403
+"""The status that ASGI servers send when a WebSocket is closed before it was accepted."""
+
+_STARTS = ("http.response.start", "websocket.http.response.start")
+
+
 class ObservedSend:
-    """Wraps `send` for the gateway's own response to one request."""
+    """Wraps `send` for the gateway's own response to one request or WebSocket handshake."""
 
     __slots__ = ("_clock", "_observer", "_outcome", "_request", "_rule", "_send", "_started_at")
 
@@ -60,10 +66,14 @@ class ObservedSend:
 
         When it starts, add the request ID and report the request.
         """
-        if message["type"] == "http.response.start":
+        if message["type"] in _STARTS:
             message = {**message, "headers": [*message["headers"], (REQUEST_ID, self._request.request_id.encode())]}
-            if self._observer is not None:
-                self._observer.on_response(
-                    self._request, message["status"], self._rule, self._outcome, self._clock() - self._started_at
-                )
+            self._report(message["status"])
+        elif message["type"] == "websocket.close":
+            self._report(REFUSED)
         await self._send(message)
+
+    def _report(self, status: int) -> None:
+        if self._observer is not None:
+            seconds = self._clock() - self._started_at
+            self._observer.on_response(self._request, status, self._rule, self._outcome, seconds)
