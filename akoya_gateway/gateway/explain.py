@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from akoya_gateway.access.grant_selection import chosen_grant
 from akoya_gateway.access.path_normalization import PathRefused, normalize_path
 from akoya_gateway.access.policy import AccessPolicy, Allow, Deny
 from akoya_gateway.access.request import RequestInfo, is_navigation, names_a_method_in
@@ -14,12 +15,13 @@ from akoya_gateway.admission.header_injector import upstream_claims
 from akoya_gateway.config.model import AccessRule, Config, Connector, SigningKey
 from akoya_gateway.endpoints.router import describe_route
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants, is_public_id
 from akoya_gateway.oauth.outcomes import TokenSet
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import key_generation, signer
 
 EXAMPLE_BEARER = "<id_token>"
+_OTHERWISE_UNKNOWN = ", if that is one of the user's own logins there; any other ID gets 404 unknown-grant"
 _PLACEHOLDERS = {b"signature": "akoya=:<signature>:", b"akoya-assertion": "<JWT>"}
 
 
@@ -73,17 +75,23 @@ class Explainer:
             return Explanation(
                 path, refusal="400: `_method` in the query is a method override, and rules name methods."
             )
-        without_owner = self._policy.decide(match, None)
-        with_owner = self._policy.decide(match, self._owner_grants)
         requests = [self._request(method, raw, parts.query, browser) for browser in (True, False)]
+        try:
+            chosen = None if match is None else chosen_grant(match, requests[0])
+        except GatewayError as fault:
+            return Explanation(path, refusal=f"{fault.status}: {fault.detail}", rule=match.rule if match else None)
+        without_owner = self._policy.decide(match, None, chosen=chosen)
+        # An ID of the right form is assumed to be one of the imagined user's own: which they are is in the store only.
+        own = chosen is not None and is_public_id(chosen)
+        with_owner = self._policy.decide(match, self._owner_grants, chosen=None if own else chosen)
         return Explanation(
             path,
             rule=match.rule if match else None,
             without_grants=tuple(
                 dict.fromkeys(self._describe_decision(without_owner, request) for request in requests)
             ),
-            with_grants=self._describe_decision(with_owner, requests[1]),
-            headers=self._headers(with_owner, requests[0]),
+            with_grants=self._describe_decision(with_owner, requests[1]) + (_OTHERWISE_UNKNOWN if own else ""),
+            headers=self._headers(with_owner, requests[0], chosen if own else None),
         )
 
     def _request(self, method: str, raw: str, query: str, browser: bool) -> RequestInfo:
@@ -101,7 +109,8 @@ class Explainer:
             return f"{who} is redirected to {location} ({response.status_code})"
         return f"{who} gets {response.status_code} {decision.reason}"
 
-    def _headers(self, decision: Allow | Deny, request: RequestInfo) -> tuple[tuple[str, str], ...]:
+    def _headers(self, decision: Allow | Deny, request: RequestInfo, chosen: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the headers that the upstream would get. `chosen` is shown as the ID of the grant that is passed."""
         if not isinstance(decision, Allow) or not decision.identified:
             return ()
         config = self._config
@@ -124,7 +133,10 @@ class Explainer:
             made = prepared.headers(request.method.encode(), host, request.raw_path, request.query, self._now)
         except GatewayError as fault:
             return (("fault", fault.detail),)
-        return tuple((name.decode(), _PLACEHOLDERS.get(name, value.decode())) for name, value in made)
+        shown = [(name.decode(), _PLACEHOLDERS.get(name, value.decode())) for name, value in made]
+        if chosen is not None and decision.grant is not None:
+            shown = [(name, value.replace(decision.grant.public_id, chosen)) for name, value in shown]
+        return tuple(shown)
 
 
 def _which(rule: AccessRule) -> str:

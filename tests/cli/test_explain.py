@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from akoya_gateway.gateway.explain import Explainer
+from tests.support.config_documents import error_lines, validated
+
 GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 DESIGN = Path(__file__).parents[1] / "config" / "design.yaml"
 
@@ -63,6 +66,32 @@ def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(
 )
 def test_each_kind_of_request(folder: Path, words: tuple[str, str], told: str) -> None:
     assert told in explain(folder, *words).stdout
+
+
+def test_login_that_the_path_chooses_is_read_as_in_a_request(tmp_path: Path) -> None:
+    rules = [
+        {"path": "/query", "require": "mikomo", "grant": {"query": "login"}},
+        {"path": "/path/{login}/x", "require": "mikomo", "grant": {"path": "login"}},
+    ]
+    result = validated(tmp_path, {"access": rules})
+    assert result.config is not None, error_lines(result)
+    explainer = Explainer(result.config, ("mikomo",), 1_800_000_000.0)
+    own = "g_AAAAAAAAAAAAAAAAAAAAAA"
+    for target in (f"/query?a=1&lo%67in={own}", f"/path/{own}/x"):
+        found = explainer.explain("GET", target)
+        assert found.with_grants == (
+            "it goes to the upstream, if that is one of the user's own logins there; any other ID gets 404 unknown-grant"
+        )
+        headers = dict(found.headers)
+        assert headers["akoya-grant"] == own
+        assert f'id="{own}"' in headers["akoya-connections"]
+    for target in ("/query?login=mine", "/path/mine/x"):
+        assert explainer.explain("GET", target).with_grants == "anything else gets 404 unknown-grant"
+    for query in ("login=", f"login={own}&login={own}", "login=" + "x" * 65):
+        refusal = explainer.explain("GET", f"/query?{query}").refusal
+        assert refusal == "400: Name one grant, by its ID of at most 64 characters."
+    for target in ("/query", "/query?LOGIN=x"):
+        assert explainer.explain("GET", target).with_grants == "it goes to the upstream"
 
 
 def test_a_request_that_no_rule_allows(folder: Path) -> None:
