@@ -73,7 +73,7 @@ SAMPLES: tuple[tuple[str, Mapping[str, object]], ...] = (
             "return_to": "/accounts",
         },
     ),
-    ("problem", {"title": "-", "detail": "-", "ways": _WAYS, "request_id": "0123456789abcdef"}),
     ("problem", {"title": "-", "detail": "", "ways": _WAYS, "request_id": "0123456789abcdef"}),
+    ("problem", {"title": "-", "detail": "-", "ways": _WAYS, "request_id": "0123456789abcdef"}),
 )
-"""Name of the template, and its values."""
+"""Name of the template, and its values. The last sample of each page shows the most."""
