@@ -35,7 +35,8 @@ class Row:
     """One request and what is expected of it.
 
     `member`: sent with the cookie of a user who has connected `mikomo`. `ended`: the provider has ended that grant.
-    `several`: sent with the cookie of a user who has two logins at `mikomo` and one at `other`.
+    `several`: sent with the cookie of a user who has two logins at `mikomo` and one at `other`. `half`: sent with the
+    cookie of a user who has two logins at `mikomo`, of which the provider has ended one.
     `refused`: every entry point refuses it, though the reason may differ. `hosts`: the Host header lines.
     `stricter`: entry points that may refuse what others allow. `proxied`: whether a front proxy would forward the
     request at all.
@@ -51,6 +52,7 @@ class Row:
     proxied: bool = True
     ended: bool = False
     several: bool = False
+    half: bool = False
 
     def __str__(self) -> str:
         parts = [self.method, self.target[:60], *(f"[{line[:40]}]" for line in self.lines)]
@@ -91,7 +93,9 @@ def rules() -> list[Row]:
     return rows
 
 
-def choices(first: str, second: str, other: str, foreign: str) -> list[tuple[Row, str, str | None]]:
+def choices(
+    first: str, second: str, other: str, foreign: str, live: str, ended: str
+) -> list[tuple[Row, str, str | None]]:
     """Return requests of a user with several logins, with the outcome and the grant that is passed.
 
     Args:
@@ -99,6 +103,8 @@ def choices(first: str, second: str, other: str, foreign: str) -> list[tuple[Row
         second: The other one.
         other: The user's login at `other`.
         foreign: A login of another user at `mikomo`.
+        live: A login at `mikomo` of the user one of whose logins has ended.
+        ended: The login that has ended.
     """
     named = [(first, "passed", first), (second, "passed", second)]
     unknown = [
@@ -147,6 +153,14 @@ def choices(first: str, second: str, other: str, foreign: str) -> list[tuple[Row
         (Row("/query/mikomo"), "passed", foreign),
         (Row("/single"), "passed", foreign),
         (Row(f"/query/mikomo?login={foreign}", member=False), "not-connected", None),
+        *((Row(target, half=True), "ambiguous-grant", None) for target in ("/query/mikomo", "/header", "/single")),
+        (Row("/api/banks/mikomo/x", half=True), "passed", live),
+        (Row(f"/query/mikomo?login={live}", half=True), "passed", live),
+        (Row(f"/query/mikomo?login={ended}", half=True), "reconnect", None),
+        (Row("/header", lines=(f"X-Bank-Login: {live}",), half=True), "passed", live),
+        (Row("/header", lines=(f"X-Bank-Login: {ended}",), half=True), "reconnect", None),
+        (Row(f"/path/{ended}/x", half=True), "reconnect", None),
+        (Row(f"/query/mikomo?login={ended}", several=True), "unknown-grant", None),
     ]
 
 

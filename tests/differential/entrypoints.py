@@ -38,6 +38,10 @@ from tests.support.processes import AppServer
 from tests.support.upstream_apps import asgi_app
 
 import yaml  # isort: skip
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+BEARER = "a-bearer-for-background-jobs-in-tests"
 
 OURS = re.compile(r"(?i)^(akoya[-_.].*|signature([-_.]input)?)$")
 DESCRIBING = re.compile(r"(?i)^x-(original|forwarded)-(method|uri|host)$")
@@ -89,12 +93,16 @@ class Entrypoints:
                 "allow": ["/accounts", "/accounts/*", "/mikomo", "/mikomo/*", "/both"],
             },
         }
-        self.env = GatewayEnv(folder, changes=changes)
+        self.env = GatewayEnv(folder, changes=changes, token_bearer=BEARER)
         self.recorder = Recorder()
         self._folder = folder
-        self._member = self._ended = self._several = ""
+        self._member = self._ended = self._several = self._half = ""
         self.grants: dict[str, str] = {}
-        """Grant IDs: `first`, `second` and `other` of the user with several logins, and `foreign` of the member."""
+        """Grant IDs: `first`, `second` and `other` of the user with several logins, `foreign` of the member, `live` and
+        `ended` of the user one of whose logins has ended.
+        """
+        self.owners: dict[str, str] = {}
+        """`Akoya-Owner` of the users with several logins: `several` and `half`."""
         self.by_name: dict[str, Callable[[Row], Outcome]] = {
             "sidecar": self.sidecar,
             "app": lambda row: self.within(row, self._beside.port),
@@ -132,22 +140,30 @@ class Entrypoints:
                 browser.connect(connector, user)
                 self.grants[name] = browser.passed()["akoya-grant"]
             self._several = cookies(browser)
+            self.owners["several"] = browser.passed()["akoya-owner"]
+        with self.env.browser() as browser:
+            for name, user in (("ended", "mikomo_1"), ("live", "mikomo_4")):
+                browser.connect("mikomo", user)
+                self.grants[name] = browser.passed()["akoya-grant"]
+            self._half = cookies(browser)
+            self.owners["half"] = browser.passed()["akoya-owner"]
         with self.env.browser() as browser:
             browser.connect()
             self._ended = cookies(browser)
-            asyncio.run(self._end(browser.connections()["connections"][0]["id"]))
+            asyncio.run(self._end(browser.connections()["connections"][0]["id"], self.grants["ended"]))
         return self
 
-    async def _end(self, grant_id: str) -> None:
-        """End the grant as a rejected refresh does."""
+    async def _end(self, *grant_ids: str) -> None:
+        """End the grants as a rejected refresh does."""
         config = self._config("ending")
         store = EncryptedStore(open_store(config.sessions.store), Keyring(config.sessions.keys))
         await store.open()
         repository = GrantRepository(store)
-        grant = await repository.get(to_record_id(grant_id))
-        assert grant is not None
-        ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
-        assert await repository.write(ended, after=grant.version)
+        for grant_id in grant_ids:
+            grant = await repository.get(to_record_id(grant_id))
+            assert grant is not None
+            ended = replace(grant, state=GrantState.NEEDS_RECONNECT, reason=Reason.DEAD_TOKEN)
+            assert await repository.write(ended, after=grant.version)
         await store.close()
         await asyncio.sleep(1.1)  # until the gateways' caches have expired
 
@@ -162,6 +178,26 @@ class Entrypoints:
             self.env.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
         )
         return self._outcome(answer, *self._logged(name, answer.status))
+
+    def handshake(self, row: Row, name: str) -> Outcome:
+        """Open a WebSocket at an entry point and return what the app received, or how it was refused."""
+        ports = {"sidecar": self.env.port, "app": self._beside.port, "middleware": self._inside.port}
+        request_id = new_id()
+        lines = [line.split(":", 1) for line in (*self._lines(row), f"X-Request-Id: {request_id}")]
+        headers = [(key, value.strip()) for key, value in lines]
+        try:
+            with connect(f"ws://127.0.0.1:{ports[name]}{row.target}", additional_headers=headers, proxy=None) as opened:
+                injected = json.loads(opened.recv(30))
+            status = 101
+        except InvalidStatus as refused:
+            status, injected = refused.response.status_code, {}
+        logged = self._logged(request_id, status) if name == "sidecar" else self.recorder.told[request_id]
+        return Outcome(status, *logged, injected=injected)
+
+    def token(self, connector: str, query: str) -> Answer:
+        """Ask the token endpoint."""
+        target = f"/akoya/token/{connector}?{query}"
+        return exchange(self.env.admin_port, "GET", target, ["Host: admin", f"Authorization: Bearer {BEARER}"])
 
     def _config(self, name: str, *without: str) -> Config:
         path = self._folder / f"{name}.yaml"
@@ -205,7 +241,8 @@ class Entrypoints:
         )
 
     def _lines(self, row: Row) -> list[str]:
-        cookie = self._ended if row.ended else self._several if row.several else self._member
+        kinds = ((row.ended, self._ended), (row.several, self._several), (row.half, self._half))
+        cookie = next((cookie for applies, cookie in kinds if applies), self._member)
         return [*row.lines, *([f"Cookie: theirs=kept; {cookie}"] if row.member else ["Cookie: theirs=kept"])]
 
     def _logged(self, name: str, status: int) -> tuple[str, str]:

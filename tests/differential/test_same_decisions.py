@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from tests.differential.entrypoints import Entrypoints, Outcome
 
 NGINX_STATUS = {302: 401, 400: 403, 404: 403, 409: 403, 414: 403, 421: 403}
 """`auth_request` distinguishes only 2xx, 401 and 403."""
+
+
+STATUS = {"passed": 200, "bad-grant": 400, "ambiguous-grant": 409, "not-connected": 401, "reconnect": 401}
+"""The status of each outcome of a request that names a login. All others are 404."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_a_fragment_is_refused_wherever_it_can_be_seen(entrypoints: Entrypoints)
 def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(entrypoints: Entrypoints) -> None:
     """Each choice and each refusal, twice, so that nothing of a request's choice is found in a cache by the next."""
     rows = choices(**entrypoints.grants)
-    assert {word for _, word, _ in rows} >= {"passed", "unknown-grant", "bad-grant", "ambiguous-grant"}
+    assert {word for _, word, _ in rows} == {*STATUS, "unknown-grant", "unknown-connector"}
     for turn in (1, 2):
         for row, word, grant in rows:
             for name, entrypoint in entrypoints.by_name.items():
@@ -87,7 +92,7 @@ def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(ent
                 words = (word, "-") if word == "bad-grant" else (word,)
                 assert outcome.word in words, (row, name, turn)
                 assert outcome.injected.get("akoya-grant") == grant, (row, name, turn)
-                status = {"passed": 200, "bad-grant": 400, "ambiguous-grant": 409, "not-connected": 401}.get(word, 404)
+                status = STATUS.get(word, 404)
                 assert outcome.status == (NGINX_STATUS.get(status, status) if name == "nginx" else status), (row, name)
                 if word == "passed":
                     judge(row, name, outcome)
@@ -95,6 +100,43 @@ def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(ent
                 assert tokens.startswith('other="eyJ') is ('", mikomo="eyJ' in tokens) is (row.target == "/tokens"), (
                     name
                 )
+
+
+def test_login_that_a_handshake_names_is_the_one_that_a_websocket_gets(entrypoints: Entrypoints) -> None:
+    for row, word, grant in choices(**entrypoints.grants):
+        if row.method != "GET":
+            continue
+        for name in ("sidecar", "app", "middleware"):
+            outcome = entrypoints.handshake(row, name)
+            assert outcome.word == word, (row, name)
+            assert outcome.injected.get("akoya-grant") == grant, (row, name)
+            assert outcome.status == (101 if word == "passed" else STATUS.get(word, 404)), (row, name)
+
+
+def test_token_endpoint_gives_each_login_and_refuses_as_the_other_entry_points(entrypoints: Entrypoints) -> None:
+    """Without an ID it gives the login that was connected last, as rules without `grant` do. An ended one is a 404."""
+    grants = entrypoints.grants
+    asked = 0
+    for row, word, grant in choices(**grants):
+        path, _, query = row.target.partition("?")
+        if not path.startswith("/query/") or not (row.several or row.half):
+            continue
+        owner = entrypoints.owners["several" if row.several else "half"]
+        answer = entrypoints.token(
+            path.removeprefix("/query/"), f"owner={owner}&{re.sub('lo(g|%67)in', 'grant', query)}"
+        )
+        asked += 1
+        if word == "ambiguous-grant":
+            word, grant = "passed", grants["second" if row.several else "live"]
+        if word == "passed":
+            assert (answer.status, answer.body["grant"], answer.body["owner"]) == (200, grant, owner), row
+            assert answer.body["id_token"].startswith("eyJ")
+            continue
+        code = {"unknown-connector": "not-connected"}.get(word, word)
+        assert answer.status == (400 if word == "bad-grant" else 404), row
+        assert answer.body["type"] == f"urn:akoya-gateway:problem:{code}", row
+        assert "id_token" not in answer.body
+    assert asked > 20
 
 
 def test_ended_grant_gives_reconnect_and_a_missing_one_gives_not_connected(entrypoints: Entrypoints) -> None:

@@ -41,7 +41,7 @@ class IndependentVerifier:
 
 
 def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
-    """Return an app: `/...` returns what was received as JSON, `/ws` echoes.
+    """Return an app: `/...` returns what was received as JSON. A WebSocket gets its gateway headers, then echoes.
 
     `/.../stale` reports the token as rejected, with the value of the request's `X-Rejected`.
     """
@@ -83,8 +83,8 @@ def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
 async def websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-    names = sorted({name.decode() for name, _ in scope["headers"] if name.startswith((b"akoya", b"signature"))})
-    await send({"type": "websocket.send", "text": json.dumps(names)})
+    found = {n.decode(): v.decode("latin-1") for n, v in scope["headers"] if n.startswith((b"akoya", b"signature"))}
+    await send({"type": "websocket.send", "text": json.dumps(found)})
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
