@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 
 from tests.authentication.issuer import Issuer
 from tests.support.environment import GatewayEnv
-from tests.support.forward_auth import ProxiedEnv
+from tests.support.forward_auth import ProxiedEnv, get
 from tests.support.proxies import ProxyMissing
+from tests.support.waiting import until
 
 ENTRYPOINTS = ["sidecar", "middleware", "nginx"]
 """Entry points. `nginx` is forward-auth behind a real nginx."""
@@ -51,4 +53,7 @@ def by_token(
 ) -> Iterator[GatewayEnv]:
     folder = tmp_path_factory.mktemp("env")
     with env_of(folder, request.param, {"identity": issuer.config(header="X-Id-Token")}) as env:
+        line = f"X-Id-Token: {issuer.token(exp=int(time.time()) + 3600)}"
+        # On a busy machine the first fetch of the keys may take longer than its timeout, which is a 503.
+        until(lambda: get(env.port, "/akoya/", line, "Accept: application/json")[0] == 200, "the keys are fetched")
         yield env

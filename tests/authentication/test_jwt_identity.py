@@ -67,9 +67,16 @@ def test_two_tokens_or_an_alias_are_refused(by_token: GatewayEnv, issuer: Issuer
 
 
 def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: GatewayEnv, issuer: Issuer) -> None:
-    line = f"X-Id-Token: {issuer.token(exp=int(time.time()) - 24)}"  # within the 30 seconds of permitted clock skew
-    assert get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 200
-    until(lambda: get(by_token.port, "/akoya/", line, "Accept: application/json")[0] == 401, "the token has expired")
+    def status(token: str) -> int:
+        return get(by_token.port, "/akoya/", f"X-Id-Token: {token}", "Accept: application/json")[0]
+
+    for left in (6, 12, 24):  # within the 30 seconds of permitted clock skew; a busy machine needs more of them
+        token = issuer.token(exp=int(time.time()) - 30 + left)
+        if status(token) == 200:
+            break
+    else:
+        pytest.fail("the token was never accepted")
+    until(lambda: status(token) == 401, "the token has expired", within=60)
 
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])
@@ -98,7 +105,9 @@ def ask(token: str) -> RequestInfo:
 async def test_what_is_remembered_of_tokens_is_bounded_and_never_the_token() -> None:
     with Issuer() as issuer:
         async with http_client() as http:
-            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time), time.time, max_entries=3)
+            known = JWTAuthenticator(
+                IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time, timeout=60), time.time, max_entries=3
+            )
             tokens = [issuer.token(f"user-{n}") for n in range(5)]
             owners = [await known.owner(ask(token)) for token in tokens]
             assert len(set(owners)) == 5
@@ -112,7 +121,9 @@ async def test_a_key_that_is_withdrawn_stops_counting() -> None:
     now = time.time()
     with Issuer() as issuer:
         async with http_client() as http:
-            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now), lambda: now)
+            known = JWTAuthenticator(
+                IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now, timeout=60), lambda: now
+            )
             token = issuer.token(exp=int(now) + 100_000)
             assert await known.owner(ask(token)) == known.get_cached(ask(token))
             issuer.served = [ECKey.generate_key("P-256", {"kid": "e9"}, private=True).as_dict(private=False)]
@@ -127,7 +138,7 @@ async def test_a_key_that_is_withdrawn_stops_counting() -> None:
 async def test_tokens_of_unknown_keys_do_not_drive_fetches() -> None:
     with Issuer() as issuer:
         async with http_client() as http:
-            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time), time.time)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time, timeout=60), time.time)
             stranger = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
             strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}, key=stranger) for n in range(20)]
             strange += [issuer.token(f"v{n}", key=stranger) for n in range(20)]
@@ -142,7 +153,7 @@ async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_ac
         old = ECKey.generate_key("P-256", {"kid": "old"}, private=True)
         issuer.served = [old.as_dict(private=False), *issuer.served]
         async with http_client() as http:
-            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time), time.time)
+            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time, timeout=60), time.time)
             assert await known.owner(ask(issuer.token(header={"kid": "old"})))
             assert issuer.fetched == 1
 
@@ -151,7 +162,9 @@ async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_agai
     now = time.time()
     with Issuer() as issuer:
         async with http_client() as http:
-            known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now), lambda: now)
+            known = JWTAuthenticator(
+                IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now, timeout=60), lambda: now
+            )
             assert await known.owner(ask(issuer.token("before")))
             forged = issuer.token("forged", key=ECKey.generate_key("P-256", {"kid": "e1"}, private=True))
             issuer.key = ECKey.generate_key("P-256", {"kid": "e1", "alg": "ES256", "use": "sig"}, private=True)

@@ -210,7 +210,7 @@ class Nursery:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(20)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             # The thread that waits for this process's output would otherwise never end.
             kill_all({self._process.pid} | children(self._process.pid))

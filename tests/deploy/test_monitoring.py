@@ -103,7 +103,7 @@ class Prometheus:
     def is_ready(self) -> bool:
         """Return whether it has scraped the gateway."""
         try:
-            ready = httpx.get(f"http://127.0.0.1:{self.port}/-/ready", trust_env=False).status_code == 200
+            ready = httpx.get(f"http://127.0.0.1:{self.port}/-/ready", trust_env=False, timeout=60).status_code == 200
         except httpx.TransportError:
             return False
         return ready and int(self.query("count(akoya_gateway_build_info) or vector(0)")[0]["value"][1]) == self._targets
@@ -204,7 +204,7 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
     def refreshed(browser: Browser, outcome: str) -> bool:
         browser.fetch("/accounts/stale")
         metric = f'akoya_gateway_refreshes_total{{connector="mikomo",environment="double",outcome="{outcome}"}} '
-        text = httpx.get(f"{env.admin_url}/metrics", trust_env=False).text
+        text = httpx.get(f"{env.admin_url}/metrics", trust_env=False, timeout=60).text
         return any(line.startswith(metric) and not line.endswith(" 0.0") for line in text.splitlines())
 
     with contextlib.ExitStack() as stack:

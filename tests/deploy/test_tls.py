@@ -59,7 +59,7 @@ class TLSEnv(GatewayEnv):
 
     def browser(self) -> Browser:
         browser = Browser(self)
-        browser.http = httpx.Client(base_url=self.url, trust_env=False, timeout=20, verify=self.context)
+        browser.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60, verify=self.context)
         return browser
 
 

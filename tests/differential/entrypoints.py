@@ -285,7 +285,7 @@ def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
     """Send exactly these bytes and return the response. Status 0: the connection was closed without one."""
     head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
     received = b""
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
         connection.sendall(head.encode("latin-1"))
         try:
             while not whole(received) and (chunk := connection.recv(65536)):

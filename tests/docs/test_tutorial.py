@@ -91,7 +91,7 @@ class Newcomer:
         program = " ".join(command.split()[:2])
         if program in self._servers:  # The page says: stop it with Ctrl-C and start it again.
             self._servers[program].send_signal(signal.SIGINT)
-            self._servers[program].wait(30)
+            self._servers[program].wait(60)
         if program == "akoya-gateway sandbox":
             uris = (
                 f"--redirect-uri http://{host}:{self.ports['8080']}/akoya/callback"
@@ -112,7 +112,7 @@ class Newcomer:
 
     def _listening(self, port: str) -> bool:
         try:
-            httpx.get(f"http://127.0.0.1:{self.ports[port]}/", trust_env=False)
+            httpx.get(f"http://127.0.0.1:{self.ports[port]}/", trust_env=False, timeout=60)
         except httpx.TransportError:
             return False
         return True

@@ -51,7 +51,9 @@ class Clinic:
         self.running = Running(folder)
         self.redirect_uri = f"{self.running.url}/akoya/callback"
         client = SandboxClient("client-id", Secret(SECRET), (self.redirect_uri,))
-        self.akoya = SandboxServer(SandboxSettings(clients=(client,), connectors=(SandboxConnector(),)))
+        self.akoya = SandboxServer(
+            SandboxSettings(clients=(client,), connectors=(SandboxConnector(),)), port=free_port()
+        )
         self.akoya.start()
         self.config = self.running.config() | {"upstream": {"url": upstream.url}}
         self.config["environments"] = {"double": self.akoya.environment()}

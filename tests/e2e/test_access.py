@@ -183,7 +183,7 @@ def test_admin_routes_are_not_on_the_public_port(env: GatewayEnv, browser: Brows
 
 
 def status_of(env: GatewayEnv, request: str) -> int:
-    with socket.create_connection(("127.0.0.1", env.port), 10) as raw:
+    with socket.create_connection(("127.0.0.1", env.port), 60) as raw:
         raw.sendall(request.encode("latin-1"))
         answer = raw.recv(65536)
     return int(answer.split(b" ", 2)[1])

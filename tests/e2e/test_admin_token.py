@@ -30,7 +30,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
 
 def ask(env: GatewayEnv, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any) -> httpx.Response:
     headers = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
-    return httpx.get(env.admin_url + path, headers=headers, trust_env=False, **more)
+    return httpx.get(env.admin_url + path, headers=headers, trust_env=False, timeout=60, **more)
 
 
 def test_a_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Browser) -> None:
@@ -108,7 +108,7 @@ def test_waiting_for_the_last_refresh_still_reports_alive(tmp_path: Path) -> Non
         assert env.gateway.process is not None
         env.gateway.process.send_signal(signal.SIGTERM)
         statuses = []
-        with httpx.Client(trust_env=False) as admin:
+        with httpx.Client(trust_env=False, timeout=60) as admin:
             while env.gateway.process.poll() is None:
                 with contextlib.suppress(httpx.TransportError):
                     statuses.append(admin.get(f"{env.admin_url}/livez").status_code)

@@ -36,7 +36,7 @@ class App:
             kind = b"text/event-stream" if path.endswith("stream") else b"text/plain"
             gone = asyncio.create_task(self._gone(path, receive))
             if path.endswith("slow"):
-                await asyncio.wait([gone], timeout=10)
+                await asyncio.wait([gone], timeout=60)
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
             while not gone.done():
                 await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
@@ -138,7 +138,7 @@ def test_control_character_in_a_header_value_is_refused(served: tuple[GatewayEnv
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     host, port = served[0].url.removeprefix("http://").split(":")
     for character in (b"\x01", b"\x0b", b"\x1f", b"\x7f"):
-        with socket.create_connection((host, int(port)), timeout=30) as client:
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             head = f"GET /accounts/a HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookies}\r\nConnection: close\r\n"
             client.sendall(head.encode() + b"X-Name: a" + character + b"b\r\n\r\n")
             received = b"".join(iter(partial(client.recv, 65536), b""))

@@ -64,7 +64,7 @@ class TlsFront:
             back = threading.Thread(target=copy, args=(inner, peer), daemon=True)
             back.start()
             copy(peer, inner)
-            back.join(5)
+            back.join(60)
 
 
 def copy(source: socket.socket, sink: socket.socket) -> None:

@@ -144,7 +144,8 @@ def test_background_job_names_a_login(env: GatewayEnv, browser: Browser, logins:
 
     def ask(**parameters: object) -> httpx.Response:
         headers = {"authorization": f"Bearer {BEARER}"}
-        return httpx.get(f"{env.admin_url}/akoya/token/mikomo", params=parameters, headers=headers, trust_env=False)  # type: ignore[arg-type]
+        url = f"{env.admin_url}/akoya/token/mikomo"
+        return httpx.get(url, params=parameters, headers=headers, trust_env=False, timeout=60)  # type: ignore[arg-type]
 
     for login in logins:
         answer = ask(owner=owner, grant=login["akoya-grant"])

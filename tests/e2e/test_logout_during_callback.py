@@ -50,10 +50,10 @@ def test_a_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: f
         trip.start()
         until(lambda: bool(env.akoya.events("token")), "the code is being exchanged")
         if patience < 1:
-            trip.join(5)
+            trip.join(60)
             browser.http.close()
         assert isinstance(env.gateway, GatewayProcess)
         assert env.gateway.stop(signal.SIGTERM) == 0
-        trip.join(5)
+        trip.join(60)
         assert [answer.headers["location"] for answer in answers] == ["/accounts"] * (patience > 1)
         assert asyncio.run(states(env)) == [GrantState.LIVE]

@@ -43,7 +43,7 @@ def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def location(env: GatewayEnv, target: str) -> tuple[int, str]:
     """Return status and Location of a navigation to the raw target, which Python's HTTP clients would encode."""
-    with socket.create_connection(("127.0.0.1", env.port), 10) as raw, raw.makefile("rb") as answer:
+    with socket.create_connection(("127.0.0.1", env.port), 60) as raw, raw.makefile("rb") as answer:
         raw.sendall(
             b"GET "
             + target.encode()

@@ -51,13 +51,13 @@ def env(tmp_path_factory: pytest.TempPathFactory, late: LateApp) -> Iterator[Gat
         token_bearer=BEARER,
     ) as env:
         keys = keys_of([pem_key(env.verification_key, "k1")])
-        late.app = SampleApp(env.akoya.url, keys, httpx.AsyncClient(trust_env=False))
+        late.app = SampleApp(env.akoya.url, keys, httpx.AsyncClient(trust_env=False, timeout=60))
         yield env
 
 
 def fetched(env: GatewayEnv, access: DataAccess) -> list[dict[str, Any]]:
     async def fetch() -> list[dict[str, Any]]:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             return await balances(http, env.akoya.url, access)
 
     return asyncio.run(fetch())

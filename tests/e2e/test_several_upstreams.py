@@ -128,7 +128,7 @@ class Both:
 
     def client(self, way: str) -> httpx.Client:
         base = f"http://127.0.0.1:{self.port(way)}"
-        return httpx.Client(base_url=base, cookies=self.cookies, trust_env=False, timeout=20)
+        return httpx.Client(base_url=base, cookies=self.cookies, trust_env=False, timeout=60)
 
     def dial(self, way: str, path: str) -> ClientConnection:
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
@@ -163,7 +163,7 @@ def test_pipelined_requests_to_two_upstreams_get_responses_in_order(both: Both, 
     cookies = "; ".join(f"{name}={value}" for name, value in both.cookies.items())
     head = f" HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n"
     paths = [*OF_PATH] * 3
-    with socket.create_connection(("127.0.0.1", both.port(way)), 10) as raw:
+    with socket.create_connection(("127.0.0.1", both.port(way)), 60) as raw:
         raw.sendall("".join(f"GET {path}{head}" for path in paths).encode())
         data = b""
         while data.count(b'"app": ') < len(paths):

@@ -48,7 +48,7 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
     time.sleep(0.4)
     redis_of_this_world.kill()
     try:
-        walk.join(20)
+        walk.join(60)
     finally:
         redis_of_this_world.start()
     assert errors(answers[0]) == "store-unavailable"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+from typing import Any
 
+from tests.support.environment import ACCESS
 from tests.support.scripted_upstream import Script, in_pieces, plain, silent, then_close
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -52,10 +54,26 @@ HEADERS = (
 )
 
 
+def patient(url: str) -> dict[str, Any]:
+    """Return the configuration of an upstream that may take its time, because a busy machine does.
+
+    Only for the scripts that never complete a response is the read timeout short.
+    """
+    timeout = {"connect": "60s", "read": "60s"}
+    rules = [
+        {"path": f"/accounts/{name}", "require": "any", "otherwise": "connect", "upstream": "impatient"}
+        for name in ("silent", "short")
+    ]
+    return {
+        "upstream": {"url": url, "timeout": timeout},
+        "upstreams": {"impatient": {"url": url, "timeout": {**timeout, "read": "1s"}}},
+        "access": [*rules, *ACCESS],
+    }
+
+
 def exchange(port: int, request: bytes, head_only: bool = False) -> tuple[bytes, bytes, bool]:
     """Return the head and body of the response, and whether the server closed the connection."""
-    with socket.create_connection(("127.0.0.1", port), 10) as raw:
-        raw.settimeout(6)
+    with socket.create_connection(("127.0.0.1", port), 60) as raw:
         raw.sendall(request)
         data = b""
         while b"\r\n\r\n" not in data:
@@ -73,11 +91,17 @@ def exchange(port: int, request: bytes, head_only: bool = False) -> tuple[bytes,
             if not more:
                 return head, body, True
             body += more
-        raw.settimeout(0.15)
+        if not closes(head):
+            raw.settimeout(0.15)
         try:
             return head, body, raw.recv(1) == b""
         except TimeoutError:
             return head, body, False
+
+
+def closes(head: bytes) -> bool:
+    """Return whether the server announces that it closes the connection, which it may do a moment later."""
+    return re.search(rb"(?i)\r\nconnection: *close\b", head) is not None
 
 
 VOLATILE = [

@@ -326,7 +326,7 @@ def test_response_that_arrives_with_the_cancellation_leaves_its_connection_reusa
                 await first
             assert crossing._connection is waiting._connection
             waiting._connection.data_received(OK)
-            assert status_of(await asyncio.wait_for(second, 30)) == 200
+            assert status_of(await asyncio.wait_for(second, 60)) == 200
 
     asyncio.run(main())
 

@@ -23,6 +23,7 @@ from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
+from tests.support.waiting import until_async
 
 REQUESTS = 150
 KINDS = [
@@ -125,7 +126,7 @@ class Upstream:
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
     with RawUpstream(Upstream()) as raw:
         changes = {
-            "upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "250ms", "read": "250ms"}}
+            "upstream": {"url": f"http://127.0.0.1:{raw.origin.port}", "timeout": {"connect": "10s", "read": "500ms"}}
         }
         with GatewayEnv(tmp_path_factory.mktemp("env"), changes=changes) as env:
             yield env
@@ -235,7 +236,7 @@ def test_no_connection_is_lost_or_shared(env: GatewayEnv, cookie: bytes, size: i
         for number in range(REQUESTS):
             if not proxy.pool.idle:
                 # The fast lane is only used when a connection is idle.
-                await asyncio.wait_for(Client(app, cookie, "plain", "first", "GET", None).run(), 5)
+                await asyncio.wait_for(Client(app, cookie, "plain", "first", "GET", None).run(), 60)
             kind = random.choice(KINDS)
             after = random.choice([None, None, 0.0, 0.001, 0.02, 0.07, 0.2])
             if kind in ("silent", "stream"):
@@ -247,11 +248,11 @@ def test_no_connection_is_lost_or_shared(env: GatewayEnv, cookie: bytes, size: i
             if random.random() < 0.2:
                 asyncio.get_running_loop().call_later(random.choice([0.0, 0.0005, 0.002, 0.03, 0.08]), task.cancel)
             if len(waiting) > size:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=60)
                 assert done
                 judged(done)
         if waiting:
-            done, waiting = await asyncio.wait(waiting, timeout=10)
+            done, waiting = await asyncio.wait(waiting, timeout=60)
             judged(done)
         assert not waiting
         assert straight > REQUESTS / 2
@@ -275,7 +276,7 @@ async def serves(app: AsgiFastLane, cookie: bytes) -> None:
     """
     for _ in range(20):
         client = Client(app, cookie, "plain", "last", "GET", None)
-        await asyncio.wait_for(client.run(), 30)
+        await asyncio.wait_for(client.run(), 60)
         if client.told[0]["status"] == 200:
             return
     raise AssertionError("no connection is left")
@@ -314,12 +315,11 @@ def test_whatever_comes_in_one_turn_of_the_loop(env: GatewayEnv, cookie: bytes, 
             for second in ("cancelled before", "cancelled after", *HAPPENINGS):
                 await in_one_turn(app, second)
                 await serves(app, cookie)
-                await asyncio.sleep(0.01)
-                assert proxy.pool.size == proxy.pool.idle == 1, second
+                await until_async(lambda: proxy.pool.size == proxy.pool.idle == 1, f"the connection is idle: {second}")
                 assert not troubles, second
 
     async def in_one_turn(app: AsgiFastLane, second: str) -> None:
-        await Client(app, cookie, "plain", "a", "GET", None).run()
+        await serves(app, cookie)
         crossing: Any = None
         set_out = app._dispatch
 
@@ -346,7 +346,7 @@ def test_whatever_comes_in_one_turn_of_the_loop(env: GatewayEnv, cookie: bytes, 
         assert task.done(), second
         assert connection._handler is not crossing, second
         assert crossing._proxied is None or connection._handler is not crossing._exchange, second
-        await asyncio.wait_for(next_one, 30)
+        await asyncio.wait_for(next_one, 60)
         if not task.cancelled() and task.exception() is None and first != "head":
             # Everything after a head is its body.
             hanging.judge()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, dechunked, settled
+from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, dechunked, patient, settled
 from tests.fast_lane.wire import Wire, cookies_of
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.logs import complete_lines
@@ -69,7 +69,7 @@ def both(
 ) -> Iterator[tuple[GatewayEnv, GatewayProcess]]:
     upstream = ScriptedUpstream(SCRIPTS | MORE, early={"early"})
     changes: dict[str, Any] = {
-        "upstream": {"url": upstream.url, "timeout": {"connect": "1s", "read": "1s"}},
+        **patient(upstream.url),
         "sessions": {
             "store": f"sqlite://{tmp_path_factory.mktemp('store')}/grants.db",
             "keys": [{"env": "AKOYA_GATEWAY_KEY"}],

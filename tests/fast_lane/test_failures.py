@@ -172,10 +172,11 @@ def test_cached_results_are_dropped_with_their_configuration(tmp_path: Path) -> 
                 run.gateway.config_path.write_text(text.replace("/public/*", rule))
                 run.signal(signal.SIGHUP)
                 seen: list[int] = []
+                deadline = time.monotonic() + 60
                 while seen[-20:] != [status] * 20:
                     ask(other, "hi")
                     seen.append(other.response().status)
-                    assert len(seen) < 20_000
+                    assert time.monotonic() < deadline, "the reload did not take effect"
                 for _ in range(3):
                     ask(client, "hi")
                     assert client.response().status == status

@@ -34,7 +34,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             caller.send(SCRIPTS.get(name, DATED + b"Content-Length: %d\r\n\r\n%b" % (len(name), name)))
 
     with RawUpstream(handler) as upstream:
-        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "timeout": {"read": "2s"}}}
+        changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "timeout": {"read": "60s"}}}
         with Running(tmp_path_factory.mktemp("gateway"), changes=changes) as run:
             yield run.port
 

@@ -194,7 +194,7 @@ async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> 
 
     own = {**scope, "headers": type(scope["headers"])(scope["headers"])}
     try:
-        await asyncio.wait_for(app(own, receive, send), 5)
+        await asyncio.wait_for(app(own, receive, send), 60)
     except Exception as error:
         return type(error).__name__
     head = {name.lower(): value for name, value in told[0]["headers"] if name != b"date"}

@@ -18,7 +18,11 @@ from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
 from tests.support.scripted_upstream import ScriptedUpstream
 
-RULES = [{"path": "/other/*", "require": "any", "upstream": "other"}, *ACCESS]
+RULES = [
+    {"path": "/other/silent", "require": "any", "upstream": "impatient"},
+    {"path": "/other/*", "require": "any", "upstream": "other"},
+    *ACCESS,
+]
 
 
 class Both:
@@ -44,11 +48,14 @@ class Both:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     upstream, other = ScriptedUpstream(SCRIPTS), ScriptedUpstream(SCRIPTS)
-    timeout = {"connect": "1s", "read": "1s"}
+    timeout = {"connect": "60s", "read": "60s"}
     changes = {
         "access": RULES,
         "upstream": {"url": upstream.url, "timeout": timeout},
-        "upstreams": {"other": {"url": other.url, "timeout": timeout}},
+        "upstreams": {
+            "other": {"url": other.url, "timeout": timeout},
+            "impatient": {"url": other.url, "timeout": {**timeout, "read": "1s"}},
+        },
     }
     folder, plain_folder = tmp_path_factory.mktemp("env"), tmp_path_factory.mktemp("plain")
     with other, GatewayEnv(folder, upstream=upstream, changes=changes, algorithm="hmac-sha256") as env:

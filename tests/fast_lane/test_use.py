@@ -53,7 +53,7 @@ def test_what_is_not_plain_takes_the_other_path(
         browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
         lane.departures.clear()
         cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
-    with socket.create_connection(("127.0.0.1", lane.port), 5) as raw:
+    with socket.create_connection(("127.0.0.1", lane.port), 60) as raw:
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         raw.sendall(
             f"{method} {path} HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n{length}\r\n".encode() + (body or b"")
@@ -83,14 +83,14 @@ def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
     env: GatewayEnv, lane: InProcess, before: str, times: int
 ) -> None:
     """This is what a reverse proxy in front does, which uses few connections for all its clients."""
-    lane.keep(1)
+    lane.keep(3)
     with Client(lane.port) as client:
         for _ in range(times):
             client.send(f"{before} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             client.response()
         with connect(f"ws://127.0.0.1:{lane.port}/public/ws", sock=client.sock) as websocket:
             websocket.recv(30)
-            time.sleep(1.7)
+            time.sleep(3.7)
             websocket.send("still here")
             assert websocket.recv(30) == "still here"
 
@@ -117,7 +117,7 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
         for name, body in answers.items()
     }
     upstream = ScriptedUpstream(scripts)
-    changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "8s"}}}
+    changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "60s"}}}
     with (
         GatewayEnv(tmp_path, upstream=upstream, changes=changes) as env,
         InProcess(env, monkeypatch, send_timeout=1.0) as lane,
@@ -142,7 +142,7 @@ def test_disconnected_user_gets_the_pending_response_and_no_more_of_a_started_on
     def slow(connection: socket.socket, request: bytes) -> None:
         connection.sendall(head if begun else b"")
         asked.set()
-        go.wait(20)
+        go.wait(60)
         connection.sendall(body if begun else head + body)
 
     upstream = ScriptedUpstream({"slow": slow, "hi": plain(head + body)})
@@ -158,7 +158,7 @@ def test_disconnected_user_gets_the_pending_response_and_no_more_of_a_started_on
         cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
         csrf = browser.http.get(f"{here}/akoya/", headers={"accept": "application/json"}).json()["csrf"]
         client.send(f"GET /accounts/slow HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode())
-        assert asked.wait(30)
+        assert asked.wait(60)
         time.sleep(1.5)  # The connection monitor watches the request from the pool's second tick on.
         left = browser.http.post(f"{here}/akoya/logout", data={"csrf": csrf}, headers={"origin": env.url})
         assert left.status_code == 303

@@ -11,8 +11,7 @@ class Wire:
     """A keep-alive connection to a gateway."""
 
     def __init__(self, port: int) -> None:
-        self._raw = socket.create_connection(("127.0.0.1", port), 10)
-        self._raw.settimeout(5)
+        self._raw = socket.create_connection(("127.0.0.1", port), 60)
         self._data = b""
 
     def __enter__(self) -> Wire:

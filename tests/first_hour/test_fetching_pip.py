@@ -42,7 +42,7 @@ def index() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}/simple"
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_trailer_that_arrives_during_a_store_read_is_no_header(tmp_path: Path, m
         cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
         time.sleep(1.2)  # Wait until the cached session has expired.
         monkeypatch.setattr(SessionStore, "resolve", slowly)
-        with socket.create_connection(("127.0.0.1", env.port), 10) as raw:
+        with socket.create_connection(("127.0.0.1", env.port), 60) as raw:
             head = f"POST /accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\nConnection: close\r\n"
             raw.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
             time.sleep(0.1)

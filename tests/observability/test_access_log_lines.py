@@ -148,7 +148,7 @@ class Client:
         self._port = port
 
     def __enter__(self) -> Client:
-        self._socket = socket.create_connection(("127.0.0.1", self._port), 30)
+        self._socket = socket.create_connection(("127.0.0.1", self._port), 60)
         self._file = self._socket.makefile("rb")
         return self
 

@@ -17,7 +17,7 @@ GRANTED = 'akoya_gateway_attempts_finished_total{connector="mikomo",result="gran
 
 
 def metrics_of(env: GatewayEnv) -> str:
-    return httpx.get(f"{env.admin_url}/metrics", trust_env=False).text
+    return httpx.get(f"{env.admin_url}/metrics", trust_env=False, timeout=60).text
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -45,7 +45,7 @@ def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: 
         time.sleep(1.5)
         until(lambda: GRANTED in metrics_of(env), "the metrics are complete")
         metrics = metrics_of(env)
-        ready = httpx.get(f"{env.admin_url}/readyz", trust_env=False).text
+        ready = httpx.get(f"{env.admin_url}/readyz", trust_env=False, timeout=60).text
     log = env.log()
     lines = [json.loads(line) for line in log.splitlines()]
     assert sum(line["event"] == "request" for line in lines) == 8

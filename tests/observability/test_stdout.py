@@ -274,17 +274,17 @@ def test_a_line_of_another_thread_is_written_by_the_thread_that_is_writing(pipe_
 
     def slow(data: bytes) -> int:
         entered.set()
-        assert leave.wait(30)
+        assert leave.wait(60)
         return write(data)
 
     out._write = slow
     thread = threading.Thread(target=lambda: out(b"1\n"))
     thread.start()
-    assert entered.wait(30)
+    assert entered.wait(60)
     out(b"2\n")
     out(b"3\n")
     leave.set()
-    thread.join(30)
+    thread.join(60)
     assert os.read(reader, 100) == b"1\n2\n3\n"
 
 
@@ -296,18 +296,18 @@ def test_lines_that_wait_for_a_blocked_write_of_another_thread_are_bounded(pipe_
 
     def blocked(data: bytes) -> int:
         entered.set()
-        assert leave.wait(30)
+        assert leave.wait(60)
         written.append(bytes(data))
         return len(data)
 
     out._write = blocked
     thread = threading.Thread(target=lambda: out(b"first\n"))
     thread.start()
-    assert entered.wait(30)
+    assert entered.wait(60)
     for number in range(MAX_WAITING + 10):
         out(b"%d\n" % number)
     leave.set()
-    thread.join(30)
+    thread.join(60)
     lines = b"".join(written).split()
     assert (len(lines), lines[-1], out.lost) == (1 + MAX_WAITING, b"%d" % (MAX_WAITING - 1), 10)
 

@@ -134,4 +134,4 @@ class AppProcess:
         if self._process is not None:
             # Kill its workers too, and do not wait for servers that are slow to shut down.
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(60)

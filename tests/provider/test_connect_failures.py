@@ -125,7 +125,7 @@ async def test_a_certificate_that_is_not_trusted_is_an_operator_fault(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "pem")
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         error = await exchange(http, f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
     listening.close()
     assert error.code == "certificate-not-trusted"

@@ -62,7 +62,7 @@ async def provider(
     *,
     keys: Answer | None = None,
     verify: bool = True,
-    timeout: float = 2.0,
+    timeout: float = 30.0,
     dialect: Dialect | None = None,
     **answers: Answer,
 ) -> AsyncIterator[tuple[Provider, Server]]:
@@ -74,8 +74,13 @@ async def provider(
             timeout=Seconds(timeout),
             dialect=dialect or Dialect(),
         )
-        source = RemoteKeySet(f"{server.url}/keys", http, lambda: NOW, timeout=0.5) if verify else None
+        source = RemoteKeySet(f"{server.url}/keys", http, lambda: NOW, timeout=30) if verify else None
         yield Provider(app, http, source, Tokens(), lambda: NOW), server
+
+
+def patience(expected: object) -> float:
+    """Return a timeout that only a response which never comes exceeds, however busy the machine is."""
+    return 0.5 if "no complete response" in repr(expected) else 30.0
 
 
 async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
@@ -201,7 +206,7 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
 async def test_token_response_gives_the_expected_outcome(
     http: httpx.AsyncClient, answer: Answer, expected: Any
 ) -> None:
-    async with provider(http, token=answer, timeout=0.5) as (akoya, server):
+    async with provider(http, token=answer, timeout=patience(expected)) as (akoya, server):
         assert await akoya.refresh(Secret("r"), SUB) == expected
         assert len(server.to("/token")) == 1
         assert await akoya.exchange(Secret("c")) == expected
@@ -308,7 +313,7 @@ GOOD = json.dumps(tokens()).encode()
     ],
 )
 async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
-    async with provider(http, token=answer, timeout=0.5) as (akoya, _):
+    async with provider(http, token=answer, timeout=1.5) as (akoya, _):
         for granted in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
             assert isinstance(granted, TokensIssued), granted
             assert granted.tokens.refresh_token == Secret("refresh-2")
@@ -326,7 +331,7 @@ async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient
     ],
 )
 async def test_new_refresh_token_in_a_broken_response_is_kept(http: httpx.AsyncClient, answer: Answer) -> None:
-    async with provider(http, token=answer, timeout=0.5) as (akoya, _):
+    async with provider(http, token=answer, timeout=1.5) as (akoya, _):
         untrusted = await akoya.refresh(Secret("r"), SUB)
     assert isinstance(untrusted, Untrusted), untrusted
     assert untrusted.refresh_token == Secret("refresh-2")
@@ -429,7 +434,7 @@ async def test_failure_reports_the_providers_response(
     ],
 )
 async def test_revocation(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:
-    async with provider(http, revoke=answer, timeout=0.5) as (akoya, server):
+    async with provider(http, revoke=answer, timeout=patience(expected)) as (akoya, server):
         assert await akoya.revoke(Secret("refresh-1")) == expected
         (asked,) = server.to("/revoke")
         assert asked.form["token"] == "refresh-1"

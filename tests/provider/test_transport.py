@@ -49,7 +49,7 @@ async def test_form_is_sent_once_and_its_response_is_returned(http: httpx.AsyncC
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_is_returned_and_not_followed(http: httpx.AsyncClient, status: int) -> None:
     async with serve(token=reply(status, b"", "Location: /elsewhere\r\n"), elsewhere=reply(200, {})) as server:
-        answer = await post(http, form(server), 2.0)
+        answer = await post(http, form(server), 30.0)
         assert answer == HttpResponse(status, b"")
         assert [request.path for request in server.received] == ["/token"]
 
@@ -121,23 +121,23 @@ async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, an
 async def test_sufficient_status_counts_without_its_body(http: httpx.AsyncClient, status: int) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: 10\r\nRetry-After: 3\r\n\r\n".encode()
     assert (await ask(http, raw(head)))[0] == HttpResponse(status, b"", "3")
-    assert (await ask(http, raw(head, hold=True), timeout=0.3))[0] == HttpResponse(status, b"", "3")
+    assert (await ask(http, raw(head, hold=True), timeout=1.5))[0] == HttpResponse(status, b"", "3")
     assert isinstance((await ask(http, raw(head.replace(str(status).encode(), b"400", 1))))[0], ResponseLost)
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 5000000000\r\n\r\n", b"\r\n"])
 async def test_gigabytes_are_not_read(http: httpx.AsyncClient, length: bytes) -> None:
     async with serve(token=endless(OK + length, b"x" * 65536)) as server:
-        answer = await post(http, form(server), 10.0)
+        answer = await post(http, form(server), 60.0)
         assert isinstance(answer, HttpResponse)
         assert len(answer.body) == MAX_BODY_BYTES + 1
-        await asyncio.wait_for(server.gone.wait(), 10)  # the client closed the connection
+        await asyncio.wait_for(server.gone.wait(), 60)  # the client closed the connection
 
 
 async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(64)) + packer.flush()
-    answer, _ = await ask(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=10)
+    answer, _ = await ask(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=60)
     assert isinstance(answer, HttpResponse)
     assert len(answer.body) == MAX_BODY_BYTES + 1
 
@@ -145,8 +145,8 @@ async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
 async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncClient) -> None:
     answer = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
     async with serve(token=answer) as server:
-        assert await post(http, form(server), 10.0) == HttpResponse(200, b"{}")
-        await asyncio.wait_for(server.gone.wait(), 10)
+        assert await post(http, form(server), 60.0) == HttpResponse(200, b"{}")
+        await asyncio.wait_for(server.gone.wait(), 60)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_a_tls_handshake_that_fails_means_not_sent() -> None:
     seen: list[bytes] = []
     listening = await asyncio.start_server(plain, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         request = FormRequest(f"https://127.0.0.1:{port}/token", (), (("refresh_token", "r-1"),))
         assert await post(http, request, 5.0) == NotSent("no connection to the provider (ConnectError)")
     assert len(seen) == 1
@@ -199,7 +199,7 @@ async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
 
     listening = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         request = FormRequest(f"https://127.0.0.1:{port}/token", (), (("refresh_token", "r-1"),))
         assert isinstance(await post(http, request, 0.3), NotSent)
     listening.close()
@@ -208,7 +208,7 @@ async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
 async def test_a_full_pool_means_not_sent() -> None:
     limits = httpx.Limits(max_connections=1)
     async with serve(token=raw(hold=True)) as server, httpx.AsyncClient(limits=limits) as http:
-        first = asyncio.create_task(post(http, form(server), 1.0))
+        first = asyncio.create_task(post(http, form(server), 3.0))
         while not server.received:
             await asyncio.sleep(0.01)
         assert await post(http, form(server), 0.4) == NotSent("no connection to the provider (PoolTimeout)")
@@ -223,7 +223,7 @@ async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_i
     server_answers = in_turn(raw(OK + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\n{}"), reply(200, {}))
     async with serve(token=server_answers) as server:
         for _ in range(2):
-            assert await post(http, form(server), 2.0) == HttpResponse(200, b"{}")
+            assert await post(http, form(server), 30.0) == HttpResponse(200, b"{}")
         assert len(server.received) == 2
         assert server.connections == 2
         assert all(request.headers["connection"] == "close" for request in server.received)
@@ -237,8 +237,8 @@ async def test_client_with_keep_alive_does_not_resend_on_a_closed_connection() -
         await writer.drain()
         return len(server.received) < 2
 
-    async with serve(token=keep_then_die) as server, httpx.AsyncClient(trust_env=False) as http:
-        answers = [await post(http, form(server), 2.0) for _ in range(4)]
+    async with serve(token=keep_then_die) as server, httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        answers = [await post(http, form(server), 30.0) for _ in range(4)]
         assert len(server.received) <= len(answers)
         assert sum(isinstance(answer, HttpResponse) for answer in answers) == len(server.received)
 
@@ -287,8 +287,8 @@ async def test_cancellation_passes_through(http: httpx.AsyncClient) -> None:
 
 async def test_cookies_are_neither_kept_nor_sent(http: httpx.AsyncClient) -> None:
     async with serve(token=reply(200, {}, "Set-Cookie: lb=node-7; Path=/\r\n")) as server:
-        await post(http, form(server), 2.0)
-        await post(http, form(server), 2.0)
+        await post(http, form(server), 30.0)
+        await post(http, form(server), 30.0)
         assert all("cookie" not in request.headers for request in server.received)
         assert len(http.cookies.jar) == 0
 
@@ -300,7 +300,7 @@ async def test_plain_http_never_takes_a_proxy(monkeypatch: pytest.MonkeyPatch) -
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         async with http_client() as http:
-            assert await post(http, form(server), 2.0) == HttpResponse(200, b"{}")
+            assert await post(http, form(server), 30.0) == HttpResponse(200, b"{}")
 
 
 async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +375,7 @@ async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> Non
     context.load_cert_chain(tmp_path / "pem")
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         answer = await post(http, FormRequest(url, (), ()), 5.0)
         assert isinstance(answer, NotSent)
         assert answer.reason is DownReason.CERTIFICATE

@@ -56,7 +56,7 @@ def test_it_prints_an_environment_that_is_true_and_stops_on_ctrl_c(dialect: str)
         assert HTTP.get(environment["jwks_uri"]).json()["keys"]
         assert HTTP.get(f"{base}/_sandbox/counters").json() == {"counters": {}}
         process.send_signal(signal.SIGINT if dialect == "dex" else signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 
@@ -77,7 +77,7 @@ def test_a_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log(
                     HTTP.get(f"{base}/keys")  # By now it is reading the form.
         assert HTTP.post(f"{base}/token").status_code == 418, "the aborted request did not use up the injected fault"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

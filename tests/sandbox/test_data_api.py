@@ -119,7 +119,7 @@ def test_another_provider_or_version_is_forbidden() -> None:
 def test_v2_requests_over_the_rate_limit_return_1207() -> None:
     with SandboxServer(SandboxSettings(rate_limit=5), clock=lambda: 1_790_000_000.0) as server:
         token = connect(server)["id_token"]
-        with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {token}"}) as http:
+        with httpx.Client(trust_env=False, timeout=60, headers={"Authorization": f"Bearer {token}"}) as http:
             responses = [http.get(f"{server.url}/balances/v2/mikomo") for _ in range(6)]
         assert [response.status_code for response in responses] == [200] * 5 + [429]
         assert responses[-1].json()["code"] == 1207

@@ -30,7 +30,9 @@ def demo() -> Iterator[Demo]:
 
 @pytest.fixture
 def browser() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, verify=no_tls(), follow_redirects=True, headers=NAVIGATION) as client:
+    with httpx.Client(
+        trust_env=False, timeout=60, verify=no_tls(), follow_redirects=True, headers=NAVIGATION
+    ) as client:
         yield client
 
 

@@ -187,7 +187,7 @@ def test_faults_of_the_settings_come_back_with_a_reset() -> None:
 
 def test_a_fault_of_probability_zero_never_happens_and_of_a_half_sometimes() -> None:
     settings = SandboxSettings(faults=(Fault(FaultKind.STATUS, "jwks", status=500, probability=0.0),))
-    with SandboxServer(settings) as server, httpx.Client(trust_env=False) as http:
+    with SandboxServer(settings) as server, httpx.Client(trust_env=False, timeout=60) as http:
         assert {http.get(server.jwks_uri).status_code for _ in range(20)} == {200}
         server.fault("status", "jwks", status=500, probability=0.5)
         assert {http.get(server.jwks_uri).status_code for _ in range(100)} == {200, 500}

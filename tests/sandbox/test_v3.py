@@ -89,7 +89,7 @@ def test_v3_allows_five_requests_a_second() -> None:
             "x-akoya-interaction-type": "batch",
             "x-akoya-last-access": "2026-01-02T03:04:05Z",
         }
-        with httpx.Client(trust_env=False, headers=headers) as http:
+        with httpx.Client(trust_env=False, timeout=60, headers=headers) as http:
             responses = [http.get(f"{server.url}/balances/v3/mikomo") for _ in range(6)]
             assert http.get(f"{server.url}/balances/v2/mikomo").status_code == 200
             assert [response.status_code for response in responses] == [200] * 5 + [429]

@@ -82,7 +82,7 @@ class Recorder:
         if headers.get("authorization", "").startswith("Basic "):
             self._known.add(headers["authorization"].removeprefix("Basic "), "Authorization of the client")
         try:
-            async with httpx.AsyncClient(trust_env=False) as http:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
                 answer = await http.request(
                     scope["method"], self._target + scope["path"], headers=headers, content=body
                 )

@@ -80,7 +80,7 @@ ANSWERS = {
 def test_handshake_in_any_form_gets_a_response(run: Running, name: str) -> None:
     handshake, status = ANSWERS[name]
     with Client(run.port) as client:
-        client.sock.settimeout(5)
+        client.sock.settimeout(60)
         client.send(handshake + b"\r\n")
         head = client.until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status), head[:200]

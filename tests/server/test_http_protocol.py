@@ -46,14 +46,14 @@ async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
 
 
 async def talk(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """Send the pieces, then read until the server closes the connection (at most 20 s)."""
+    """Send the pieces, then read until the server closes the connection (at most 60 s)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await reader.read()
     except (ConnectionResetError, BrokenPipeError):
         return b"reset"

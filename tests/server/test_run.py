@@ -39,7 +39,7 @@ class Slow(threading.Thread):
         self._answer: httpx.Response | None = None
         self._error: Exception | None = None
         self.start()
-        assert run.app.asked.wait(20)
+        assert run.app.asked.wait(60)
 
     def run(self) -> None:
         try:
@@ -49,7 +49,7 @@ class Slow(threading.Thread):
 
     def answer(self) -> str:
         self._run.app.go.set()
-        self.join(20)
+        self.join(60)
         assert self._answer is not None, self._error
         return self._answer.text
 
@@ -115,7 +115,7 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
 
 
 def test_idle_keep_alive_connection_does_not_delay_the_stop(running: Running) -> None:
-    with httpx.Client(base_url=running.url, trust_env=False) as client:
+    with httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client:
         assert client.get("/public/x").status_code == 200
         assert running.terminate(within=30) == 0
 
@@ -154,7 +154,7 @@ def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> No
 
 
 def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
-    with httpx.Client(base_url=running.url, trust_env=False) as client:
+    with httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client:
         client.get("/public/x")
         slow = Slow(running)
         other = (
@@ -177,7 +177,7 @@ def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
 def test_reload_keeps_streams_and_websockets_open(running: Running) -> None:
     """The reload replaces the connection pool. Streams that run on connections of the old pool must continue."""
     with (
-        httpx.Client(base_url=running.url, trust_env=False) as client,
+        httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client,
         client.stream("GET", "/public/stream") as stream,
         client.stream("GET", "/public/events") as events,
         websockets.sync.client.connect(f"ws://127.0.0.1:{running.port}/public/ws") as ws,
@@ -205,7 +205,10 @@ def test_settings_that_a_reload_cannot_change_are_reported(running: Running) -> 
 
 class TestStreams:
     def test_a_stream_gets_the_grace_and_not_more(self, tmp_path: Path) -> None:
-        with Running(tmp_path, "--grace", "1") as run, httpx.Client(trust_env=False) as client:
+        with (
+            Running(tmp_path, "--grace", "1", "--drain-delay", "0.5") as run,
+            httpx.Client(trust_env=False, timeout=60) as client,
+        ):
             with client.stream("GET", run.url + "/public/stream") as answer:
                 lines = answer.iter_lines()
                 assert next(lines) == "tick"
@@ -214,12 +217,12 @@ class TestStreams:
                 with pytest.raises(httpx.HTTPError):
                     for _ in lines:
                         pass
-                assert time.monotonic() - began > 0.9
+                assert time.monotonic() - began > 1.4, "the drain delay and the grace"
             assert run.wait() == 0
 
     @pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["tunnel", "messages"])
     def test_a_websocket_gets_the_grace_and_a_close_code(self, options: tuple[str, ...], tmp_path: Path) -> None:
-        with Running(tmp_path, "--grace", "2", *options) as run:
+        with Running(tmp_path, "--grace", "5", *options) as run:
             with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
                 ws.send("one")
                 assert ws.recv(30) == "one"
@@ -229,8 +232,8 @@ class TestStreams:
                 ws.send("two")
                 assert ws.recv(30) == "two"
                 with pytest.raises(ConnectionClosed) as closed:
-                    ws.recv(10)
-                assert time.monotonic() - began > 1.9
+                    ws.recv(60)
+                assert time.monotonic() - began > 4.9
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == 1012
             assert run.wait() == 0
@@ -238,7 +241,7 @@ class TestStreams:
     def test_a_second_sigterm_does_not_wait(self, tmp_path: Path) -> None:
         with (
             Running(tmp_path, "--grace", "60") as run,
-            httpx.Client(trust_env=False) as client,
+            httpx.Client(trust_env=False, timeout=60) as client,
             client.stream("GET", run.url + "/public/stream") as answer,
         ):
             lines = answer.iter_lines()
@@ -247,15 +250,17 @@ class TestStreams:
             until(run.draining, "it ends")
             assert next(lines) == "tick"
             run.signal(signal.SIGTERM)
-            assert run.wait(15) == 0
+            assert run.wait(60) == 0
 
     def test_drain_delay_keeps_serving_while_not_ready(self, tmp_path: Path) -> None:
-        with Running(tmp_path, "--drain-delay", "8") as run:
+        """The delay is longer than the test could take, and is ended by a second signal."""
+        with Running(tmp_path, "--drain-delay", "300") as run:
             run.signal(signal.SIGTERM)
             until(run.draining, "readiness is off")
             answer = run.get("/public/x")
             assert answer.text == "done"
             assert answer.headers["connection"] == "close"
+            run.signal(signal.SIGTERM)
             assert run.wait() == 0
 
 
@@ -294,7 +299,7 @@ class TestWorkers:
         until(lambda: served > before + 10, "requests are served again")
         stop.set()
         for client in clients:
-            client.join(10)
+            client.join(60)
         # Requests in progress in the killed worker are lost. There are at most as many as clients.
         assert len(failures) <= len(clients), failures
         died = next(line for line in running.log() if line["event"] == "worker exited")
@@ -312,7 +317,7 @@ class TestWorkers:
         victim = running.worker_pids()[0]
         os.kill(victim, signal.SIGKILL)
         until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
-        assert "configuration rolled back" in running.events()
+        until(lambda: "configuration rolled back" in running.events(), "the log says so")
         assert running.get("/public/x").text == "done"
         assert running.terminate() == 0
 
@@ -334,19 +339,23 @@ class TestWorkers:
                 until(lambda: run.get("/public/x").text == "done", "requests are served")
                 victim = next(line["pid"] for line in run.log() if line["event"] == "worker started")
                 os.kill(victim, signal.SIGSTOP)
-                until(lambda: run.events().count("worker started") == 3, "the worker is replaced")
-                assert any(line["event"] == "stuck worker killed" and line["pid"] == victim for line in run.log())
+
+                def killed() -> bool:
+                    return any(line["event"] == "stuck worker killed" and line["pid"] == victim for line in run.log())
+
+                until(killed, "the stuck worker is killed")
+                until(lambda: run.events().count("worker started") >= 3, "the worker is replaced")
             finally:
                 assert ended(process) == 0
 
     def test_a_connection_to_the_other_worker_does_not_notice(self, running: Running) -> None:
-        connections = [httpx.Client(base_url=running.url, trust_env=False) for _ in range(12)]
+        connections = [httpx.Client(base_url=running.url, trust_env=False, timeout=60) for _ in range(12)]
         for each in connections:
             each.get("/public/x")
         victim = running.worker_pids()[0]
         theirs = _clients_of(victim, running.port)
         os.kill(victim, signal.SIGKILL)
-        time.sleep(0.3)
+        until(lambda: not _is_there(victim), "the worker has exited")
         survivors = 0
         for each in connections:
             try:
@@ -365,11 +374,11 @@ class TestWorkers:
             return {values(running.ask_admin("/metrics").content).get(PASSED, 0.0) for _ in range(6)}
 
         until(lambda: counted() == {30.0}, "every response reports 30")
-        os.kill(running.worker_pids()[0], signal.SIGKILL)
-        until(lambda: len(running.worker_pids()) == 2, "the worker is replaced")
-        time.sleep(1.2)
+        victim = running.worker_pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 2, "the worker is replaced")
         # The exited worker's counts are retained, because a counter must not decrease.
-        assert counted() == {30.0}
+        until(lambda: counted() == {30.0}, "every response reports 30 again")
 
     def test_workers_end_with_their_supervisor(self, running: Running) -> None:
         workers = running.worker_pids()
@@ -409,7 +418,7 @@ class TestFaultsAtStart:
         run = Running(folder, changes=changes)
         command = [sys.executable, "-m", "akoya_gateway", "run", "--config", str(run.gateway.config_path), *options]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=30, env={**os.environ, **ENVIRON}, check=False
+            command, capture_output=True, text=True, timeout=60, env={**os.environ, **ENVIRON}, check=False
         )
 
     def test_a_faulty_configuration_is_one_line_a_fault(self, tmp_path: Path) -> None:
@@ -502,7 +511,7 @@ def test_gateway_serves_and_stops_if_its_output_is_not_read(tmp_path: Path, work
     with run.upstream, subprocess.Popen(run.gateway.command(), stdout=subprocess.PIPE, env=environ) as process:
         with ending(process):
             wait_for_port(run.port, process)
-            with httpx.Client(base_url=run.url, trust_env=False, timeout=20) as client:
+            with httpx.Client(base_url=run.url, trust_env=False, timeout=60) as client:
                 # The log lines exceed what a pipe holds.
                 assert {client.get("/public/" + "x" * 2000).status_code for _ in range(100)} == {200}
         assert process.returncode == 0

@@ -19,7 +19,7 @@ class SystemdSocket:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.settimeout(30)
+        self._socket.settimeout(60)
 
     def next(self) -> dict[str, str]:
         """Wait for the next notification and return its variables."""
@@ -90,6 +90,6 @@ def test_without_systemd_nothing_fails(environ: dict[str, str]) -> None:
 def test_address_in_the_abstract_namespace_is_used() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
         received.bind("\0akoya-gateway-test-notify")
-        received.settimeout(30)
+        received.settimeout(60)
         ServiceManager({"NOTIFY_SOCKET": "@akoya-gateway-test-notify"}).ready()
         assert received.recv(4096).startswith(b"READY=1")

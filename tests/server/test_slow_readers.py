@@ -27,7 +27,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def server() -> AsyncIterator[tuple[DrainingServer, int]]:
-    protocol = partial(LimitedHttpProtocol, send_timeout=0.6)
+    protocol = partial(LimitedHttpProtocol, send_timeout=2.0)
     config = server_config(app, head_limit=2000, protocol=protocol)
     config.timeout_keep_alive = 1
     server = DrainingServer(config, grace=1)
@@ -70,5 +70,5 @@ async def test_a_client_that_reads_slowly_gets_all(server: tuple[DrainingServer,
         got = 0
         while data := await asyncio.get_running_loop().sock_recv(client, 4000):
             got += len(data)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.015)
         assert got > 400_000

@@ -118,7 +118,7 @@ def test_what_every_proxy_is_made_from_replaces_them_all(several: Several) -> No
 
 
 def test_a_rule_may_lead_elsewhere_from_one_request_to_the_next(several: Several) -> None:
-    with httpx.Client(base_url=several.run.url, trust_env=False) as client:
+    with httpx.Client(base_url=several.run.url, trust_env=False, timeout=60) as client:
         ports = [client.get("/public/one/connection").text for _ in range(3)]
         swapped = [
             {**rule, "upstream": {"one": "two", "two": "one"}[rule["upstream"]]} for rule in rules("one", "two")[:2]
@@ -134,7 +134,7 @@ def test_removed_upstream_completes_requests_in_progress(several: Several) -> No
     with (
         ThreadPoolExecutor(1) as aside,
         websockets.sync.client.connect(f"ws://127.0.0.1:{several.run.port}/public/two/ws", proxy=None) as ws,
-        httpx.stream("GET", f"{several.run.url}/public/two/stream", trust_env=False, timeout=20) as stream,
+        httpx.stream("GET", f"{several.run.url}/public/two/stream", trust_env=False, timeout=60) as stream,
     ):
         lines = stream.iter_lines()
         assert next(lines) == "tick"

@@ -138,9 +138,9 @@ async def test_ended_session_is_invalid_at_once_in_this_process(home: Home) -> N
 
 async def test_a_look_up_that_was_on_its_way_does_not_bring_an_ended_session_back(home: Home) -> None:
     session, value = await home.sessions.start()
-    home.store.latency = 0.02
+    home.store.latency = 0.5
     looking = asyncio.ensure_future(home.sessions.resolve(value))
-    await asyncio.sleep(0.03)
+    await asyncio.sleep(0.75)  # The store has been read, and its response is on the way.
     home.store.latency = 0.0
     await home.sessions.end(session)
     assert await looking is None

@@ -125,7 +125,7 @@ def test_identity_headers_of_a_client_are_ignored(browser: Browser) -> None:
 
 
 def test_public_path_drops_identity_headers_of_a_client(env: GatewayEnv, browser: Browser) -> None:
-    stranger = httpx.get(f"{env.url}/public/x", headers=SPOOFED, trust_env=False)
+    stranger = httpx.get(f"{env.url}/public/x", headers=SPOOFED, trust_env=False, timeout=60)
     for answer in (stranger, browser.fetch("/public/x", headers=SPOOFED)):
         assert answer.status_code == 200, answer.text
         assert "evil" not in answer.text
@@ -140,7 +140,7 @@ def test_request_that_bypasses_the_gateway_is_refused_by_the_app(
     ]
 
     def ask(path: str, headers: list[tuple[str, str]]) -> int:
-        return httpx.get(f"{env.upstream.url}{path}", headers=headers, trust_env=False).status_code
+        return httpx.get(f"{env.upstream.url}{path}", headers=headers, trust_env=False, timeout=60).status_code
 
     assert ask("/accounts", captured) == 200
     assert ask("/accounts", []) == 401
@@ -172,5 +172,7 @@ def test_key_rotation_needs_no_restart_and_refuses_no_request(env: GatewayEnv, b
             seen.append(answer.json()["key"])
         time.sleep(0.05)
     assert seen == [first, rotation.next_id]
-    published = [jwk["kid"] for jwk in httpx.get(f"{env.url}/akoya/jwks.json", trust_env=False).json()["keys"]]
+    published = [
+        jwk["kid"] for jwk in httpx.get(f"{env.url}/akoya/jwks.json", trust_env=False, timeout=60).json()["keys"]
+    ]
     assert published == [rotation.next_id, first]

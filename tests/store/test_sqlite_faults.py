@@ -417,5 +417,5 @@ async def test_closed_store_raises_and_releases_its_waiters(sqlite: SQLiteStore)
     await sqlite.close()
     for ask in (waiter, sqlite.get("grant", "k1")):
         with pytest.raises(StoreUnavailable, match="closed"):
-            await asyncio.wait_for(ask, 5)
+            await asyncio.wait_for(ask, 60)
     await sqlite.close()

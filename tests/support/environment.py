@@ -166,7 +166,7 @@ class Browser:
 
     def __init__(self, env: GatewayEnv) -> None:
         self.env = env
-        self.http = httpx.Client(base_url=env.url, trust_env=False, timeout=20)
+        self.http = httpx.Client(base_url=env.url, trust_env=False, timeout=60)
 
     def __enter__(self) -> Browser:
         return self

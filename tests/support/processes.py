@@ -36,7 +36,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log
         if process is not None and process.poll() is not None:
             text = log.read_text(errors="replace") if log else ""
             raise AssertionError(f"the process ended with {process.returncode}:\n{text[-4000:]}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
             return
         time.sleep(0.02)
     raise AssertionError(f"nothing listens on port {port}:\n{log.read_text(errors='replace')[-4000:] if log else ''}")
@@ -101,7 +101,7 @@ class GatewayProcess:
         if self.process.poll() is None:
             self.process.send_signal(sign)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         return self.process.returncode
@@ -111,7 +111,7 @@ class GatewayProcess:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -159,5 +159,5 @@ class MiddlewareServer:
 
 @contextlib.contextmanager
 def client(**options: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=20, **options) as session:
+    with httpx.Client(trust_env=False, timeout=60, **options) as session:
         yield session

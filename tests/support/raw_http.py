@@ -20,7 +20,7 @@ from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 class QuickServer(uvicorn.Server):
@@ -254,8 +254,8 @@ class Proxied:
 @contextlib.contextmanager
 def proxied(
     *origins: Origin,
-    connect: float = 2.0,
-    read: float = 5.0,
+    connect: float = 30.0,
+    read: float = 30.0,
     pool: int = 100,
     keep_alive: bool = True,
     tls: UpstreamTLS | None = None,

@@ -13,7 +13,7 @@ from akoya_gateway.sandbox import SandboxServer
 from akoya_gateway.sandbox.server import no_tls
 
 REDIRECT = "http://127.0.0.1:8080/akoya/callback"
-HTTP = httpx.Client(trust_env=False, verify=no_tls(), limits=httpx.Limits(max_keepalive_connections=0))
+HTTP = httpx.Client(trust_env=False, timeout=60, verify=no_tls(), limits=httpx.Limits(max_keepalive_connections=0))
 """The default client; opens a new connection for each request."""
 STATE = "a-state-of-many-characters"
 
@@ -108,7 +108,7 @@ class Person:
     """A user at a browser: reads the page, fills in its form and presses its buttons."""
 
     def __init__(self, server: SandboxServer) -> None:
-        self._http = httpx.Client(base_url=server.url, trust_env=False, verify=no_tls())
+        self._http = httpx.Client(base_url=server.url, trust_env=False, timeout=60, verify=no_tls())
         self.page: httpx.Response
 
     def __enter__(self) -> Person:

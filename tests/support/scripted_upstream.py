@@ -38,7 +38,7 @@ def in_pieces(*pieces: bytes, pause: float = 0.03) -> Script:
 
 def silent(connection: socket.socket, request: bytes) -> None:
     """Send nothing until the peer closes."""
-    connection.settimeout(3)
+    connection.settimeout(60)
     with contextlib.suppress(OSError):
         while connection.recv(65_536):
             pass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, AnyStr, Protocol
 
-WITHIN = 10.0
+WITHIN = 30.0
 """Default timeout in seconds."""
 
 
@@ -48,7 +48,7 @@ def served(server: Serving, **options: Any) -> Iterator[None]:
         done(server.shutdown, "the server and its handlers have stopped")
 
 
-def ended(process: subprocess.Popen[Any], within: float = 20.0) -> int:
+def ended(process: subprocess.Popen[Any], within: float = 60.0) -> int:
     """Send SIGTERM and return the exit code. Kill the process and fail if it does not exit in time."""
     if process.poll() is None:
         process.terminate()

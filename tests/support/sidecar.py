@@ -142,19 +142,19 @@ class Running:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def terminate(self, within: float = 20.0) -> int:
+    def terminate(self, within: float = 60.0) -> int:
         self.signal(signal.SIGTERM)
         return self.wait(within)
 
-    def wait(self, within: float = 20.0) -> int:
+    def wait(self, within: float = 60.0) -> int:
         assert self.gateway.process is not None
         return self.gateway.process.wait(within)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, trust_env=False, timeout=20, **options)
+        return httpx.get(self.url + path, trust_env=False, timeout=60, **options)
 
     def ask_admin(self, path: str) -> httpx.Response:
-        return httpx.get(self.admin + path, trust_env=False, timeout=10)
+        return httpx.get(self.admin + path, trust_env=False, timeout=60)
 
     def draining(self) -> bool:
         return self.ask_admin("/readyz").status_code == 503

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.environment import GatewayEnv
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)

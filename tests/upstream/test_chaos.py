@@ -78,7 +78,7 @@ def test_no_response_is_ever_delivered_to_another_request(seed: int) -> None:
             target = f"/{number}/{turn}"
             method = mine.choice(["GET", "GET", "HEAD", "POST", "PUT"])
             body = b"x" * mine.randrange(3000) if method in ("POST", "PUT") else None
-            connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
             with contextlib.suppress(http.client.HTTPException, ConnectionError):
                 connection.request(method, target, body=body)
                 response = connection.getresponse()

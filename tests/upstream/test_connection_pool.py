@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import threading
@@ -15,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.config.model import Seconds, Upstream, UpstreamTLS
+from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS
 from akoya_gateway.upstream.errors import ClosedEarly, UpstreamUnreachable
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.http.tls import client_context
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, forever, proxied, silent_for
-from tests.support.waiting import until
+from tests.support.ports import free_port
+from tests.support.raw_http import Caller, Client, RawUpstream, ask, forever, proxied
+from tests.support.waiting import until, until_async
 
 
 def answers(caller: Caller) -> None:
@@ -98,7 +100,7 @@ def test_the_second_try_is_on_a_connection_made_for_it() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         if caller.number <= 3:
-            together.wait(5)
+            together.wait(60)
         caller.answer(b"%d" % caller.number)
         caller.head()
 
@@ -107,7 +109,7 @@ def test_the_second_try_is_on_a_connection_made_for_it() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5)
+            thread.join(60)
         until(lambda: proxy.pool.idle == 3)
         assert ask(proxy.port, "/again")[::2] == (200, b"4")
 
@@ -170,7 +172,7 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
 
 async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
     with RawUpstream(forever(answers)) as upstream:
-        pool = ConnectionPool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        pool = ConnectionPool(Upstream((upstream.origin,), Seconds(30), Seconds(30), 1))
         first = await pool.acquire()
         waiting = asyncio.ensure_future(pool.acquire())
         while not pool.waiting:
@@ -180,7 +182,7 @@ async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> No
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert pool.size == 0
-        assert (await asyncio.wait_for(pool.acquire(), 5)).usable
+        assert (await asyncio.wait_for(pool.acquire(), 60)).usable
         await pool.close()
 
 
@@ -189,12 +191,12 @@ def test_wait_timeout_for_a_connection_gives_503_with_retry_after() -> None:
 
     def handler(caller: Caller) -> None:
         caller.head()
-        gate.wait(10)
+        gate.wait(60)
         caller.answer()
 
     with (
         RawUpstream(handler) as upstream,
-        proxied(upstream.origin, read=10, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
+        proxied(upstream.origin, read=60, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
         first = many.submit(ask, proxy.port)
@@ -212,7 +214,7 @@ def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
 
     def handler(caller: Caller) -> None:
         caller.head()
-        gate.wait(5)
+        gate.wait(60)
         caller.answer()
         while True:
             caller.head()
@@ -259,8 +261,7 @@ def test_idle_connections_are_closed_after_a_while() -> None:
         RawUpstream(forever(answers)) as upstream,
         proxied(upstream.origin, pool_options={"idle_timeout": 0.8}) as proxy,
     ):
-        assert ask(proxy.port)[0] == 200
-        assert proxy.pool.idle == 1
+        assert ask(proxy.port)[2] == b"1"
         until(lambda: proxy.pool.size == 0)
         assert ask(proxy.port)[2] == b"2"
 
@@ -269,12 +270,12 @@ def test_retired_pool_serves_its_holders_and_keeps_no_connection() -> None:
     gate = threading.Event()
 
     def answer(caller: Caller) -> None:
-        gate.wait(10)
+        gate.wait(60)
         caller.answer()
 
     with (
         RawUpstream(forever(answer)) as upstream,
-        proxied(upstream.origin, read=10, connect=10, pool=1) as proxy,
+        proxied(upstream.origin, pool=1) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
         running, waiting = many.submit(ask, proxy.port), many.submit(ask, proxy.port)
@@ -293,7 +294,7 @@ def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
 
     def handler(caller: Caller) -> None:
         caller.head()
-        gate.wait(5)
+        gate.wait(60)
 
     with (
         RawUpstream(handler) as upstream,
@@ -305,7 +306,7 @@ def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
         waiting = many.submit(ask, proxy.port)
         until(lambda: proxy.pool.waiting == 1)
         assert proxy.pool._loop is not None
-        asyncio.run_coroutine_threadsafe(proxy.pool.close(), proxy.pool._loop).result(5)
+        asyncio.run_coroutine_threadsafe(proxy.pool.close(), proxy.pool._loop).result(60)
         assert running.result()[0] == 502
         assert waiting.result()[0] == 503
         assert ask(proxy.port)[0] == 503
@@ -425,7 +426,7 @@ def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> No
 
 def silent(caller: Caller) -> None:
     """Accept connections and send nothing, so that a TLS handshake never completes."""
-    caller.closed_by_peer(3)
+    caller.closed_by_peer()
 
 
 def test_failing_origin_is_ejected_and_no_request_waits_for_it(authority: Authority) -> None:
@@ -439,7 +440,7 @@ def test_failing_origin_is_ejected_and_no_request_waits_for_it(authority: Author
 def hangs(caller: Caller) -> None:
     """Read requests and never respond."""
     caller.head()
-    caller.closed_by_peer(3)
+    caller.closed_by_peer()
 
 
 def hangs_up(caller: Caller) -> None:
@@ -470,7 +471,7 @@ async def test_origin_is_ejected_longer_each_time_until_it_responds_and_a_connec
             caller.answer(b"well")
 
     with RawUpstream(recovering) as upstream:
-        pool = ConnectionPool(Upstream((upstream.origin,), Seconds(2), Seconds(2), 1))
+        pool = ConnectionPool(Upstream((upstream.origin,), Seconds(30), Seconds(30), 1))
         host = pool._hosts[0]
 
         async def request() -> float:
@@ -479,14 +480,14 @@ async def test_origin_is_ejected_longer_each_time_until_it_responds_and_a_connec
             connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", stream)
             with contextlib.suppress(ClosedEarly):
                 await stream.wait_head()
-            return round(max(0.0, host.ejected_until - asyncio.get_running_loop().time()))
+            return math.ceil(max(0.0, host.ejected_until - asyncio.get_running_loop().time()))
 
         assert [await request() for _ in range(5)] == [0, 0, 1, 2, 4]
         sick = False
         assert await request() == 0
         assert host.consecutive_failures == 0
         sick = True
-        await asyncio.sleep(0.1)  # Wait until the pool has noticed that the connection is closed.
+        await until_async(lambda: pool.size == 0, "the pool has noticed that the connection is closed")
         assert [await request() for _ in range(3)] == [0, 0, 1]
         await pool.close()
 
@@ -519,7 +520,7 @@ def sending(client: Client, piece: bytes) -> Iterator[None]:
         yield
     finally:
         enough.set()
-        thread.join(5)
+        thread.join(60)
 
 
 def reads_bodies(caller: Caller) -> None:
@@ -534,14 +535,14 @@ def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(m
     monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
-        proxied(upstream.origin, pool=1, connect=5) as proxy,
+        proxied(upstream.origin, pool=1) as proxy,
         Client(proxy.port) as client,
     ):
         client.send(POST)
         with sending(client, b"x"):
             time.sleep(1.5)
             assert not client.closed(0.05)
-            client.sock.settimeout(5)
+            client.sock.settimeout(60)
             assert ask(proxy.port)[2] == b"served"
             assert b" 408 " in client.rest()
 
@@ -555,7 +556,7 @@ def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.
         Client(proxy.port) as client,
     ):
         client.send(POST)
-        with sending(client, b"x" * 100):
+        with sending(client, b"x" * 2000):
             assert ask(proxy.port)[0] == 503
             assert not client.closed(0.05)
 
@@ -565,7 +566,7 @@ def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch:
     monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
-        proxied(upstream.origin, pool=2, connect=5) as proxy,
+        proxied(upstream.origin, pool=2) as proxy,
         Client(proxy.port) as older,
         Client(proxy.port) as newer,
     ):
@@ -580,22 +581,21 @@ def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch:
 
 
 async def test_an_origin_that_came_back_is_forgiven() -> None:
-    with RawUpstream(forever(answers)) as upstream:
-        origin = upstream.origin
-    pool = ConnectionPool(Upstream((origin,), Seconds(2), Seconds(2), 1))
+    origin = Origin("http", "127.0.0.1", free_port())
+    pool = ConnectionPool(Upstream((origin,), Seconds(30), Seconds(30), 1))
     host = pool._hosts[0]
     rests = []
     for _ in range(3):
         with pytest.raises(UpstreamUnreachable):
             await pool.acquire()
-        rests.append(round(host.ejected_until - asyncio.get_running_loop().time()))
+        rests.append(math.ceil(host.ejected_until - asyncio.get_running_loop().time()))
     assert rests == [1, 2, 4]
     with socket.create_server(("127.0.0.1", origin.port)):
         (await pool.acquire()).abort()
         assert host.ejected_until == 0
     with pytest.raises(UpstreamUnreachable):
         await pool.acquire()
-    assert round(host.ejected_until - asyncio.get_running_loop().time()) == 1
+    assert math.ceil(host.ejected_until - asyncio.get_running_loop().time()) == 1
     await pool.close()
 
 
@@ -611,7 +611,7 @@ def test_no_tls_older_than_1_2() -> None:
 
 
 def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
-    with RawUpstream(silent_for(1.5)) as upstream:
+    with RawUpstream(silent) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:
             assert ask(proxy.port)[0] == 504

@@ -97,11 +97,11 @@ class Clients:
         verb = "HEAD" if kind == "head" else "GET"
         close = "" if keep else "Connection: close\r\n"
         writer.write(f"{verb} {path} HTTP/1.1\r\nHost: a\r\n{close}\r\n".encode())
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         status = int(head[9:12])
         fields = {name.lower(): value for name, _, value in (line.partition(b": ") for line in head.split(b"\r\n"))}
         length = 0 if verb == "HEAD" or status in (204, 304) else int(fields.get(b"content-length", b"0"))
-        body = await asyncio.wait_for(reader.readexactly(length), 20)
+        body = await asyncio.wait_for(reader.readexactly(length), 60)
         own = fields.get(b"x-path") == path.encode() and (kind != "ok" or body == b"for " + path.encode())
         if own:
             self.seen[f"{kind} {status}"] += 1

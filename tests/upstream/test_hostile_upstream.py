@@ -207,7 +207,7 @@ def test_a_reset_inside_a_body_that_ends_with_the_connection_cuts_the_client() -
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(OK + b"\r\nhello")
-        read.wait(10)
+        read.wait(60)
         caller.reset()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:

@@ -126,7 +126,7 @@ class Strays:
         caller.head()
         if caller.number == 1:
             caller.send(self.first)
-            self.now.wait(10)
+            self.now.wait(60)
             caller.send(self.stray)
             self.sent.set()
             caller.head()
@@ -138,7 +138,7 @@ class Strays:
     def send(self) -> None:
         """Return once the bytes are in the other socket's buffer. The event loop does not run meanwhile."""
         self.now.set()
-        assert self.sent.wait(5)
+        assert self.sent.wait(60)
         time.sleep(0.02)
 
 
@@ -213,7 +213,7 @@ async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
             assert pool.waiting == 1
             first = Slow(connection, asyncio.get_running_loop(), lambda: None)
             connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", first)
-            second = await asyncio.wait_for(waiter, 5)
+            second = await asyncio.wait_for(waiter, 60)
             assert first.ended
             assert second is not connection
             assert await body(request(second)) == b"right"
@@ -237,7 +237,7 @@ async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> 
 
             pool._serve_waiters = serve_and_send  # type: ignore[method-assign]
             stream = request(connection)
-            second = await asyncio.wait_for(waiter, 5)
+            second = await asyncio.wait_for(waiter, 60)
             assert handed.result() is connection
             assert stream.ended
             assert second is not connection
@@ -261,7 +261,7 @@ async def test_waiter_does_not_get_a_connection_in_the_turn_in_which_its_respons
             connection.start(
                 b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Looking(connection, asyncio.get_running_loop(), lambda: None)
             )
-            assert await asyncio.wait_for(waiter, 5) is connection
+            assert await asyncio.wait_for(waiter, 60) is connection
             assert given == [False]
 
 
@@ -274,7 +274,7 @@ async def test_waiters_of_a_retired_pool_are_served_and_nothing_is_kept() -> Non
             pool.retire()
             assert await body(first) == b"1"
             for waiter in waiters:
-                assert await body(request(await asyncio.wait_for(waiter, 5))) == b"1"
+                assert await body(request(await asyncio.wait_for(waiter, 60))) == b"1"
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert (pool.size, pool.idle, pool.waiting) == (0, 0, 0)
@@ -376,7 +376,7 @@ def test_origin_that_sent_a_body_with_a_bodiless_response_is_not_trusted_with_su
         caller.head()
         caller.send(first)
         if not first.endswith(b"body"):
-            stray.wait(10)
+            stray.wait(60)
             caller.send(EVIL)
         caller.closed_by_peer()
 
@@ -413,7 +413,7 @@ def test_upstream_that_responds_without_reading_the_body_gets_no_other_request_o
             sender.start()
             assert client.response().body == b"early"
             client.sock.close()
-            sender.join(5)
+            sender.join(60)
         assert ask(proxy.port)[2] == b"right"
         assert upstream.connections == 2
 

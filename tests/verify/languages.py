@@ -119,7 +119,7 @@ def ask(port: int, signed_by: str | Signing, tamper: Callable[[list[tuple[str, s
     made = prepared.headers(b"GET", host.encode(), b"/a%20b", b"x=%2F&y", time.time())
     headers = [("Host", host), *((name.decode(), value.decode()) for name, value in made)]
     tamper(headers)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest("GET", "/a%20b?x=%2F&y", skip_host=True, skip_accept_encoding=True)
         for name, value in headers:

@@ -66,7 +66,7 @@ def asgi(keys: v.KeySource, **options: Any) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         listener.close()
 
 
@@ -113,7 +113,7 @@ def signed(
 
 
 def ask(port: int, target: str, lines: Lines, method: str = "GET", body: bytes = b"") -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in lines:
@@ -233,7 +233,7 @@ def test_replaced_key_is_fetched_without_blocking_the_requests_of_other_clients(
 
     def fetch(_url: str) -> bytes:
         fetches.release()
-        assert reachable.wait(30)
+        assert reachable.wait(60)
         return published[0]
 
     keys = v.RemoteKeys("https://app.example.com/akoya/jwks.json", fetch=fetch, clock=lambda: now[0])

@@ -31,7 +31,7 @@ class Server:
         assert url == URL
         self.fetches += 1
         if self.gate is not None:
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
         if self.down:
             raise OSError("down")
         return self.document
@@ -79,7 +79,7 @@ def test_many_callers_share_one_fetch(server: Server) -> None:
     until(lambda: server.fetches == 1)
     server.gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(found) == 8
     assert all(found)
     assert server.fetches == 1
