@@ -16,7 +16,7 @@ Errors in the configuration file are not here: see `config.diagnostics`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class GatewayError(Exception):
@@ -31,6 +31,10 @@ class GatewayError(Exception):
     title = "Something went wrong"
     retry_after: int | None = None
     """Seconds for the response's Retry-After header, or None to omit it."""
+    reconnect: str | None = None
+    """The connector that the user should be offered to connect again, or None."""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """Further headers of the response."""
     is_private = False
     """True if `detail` names internals (files, hosts, keys). It is then only logged and shown by `/readyz`."""
 

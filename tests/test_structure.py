@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": CONFIG
     | {"doctor", "observability.redaction", "server.listeners", "store", "provider", "oauth", "config"},
     "access": CONFIG | {"access", "grants.grant"},
+    "data_api": CONFIG | {"data_api", "access.request", "grants", "provider", "store"},
     "authentication": CONFIG | {"authentication", "access", "sessions", "oauth", "provider"},
     "endpoints": CONFIG
     | {"endpoints", "authentication", "access", "responses", "grants", "sessions", "provider", "oauth", "signing"},
@@ -59,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     | {
         "gateway",
         "admission",
+        "data_api",
         "endpoints",
         "authentication",
         "access",

@@ -166,7 +166,7 @@ class ErrorResponder:
 
     def error_response(self, error: GatewayError, request: RequestInfo) -> Response:
         """Return the response for an error, with a link to reconnect if the error names a connector."""
-        again = error.reconnect if isinstance(error, UntrustedResponses) else None
+        again = error.reconnect
         if again is None:
             response = self._render(error, request, None, ())
         else:

@@ -9,6 +9,7 @@ from akoya_gateway.client_headers import is_known
 from akoya_gateway.config.diagnostics import did_you_mean, quoted
 from akoya_gateway.config.model import (
     AccessRule,
+    DataApi,
     GrantSelector,
     GrantSource,
     Otherwise,
@@ -52,7 +53,7 @@ def read_rules(
 
 
 def _rule(node: Node, connectors: Node, upstreams: UpstreamSet) -> AccessRule | None:
-    upstream = _read_upstream(node, upstreams)
+    upstream, data_api = _read_upstream(node, upstreams)
     path = node.get("path")
     required = node.get("require")
     if path is None:
@@ -75,22 +76,24 @@ def _rule(node: Node, connectors: Node, upstreams: UpstreamSet) -> AccessRule | 
         connectors=listed,
         parameter=parameter,
         otherwise=Otherwise(node.plain("otherwise")),
-        pass_token=bool(node.plain("pass_token")),
+        pass_token=data_api is None and bool(node.plain("pass_token")),
         pass_all=_passes_all(node, requirement),
         grant=_grant_selector(node, requirement, names),
         line=node.reader.document.values[node.path].line,
         upstream=upstream,
         name=node.plain("name") or "",
+        data_api=data_api,
     )
 
 
-def _read_upstream(node: Node, upstreams: UpstreamSet) -> Upstream | None:
+def _read_upstream(node: Node, upstreams: UpstreamSet) -> tuple[Upstream | None, DataApi | None]:
     if not node.is_missing("upstream"):
-        return upstreams.others.get(reference(node, "upstream", upstreams.names, "upstream") or "")
+        name = reference(node, "upstream", upstreams.names, "upstream") or ""
+        return upstreams.others.get(name), upstreams.data_apis.get(name)
     if upstreams.by_name_only:
         names = ", ".join(map(quoted, upstreams.names.value))
         node.error("this rule leads to no upstream", f"name one of {names} here, or add `upstream` for such rules")
-    return upstreams.default
+    return upstreams.default, None
 
 
 def _parameters(node: Node) -> list[str] | None:

@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 
 from akoya_gateway.config.access_rules import read_rules
 from akoya_gateway.config.clients import ENDPOINTS, RedirectContext, read_clients, read_connectors, read_environments
+from akoya_gateway.config.data_apis import check_data_rules
 from akoya_gateway.config.diagnostics import quoted
 from akoya_gateway.config.model import (
     AccessRule,
@@ -76,9 +77,9 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
     prefix: str = root_path + top.plain("prefix")
     usable_prefix = prefix if top.get("prefix") or not top.is_present("prefix") else None
     listen, admin = read_listeners(top)
-    upstreams = read_upstreams(top)
     environments_node, clients_node = top.section("environments"), top.section("clients")
     environments = read_environments(environments_node)
+    upstreams = read_upstreams(top, environments)
     clients = read_clients(clients_node, environments_node, environments, RedirectContext(public, usable_prefix))
     connectors_node = top.section("connectors")
     connectors = read_connectors(connectors_node, clients_node, clients)
@@ -94,6 +95,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
     warn_of_callbacks_outside(clients_node, clients, root_path)
     _check_used_environments(top, environments, clients, connectors, tokens)
     _check_used_upstreams(top, upstreams, rules)
+    check_data_rules(access, rules, connectors)
     process_environment = _process_environment(top, clients, identity)
     if public is None or listen is None:
         return None
@@ -106,6 +108,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
         token_bearer=read_token_bearer(top, admin),
         upstream=upstreams.default,
         upstreams=upstreams.others,
+        data_apis=upstreams.data_apis,
         environments=environments,
         clients=clients,
         connectors=connectors,
@@ -334,8 +337,8 @@ def _check_used_upstreams(top: Node, upstreams: UpstreamSet, rules: tuple[Access
     access = top.get("access")
     if access is None or len(rules) != len(access.value):
         return
-    used = {rule.upstream.name for rule in rules if rule.upstream is not None}
+    used = {each.name for rule in rules for each in (rule.upstream, rule.data_api) if each is not None}
     nodes = {"": top.section("upstream"), **dict(upstreams.names.entries())}
-    for name, upstream in (("", upstreams.default), *upstreams.others.items()):
+    for name, upstream in (("", upstreams.default), *upstreams.others.items(), *upstreams.data_apis.items()):
         if upstream is not None and name not in used:
             nodes[name].warn("no access rule leads to this upstream")

@@ -91,7 +91,15 @@ def _environment(name: str, node: Node) -> Environment:
         timeout=node.seconds("timeout"),
         rate=float(node.plain("rate")),
         production=production,
+        data_rate=_data_rate(node, preset),
     )
+
+
+def _data_rate(node: Node, preset: Preset | None) -> float | None:
+    given = node.plain("data_rate")
+    if given is not None:
+        return float(given)
+    return None if preset is None else preset.data_rate
 
 
 def _check_endpoints(node: Node) -> None:

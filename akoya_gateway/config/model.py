@@ -92,6 +92,8 @@ class Environment:
     rate: float = 5.0
     """Limit on token endpoint requests per second: for background work, and for all requests after a 429."""
     production: bool = False
+    data_rate: float | None = None
+    """Limit on calls of the data APIs per second, over all processes that share the store. None means no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,37 @@ class Upstream:
         return self.origins[0].scheme == "https"
 
 
+class Intent(StrEnum):
+    """The value of `x-akoya-intent-type`."""
+
+    NONPAYMENTS = "nonpayments"
+    PAYMENTS = "payments"
+
+
+@dataclass(frozen=True, slots=True)
+class DataApi:
+    """Akoya's data APIs of one environment as an upstream: an entry of `upstreams` with `data_api`."""
+
+    name: str
+    """The key in `upstreams`."""
+    environment: Environment
+    version: str
+    intent: Intent
+    products: frozenset[str]
+    timeout: Seconds = Seconds(12.0)
+    """The time for one call, with its waiting and repetitions."""
+
+    @property
+    def address(self) -> str:
+        """The path of this section in gateway.yaml."""
+        return f"upstreams.{self.name}"
+
+    @property
+    def base_url(self) -> str:
+        """The `products_url` of the environment, without a trailing slash."""
+        return (self.environment.products_url or "").rstrip("/")
+
+
 class Require(StrEnum):
     """Which grants an access rule requires."""
 
@@ -273,6 +306,8 @@ class AccessRule:
     """The upstream of matching requests, or None if the gateway does not forward requests itself."""
     name: str = ""
     """The configured name, or an empty string."""
+    data_api: DataApi | None = None
+    """The data API that the gateway calls for matching requests. `upstream` is None then, and no token is passed."""
     label: str = field(init=False)
     """The rule in metrics, logs, `explain` and assertions. Computed once because every request needs it."""
 
@@ -513,7 +548,7 @@ class Config:
     None if the gateway is middleware inside an app, or if every access rule names one of `upstreams`.
     """
     upstreams: Mapping[str, Upstream]
-    """The other upstreams, by name."""
+    """The other upstreams, by name. Those with `data_api` are in `data_apis`."""
     environments: Mapping[str, Environment]
     clients: Mapping[str, Client]
     connectors: Mapping[str, Connector]
@@ -536,6 +571,8 @@ class Config:
     """The path at which the middleware is mounted. `prefix` and the paths of `access` already include it."""
     path_variants: PathVariants = PathVariants.REFUSE
     pages: PageSettings = PageSettings()
+    data_apis: Mapping[str, DataApi] = field(default_factory=dict)
+    """The data APIs that are upstreams, by name."""
     warnings: tuple[str, ...] = ()
 
     @property

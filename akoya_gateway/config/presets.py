@@ -24,6 +24,8 @@ class Preset:
     revocation_endpoint: str
     products_url: str
     production: bool
+    data_rate: float | None
+    """Calls of the data APIs a second; None if Akoya publishes no limit (`docs/akoya.md` section 6)."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -35,6 +37,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             revocation_endpoint="https://sandbox-idp.ddp.akoya.com/revoke",
             products_url="https://sandbox-products.ddp.akoya.com",
             production=False,
+            data_rate=5.0,
         ),
         "akoya-production": Preset(
             issuer="https://idp.ddp.akoya.com/",
@@ -43,12 +46,28 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             revocation_endpoint="https://idp.ddp.akoya.com/revoke",
             products_url="https://products.ddp.akoya.com",
             production=True,
+            data_rate=None,
         ),
     }
 )
 
 PRODUCTION_HOSTS = frozenset({"idp.ddp.akoya.com", "products.ddp.akoya.com"})
 SANDBOX_HOSTS = frozenset({"sandbox-idp.ddp.akoya.com", "sandbox-products.ddp.akoya.com"})
+PRODUCTS = frozenset(
+    {
+        "accounts-info",
+        "balances",
+        "accounts",
+        "taxlots",
+        "transactions",
+        "payments",
+        "customers",
+        "contacts",
+        "statements",
+        "tax-forms",
+    }
+)
+"""The products of the data APIs."""
 SANDBOX_CONNECTOR = "mikomo"
 """A connector that exists only in the sandbox."""
 

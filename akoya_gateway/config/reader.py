@@ -49,11 +49,15 @@ class DocumentReader:
         """Return True if secrets at this path are read."""
         return any(path[: len(above)] == above for above in self.secrets)
 
-    def resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    def resolve(self, schema: Mapping[str, Any], value: Any = None) -> Mapping[str, Any]:
         """Return the schema with `$ref` followed. For a choice, return its first branch that is a mapping or a list.
 
-        A choice without such a branch is returned as it is.
+        A choice without such a branch is returned as it is. For a choice by a key (`if`), return the branch of `value`.
         """
+        if "if" in schema:
+            keys = schema["if"]["required"]
+            has_keys = isinstance(value, dict) and all(key in value for key in keys)
+            schema = schema["then" if has_keys else "else"]
         while "$ref" in schema:
             found = self.schema["$defs"][schema["$ref"].rpartition("/")[2]]
             schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
@@ -104,7 +108,7 @@ class Node:
         value = self.value.get(key)
         if value is None or path in self.reader.broken:
             return None
-        return Node(self.reader, path, value, self._below(key))
+        return Node(self.reader, path, value, self._below(key, value))
 
     def section(self, key: str) -> Node:
         """Return the node of a mapping. It is empty if the key is absent, null or broken."""
@@ -165,8 +169,8 @@ class Node:
         found: Mapping[str, Any] = schema.get("properties", {}).get(key, {})
         return found or next(iter(schema.get("patternProperties", {}).values()), {})
 
-    def _below(self, key: str) -> Mapping[str, Any]:
-        return self.reader.resolve(self._property(key))
+    def _below(self, key: str, value: Any = None) -> Mapping[str, Any]:
+        return self.reader.resolve(self._property(key), value)
 
 
 def reference(node: Node, key: str, names: Node, what: str) -> str | None:

@@ -83,6 +83,10 @@ def _mappings(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tu
     node = _resolve(node, schema)
     for branch in node.get("anyOf", ()):
         yield from _mappings(branch, schema)
+    if "if" in node:
+        yield from _mappings(node["else"], schema)
+        (key,) = node["if"]["required"]
+        yield from ((f" with {key}{suffix}", found) for suffix, found in _mappings(node["then"], schema))
     if "properties" in node:
         yield "", node
     if node.get("type") == "array":

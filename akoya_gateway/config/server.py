@@ -11,9 +11,12 @@ from pathlib import Path as FilePath
 from typing import TypeVar
 
 from akoya_gateway.client_headers import is_known
+from akoya_gateway.config.data_apis import read_data_apis
 from akoya_gateway.config.diagnostics import dotted, quoted
 from akoya_gateway.config.model import (
     Client,
+    DataApi,
+    Environment,
     Identity,
     IdentitySource,
     Listen,
@@ -54,7 +57,7 @@ def read_root_path(top: Node) -> str:
     node = top.get("root_path")
     if node is None or not node.value:
         return ""
-    if not top.is_missing("upstream") or not top.is_missing("upstreams"):
+    if _has_apps(top):
         node.error("only middleware is mounted in another app, but an upstream is configured", "remove root_path")
     path: str = node.value
     return path
@@ -120,25 +123,37 @@ class UpstreamSet:
     """The apps behind the gateway, to which access rules refer.
 
     `names` is the node of `upstreams`. `by_name_only` is True if every access rule must name an upstream, because there
-    is no default.
+    is no default. `data_apis` are the entries that are Akoya's data API instead of an app.
     """
 
     default: Upstream | None
     others: Mapping[str, Upstream]
+    data_apis: Mapping[str, DataApi]
     names: Node
     by_name_only: bool
 
 
-def read_upstreams(top: Node) -> UpstreamSet:
-    """Read the upstreams. Those with errors are included, so that the rules that name them can be checked."""
+def read_upstreams(top: Node, environments: Mapping[str, Environment]) -> UpstreamSet:
+    """Read the upstreams. Those with errors are included, so that the rules that name them can be checked.
+
+    A data API is included only if its environment is known.
+    """
     node = top.get("upstream")
     names = top.section("upstreams")
+    apps = {name: below for name, below in names.entries() if "data_api" not in below.value}
     return UpstreamSet(
         None if node is None else _upstream(node, ""),
-        {name: _upstream(below, name) for name, below in names.entries()},
+        {name: _upstream(below, name) for name, below in apps.items()},
+        read_data_apis(names, top.section("environments"), environments),
         names,
-        by_name_only=top.is_missing("upstream") and bool(names.value),
+        by_name_only=top.is_missing("upstream") and _has_apps(top),
     )
+
+
+def _has_apps(top: Node) -> bool:
+    """Return True if the gateway forwards requests to apps: an upstream that is not a data API is configured."""
+    apps = [below for _, below in top.section("upstreams").entries() if "data_api" not in below.value]
+    return not top.is_missing("upstream") or bool(apps)
 
 
 def _upstream(node: Node, name: str) -> Upstream:
@@ -362,7 +377,7 @@ def warn_if_tls_ends_nowhere(top: Node, public: Origin | None) -> None:
     All requests then seem to come from the proxy: its address is in the access log, and limits such as
     `connects_per_minute` apply to all users together. Behind middleware, the app's server is responsible.
     """
-    sidecar = not (top.is_missing("upstream") and top.is_missing("upstreams"))
+    sidecar = _has_apps(top)
     if public is not None and public.scheme == "https" and sidecar and not top.value.get("trusted_proxies"):
         remedy = "list the proxy that ends TLS in trusted_proxies"
         message = "https, but the gateway does not end TLS, and no proxy in front of it is trusted"

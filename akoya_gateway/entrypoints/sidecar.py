@@ -23,7 +23,7 @@ from akoya_gateway.entrypoints.observers import build_observers
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
-from akoya_gateway.gateway.admin_token import AdminTokenApp
+from akoya_gateway.gateway.admin_data import AdminApps
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.sampled_metrics import SampledMetrics
@@ -215,7 +215,7 @@ class Sidecar:
         )
         self._sampled = SampledMetrics(metrics, self._gateway, self._router)
         self._counting: asyncio.Task[None] | None = None
-        self.extra_app = AdminTokenApp(lambda: self._gateway.current_runtime)
+        self.extra_app = AdminApps(lambda: self._gateway.current_runtime)
         date_header = DateHeader()
         self.app: ASGIApp = DateMiddleware(self._gateway, date_header)
         self.protocol: Callable[..., LimitedHttpProtocol] = LimitedHttpProtocol

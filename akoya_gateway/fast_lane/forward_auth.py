@@ -137,7 +137,13 @@ def _read(runtime: Runtime, request: RequestInfo) -> CachedCheck | None:
     original = runtime.original_requests.read(request)
     target = runtime.targets.route(original.method, original.raw_path)
     headers = runtime.injector.read(original.headers)
-    if target.match is None or original.websocket or not original.plain or headers.override:
+    if (
+        target.match is None
+        or target.match.rule.data_api is not None
+        or original.websocket
+        or not original.plain
+        or headers.override
+    ):
         return None
     authority = headers.authorities[target.secure]
     if not authority or runtime.gate.overrides_method(target, original.query):

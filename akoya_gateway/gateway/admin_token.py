@@ -65,7 +65,7 @@ class AdminTokenApp:
             response = json_response(await self._token(runtime, Request(scope), facts))
         except GatewayError as error:
             result = error.code
-            link = _connect_link(runtime, facts) if isinstance(error, NoToken) and runtime else None
+            link = connect_link(runtime, facts) if isinstance(error, NoToken) and runtime else None
             response = problem_response(error, request_id, link)
         log_event = log.warning if result == "unauthorized" else log.info
         log_event("token requested", result=result, status=response.status_code, request_id=request_id, **facts)
@@ -75,44 +75,42 @@ class AdminTokenApp:
         """Return the body of the response, and add the log fields of the request to `facts`."""
         if request.method != "GET":
             raise UserError("Use GET.", status=405, code="method-not-allowed")
-        self._authenticate(runtime, request)
+        authenticate(runtime, request)
         connector = unquote(request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
-        owners = request.query_params.getlist("owner")
-        if len(owners) != 1 or not owners[0]:
-            raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
+        owner = named_owner(request)
         chosen = validated(request.query_params.getlist("grant"))
-        facts |= {"owner": owners[0][:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
+        facts |= {"owner": owner[:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
         configured = runtime.config.connectors.get(connector)
         if configured is None:
             raise NoToken
-        grant = await _fresh_grant(runtime, owners[0], connector, chosen)
+        grant = await fresh_grant(runtime, owner, connector, chosen)
         facts["grant"] = grant.public_id
         return {
             "connector": connector,
             "provider": configured.id,
             "grant": grant.public_id,
             "interaction_type": BATCH,
-            "last_access": timestamp(await _last_access(runtime, grant)),
+            "last_access": timestamp(await last_access(runtime, grant)),
             "environment": grant.key.environment,
-            "owner": owners[0],
+            "owner": owner,
             "id_token": grant.tokens.bearer.reveal(),
             "expires": int(grant.tokens.expires_at),
             "scope": " ".join(grant.tokens.scope),
             **({} if grant.tokens.consent_id is None else {"consent": grant.tokens.consent_id}),
         }
 
-    def _authenticate(self, runtime: Runtime, request: Request) -> None:
-        expected = runtime.config.token_bearer
-        given = request.headers.getlist("authorization")
-        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        is_valid = expected is not None and hmac.compare_digest(
-            token.strip().encode("latin-1"), expected.reveal().encode()
-        )
-        if scheme.lower() != "bearer" or not is_valid:
-            raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
+
+def authenticate(runtime: Runtime, request: Request) -> None:
+    """Check the bearer token of a request to the admin listener. Raises `UserError` (401)."""
+    expected = runtime.config.token_bearer
+    given = request.headers.getlist("authorization")
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    is_valid = expected is not None and hmac.compare_digest(token.strip().encode("latin-1"), expected.reveal().encode())
+    if scheme.lower() != "bearer" or not is_valid:
+        raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
 
 
-def _connect_link(runtime: Runtime, facts: Mapping[str, str]) -> dict[str, object]:
+def connect_link(runtime: Runtime, facts: Mapping[str, str]) -> dict[str, object]:
     """Return the members of a response that say where the owner can connect the bank."""
     connector, public = facts["connector"], runtime.config.public_url
     if connector not in runtime.config.connectors:
@@ -121,13 +119,21 @@ def _connect_link(runtime: Runtime, facts: Mapping[str, str]) -> dict[str, objec
     return {"connect_url": f"{public.scheme}://{public.authority}{path}", "connectors": [connector]}
 
 
-async def _last_access(runtime: Runtime, grant: Grant) -> int:
+def named_owner(request: Request) -> str:
+    """Return the owner that the request names. Raises `UserError` if it does not name exactly one."""
+    owners = request.query_params.getlist("owner")
+    if len(owners) != 1 or not owners[0]:
+        raise UserError("Send exactly one `owner` parameter, with the value of Akoya-Owner.", code="no-owner")
+    return owners[0]
+
+
+async def last_access(runtime: Runtime, grant: Grant) -> int:
     """Return when the grant's owner was last active, in Unix seconds. Connecting the bank counts as activity."""
     owner = grant.key.owner
     return max(await runtime.last_access.get(owner) or 0, rounded(owner, grant.connected_at))
 
 
-async def _fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str | None) -> Grant:
+async def fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str | None) -> Grant:
     """Return the most recent grant that can be used, or the chosen one, refreshed if necessary.
 
     Raises `UnknownGrant`, `NoToken`, or the error of the last grant that failed for another reason than

@@ -58,6 +58,17 @@ class UntrustedProxy(UserError):
     title = "Access denied"
 
 
+class DataRuleNotProxied(UserError):
+    """The rule leads to a data API. The gateway calls it itself, and a proxy would only get the headers."""
+
+    status = 403
+    code = "data-api-not-proxied"
+    title = "Access denied"
+
+    def __init__(self) -> None:
+        super().__init__("The proxy must forward requests for a data API to the gateway.")
+
+
 class DecisionObserver(Protocol):
     """Receives the original request and the decision, for logs and metrics.
 
@@ -117,6 +128,8 @@ async def _decide(
     target = runtime.targets.route(original.method, original.raw_path)
     if target.is_own:
         raise UntrustedProxy("The proxy must forward the gateway's own routes to the gateway.", code="own-route")
+    if target.match is not None and target.match.rule.data_api is not None:
+        raise DataRuleNotProxied
     if original.websocket:
         require_own_origin(original, runtime.config.public_url)
     headers = runtime.injector.read(original.headers)

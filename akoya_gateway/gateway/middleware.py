@@ -349,7 +349,11 @@ class Gateway:
         if admission.owner is not None:
             app_scope["akoya.ending"] = reply
         try:
-            await self._app(app_scope, receive, reply)
+            if admission.rule.data_api is None:
+                await self._app(app_scope, receive, reply)
+            else:
+                path = runtime.targets.route(app_scope["method"], reply.raw_path).path
+                await runtime.data_calls(admission, path, app_scope, receive, reply)
         except GatewayError as error:
             if reply.started:
                 # The response has already started. Re-raise so that the server aborts the connection and the client
@@ -454,6 +458,8 @@ class Gateway:
             require_own_origin(request, runtime.config.public_url)
             if target.is_own:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
+            if target.match is not None and target.match.rule.data_api is not None:
+                raise PathRefused("Data APIs have no WebSockets.", status=404, code="not-found")
             admission, headers, _ = await self._admit(runtime, target, request)
         except GatewayError as error:
             responses.on_error(error)

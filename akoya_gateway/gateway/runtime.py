@@ -18,6 +18,7 @@ from akoya_gateway.authentication.principal import Authenticator
 from akoya_gateway.authentication.user_identity import build_user_authenticator
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, IdentitySource, InProcess
+from akoya_gateway.data_api.service import DataApiObserver, DataApis
 from akoya_gateway.endpoints.callback import CallbackEndpoint
 from akoya_gateway.endpoints.connect import ConnectEndpoint
 from akoya_gateway.endpoints.connections import ConnectionsEndpoint
@@ -29,6 +30,7 @@ from akoya_gateway.endpoints.rate_limit import RateLimiter
 from akoya_gateway.endpoints.rename import RenameEndpoint
 from akoya_gateway.endpoints.router import Router
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.gateway.data_calls import DataCalls
 from akoya_gateway.gateway.mount import Mount
 from akoya_gateway.gateway.original_request import OriginalRequestCache
 from akoya_gateway.gateway.response_observer import RequestObserver
@@ -58,6 +60,7 @@ class Observers:
     requests: RequestObserver | None = None
     keys_failed: Callable[[str], None] = lambda _: None
     """Called with the environment, or `identity`, whose keys (`jwks_uri`) could not be fetched."""
+    data_calls: DataApiObserver | None = None
 
 
 LAST_ACCESS_LIFETIME = 400 * 86_400.0
@@ -102,6 +105,8 @@ class Runtime:
             observer=observers.grants,
             names_lifetime=_owner_lifetime(config),
         )
+        self.data_apis = DataApis(config, self.grants, encrypted_store, observers.data_calls, clock)
+        self.data_calls = DataCalls(self.data_apis)
         self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
         self.signing_keys = load_schedule(config.signing.algorithm, config.signing.keys)
         self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)
@@ -173,12 +178,15 @@ class Runtime:
         # Last: an exchange may have started while the others stopped. From here on none can.
         await self.callback.finish()
         await self.last_access.stop()
+        await self.data_apis.close()
         await self.providers.close()
         if not keep_store:
             await self.store.close()
 
     def signs(self, admitted: Admitted) -> bool:
         """Return True if the app gets signed headers, and not only `scope["akoya"]` (`signing.in_process`)."""
+        if admitted.rule.data_api is not None:
+            return False
         return admitted.prepared is not None and (self._signs_in_process or admitted.rule.upstream is not None)
 
     async def check(self) -> list[str]:

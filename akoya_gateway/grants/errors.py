@@ -16,6 +16,7 @@ class NeedsReconnect(UserError):
     def __init__(self, grant: Grant) -> None:
         super().__init__()
         self.grant = grant
+        self.reconnect = grant.connector
 
 
 class UnknownGrant(UserError):

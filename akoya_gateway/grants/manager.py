@@ -235,20 +235,24 @@ class GrantManager:
             raise
 
     def _require_passable(self, grant: Grant) -> Grant:
-        now = self._clock()
-        if grant.usable(now):
+        if grant.usable(self._clock()):
             return grant
+        raise self._why_not_refreshed(grant)
+
+    def _why_not_refreshed(self, grant: Grant) -> GatewayError:
+        """Return the error for a grant whose bearer can neither be used nor be replaced now."""
+        now = self._clock()
         if must_reconnect(grant):
-            raise NeedsReconnect(grant)
+            return NeedsReconnect(grant)
         endpoint = token_endpoint_for(self._providers, grant.key)
         held = self.health.wait(endpoint.client, grant.connector) if endpoint is not None else 0.0
         retry_after = max(ceil(max(held_until(grant, self._since) - now, held)), 1)
         if endpoint is None or any(fault.client == grant.key.client for fault in self.registration_problems):
-            raise RegistrationFault(retry_after=retry_after)
+            return RegistrationFault(retry_after=retry_after)
         if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):
             reconnect = grant.connector if self.offers_reconnect(grant) else None
-            raise UntrustedResponses(retry_after=retry_after, reconnect=reconnect)
-        raise TemporarilyUnavailable(retry_after=retry_after)
+            return UntrustedResponses(retry_after=retry_after, reconnect=reconnect)
+        return TemporarilyUnavailable(retry_after=retry_after)
 
     def offers_reconnect(self, grant: Grant) -> bool:
         """Return True if the user should be offered to connect this bank again, although the grant has not ended.
@@ -262,6 +266,31 @@ class GrantManager:
         concerned = grant.reason == Reason.UNTRUSTED_ANSWER or not grant.usable(self._clock())
         responses = self.health.trust.responses(grant.key.environment, grant.connector)
         return offered_reconnect(grant, self._since) or (concerned and responses >= OFFER_AFTER)
+
+    async def replace_rejected(self, grant: Grant) -> Grant:
+        """Return the grant with another bearer, because the data API rejected its current one (401, code 602).
+
+        The grant is refreshed, unless that has happened since. Cancelling the caller does not cancel the refresh.
+
+        Raises:
+            GatewayError: As for `get_fresh`, except that the old bearer is not returned, even if it has not expired.
+        """
+        rejected = grant.tokens.bearer
+        newest = self._cache.newest(grant)
+        # Twice: a refresh that was in flight already may have found nothing to do.
+        for _ in range(2):
+            if newest.tokens.bearer != rejected:
+                break
+            flight = self._refresher.flight(newest, stale=rejected)
+            await asyncio.wait({flight}, timeout=MAX_REFRESH_WAIT)
+            if not flight.done():
+                raise TemporarilyUnavailable(retry_after=1)
+            newest = flight.result()
+        if must_reconnect(newest) or (newest.tokens.bearer == rejected and newest.tokens.refresh_token is None):
+            raise NeedsReconnect(newest)
+        if newest.tokens.bearer == rejected:
+            raise self._why_not_refreshed(newest)
+        return newest
 
     async def report_stale(self, grant: Grant) -> bool:
         """Start a refresh because the data API rejected the bearer that was passed to the upstream (401, code 602).

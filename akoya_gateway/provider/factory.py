@@ -39,7 +39,10 @@ def trust(process_environment: ProcessEnvironment) -> ssl.SSLContext:
 
 
 def http_client(
-    verify: ssl.SSLContext | None = None, process_environment: ProcessEnvironment | None = None
+    verify: ssl.SSLContext | None = None,
+    process_environment: ProcessEnvironment | None = None,
+    *,
+    keep_alive: bool = False,
 ) -> httpx.AsyncClient:
     """Return an HTTP client that is safe for tokens; all requests to the provider use it, also those of `doctor`.
 
@@ -47,13 +50,16 @@ def http_client(
     - `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` are honoured, because many data recipients can reach the internet
       only through a proxy. TLS to Akoya passes through the proxy end to end. Plain http, which is allowed for loopback
       addresses only, never uses the proxy, which would see the tokens.
-    - Cookies are neither stored nor sent, and connections are not kept alive (see `provider.transport`).
+    - Cookies are neither stored nor sent.
+    - Connections are not kept alive (see `provider.transport`), unless `keep_alive` is True, for requests that may be
+      repeated.
     - httpx and httpcore do not log below WARNING unless their loggers have a level of their own: at DEBUG httpcore logs
       what the peer sent, and a peer can echo a token.
 
     Args:
         verify: The TLS context, by default `trust(process_environment)`.
         process_environment: The process environment of the configuration, by default that of this process.
+        keep_alive: Whether a connection carries several requests.
     """
     for name in ("httpx", "httpcore"):
         if logging.getLogger(name).level == logging.NOTSET:
@@ -61,7 +67,7 @@ def http_client(
     if process_environment is None:
         process_environment, _, _ = read_process_environment(os.environ)
     verify = verify or trust(process_environment)
-    limits = httpx.Limits(max_connections=256, max_keepalive_connections=0)
+    limits = httpx.Limits(max_connections=256, max_keepalive_connections=64 if keep_alive else 0)
     direct = httpx.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
     proxy = process_environment.proxy
     return httpx.AsyncClient(

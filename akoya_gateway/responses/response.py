@@ -104,7 +104,7 @@ def problem_response(error: GatewayError, request_id: str, extra: Mapping[str, o
 
 def error_headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers that the error requires in every body format."""
-    headers: list[tuple[bytes, bytes]] = []
+    headers: list[tuple[bytes, bytes]] = [*error.headers]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.status == 401:

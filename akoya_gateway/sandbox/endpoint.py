@@ -30,6 +30,10 @@ class ConnectionCut(Exception):
     """Raised to close the connection if the server does not support the abort extension."""
 
 
+class CallerGone(Exception):
+    """The caller has disconnected while its request was delayed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """`application/x-www-form-urlencoded` parameters."""
@@ -87,6 +91,12 @@ class Endpoint:
         request = Request(scope, receive)
         form = await _form(request) if self._reads_form else Form()
         call = self._call(request, form)
+        try:
+            await self._respond(call, scope, receive, send)
+        except CallerGone:
+            self._note(call, "caller_gone")
+
+    async def _respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         plan = call.plan
         response = await self._delayed(call, FaultKind.SLOW)
         if response is None and plan.has(FaultKind.CUT_BEFORE):
@@ -128,11 +138,18 @@ class Endpoint:
         return Call(request, form, self._context.faults.draw(*names, connector=connector), facts)
 
     async def _delayed(self, call: Call, kind: FaultKind) -> Response | None:
-        """Wait as a fault of this kind says. Returns the 408 if that exceeds the time limit of the data APIs."""
+        """Wait as a fault of this kind says. Returns the 408 if that exceeds the time limit of the data APIs.
+
+        Raises CallerGone if the caller of a data API disconnects meanwhile.
+        """
         fault = call.plan.get(kind)
         if fault is None:
             return None
-        await asyncio.sleep(min(fault.seconds, self._time_limit))
+        pause = min(fault.seconds, self._time_limit)
+        if self._group == "data":
+            await _sleep_while_connected(call.request, pause)
+        else:
+            await asyncio.sleep(pause)
         return self._failure(Fault(FaultKind.STATUS, status=408)) if fault.seconds >= self._time_limit else None
 
     def _note(self, call: Call, outcome: str) -> None:
@@ -157,6 +174,17 @@ class Endpoint:
         if self._group in ("token", "revoke"):
             return JSONResponse({"error": "server_error", "error_description": "sandbox fault"}, status)
         return Response("sandbox fault", status, media_type="text/plain")
+
+
+async def _sleep_while_connected(request: Request, seconds: float) -> None:
+    """Sleep. Raises CallerGone if the caller disconnects meanwhile."""
+    try:
+        async with asyncio.timeout(seconds):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        return
+    raise CallerGone
 
 
 async def _form(request: Request) -> Form:

@@ -1,0 +1,342 @@
+"""One call of a data API: sends it, repeats it where that is safe and helps, and streams the response.
+
+What is repeated, within the `timeout` of the upstream, and GET and HEAD only:
+
+- a rejected token: once, after a refresh
+- too many requests: when it is this call's turn again
+- a bank or a connection that failed: up to three times, with growing pauses
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, cast
+
+import httpx
+from starlette.types import Send
+
+from akoya_gateway.access.request import Headers
+from akoya_gateway.config.model import DataApi
+from akoya_gateway.data_api.budget import Budget
+from akoya_gateway.data_api.entitlements import Entitlements
+from akoya_gateway.data_api.errors import (
+    BankRedirect,
+    BankTimeout,
+    BankUnavailable,
+    NotEntitled,
+    ResponseTruncated,
+    TokenRefreshed,
+    TooManyCalls,
+)
+from akoya_gateway.data_api.headers import (
+    INTERACTION_ID,
+    context_headers,
+    interaction_id,
+    request_headers,
+    response_headers,
+)
+from akoya_gateway.data_api.paths import product_of, target_path
+from akoya_gateway.data_api.request_body import ClientMessages
+from akoya_gateway.data_api.responses import MAX_ERROR_BYTES, Meaning, may_have_code, meaning_of
+from akoya_gateway.errors import GatewayError, UserError
+from akoya_gateway.grants.errors import NeedsReconnect
+from akoya_gateway.grants.grant import Grant
+from akoya_gateway.grants.manager import GrantManager
+
+SAFE = frozenset({"GET", "HEAD"})
+"""Methods whose requests may be repeated."""
+MAX_REPETITIONS = 3
+"""Number of repetitions after a failure of the bank, as Akoya recommends (docs/akoya.md section 6)."""
+FIRST_PAUSE = 0.2
+"""Seconds, about, before the first repetition. Doubled each time."""
+LIMIT_PAUSE = 1.0
+"""Seconds to wait after 429. Akoya counts by the second, and documents no Retry-After."""
+_NO_BODY = frozenset({204, 304})
+
+
+class Outcome(StrEnum):
+    """How a call ended, for metrics and the log."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    """206: some accounts failed."""
+    REJECTED = "rejected"
+    """The request was wrong: an error that was passed on, or one of the gateway's own."""
+    BANK_UNAVAILABLE = "bank-unavailable"
+    BANK_TIMEOUT = "bank-timeout"
+    CONSENT_ENDED = "consent-ended"
+    NOT_ENTITLED = "not-entitled"
+    LIMITED = "limited"
+    FAILED = "failed"
+    """The grant could not be refreshed, or the gateway failed."""
+    CLIENT_LEFT = "client-left"
+
+
+@dataclass(frozen=True, slots=True)
+class DataRequest:
+    """A request for a data API that was admitted."""
+
+    api: DataApi
+    method: str
+    rest: str
+    """The normalized path after the prefix: the product and what follows."""
+    query: bytes = field(repr=False)
+    """The query, without what is for the gateway only."""
+    headers: Headers = field(repr=False)
+    """The client's headers."""
+    grant: Grant
+    last_access: str
+    request_id: str
+    is_background: bool = False
+
+    @property
+    def connector(self) -> str:
+        """The connector, as gateway.yaml names it."""
+        return self.grant.connector
+
+    @property
+    def may_have_body(self) -> bool:
+        """Return True if the request's body goes along."""
+        return self.method not in SAFE
+
+
+class CallServices(Protocol):
+    """What a call needs of `DataApis`."""
+
+    grants: GrantManager
+    entitlements: Entitlements
+
+    def random(self) -> float: ...
+
+    def provider_id(self, connector: str) -> str: ...
+
+    def budget(self, environment: str) -> Budget | None: ...
+
+    def client(self, *, keep_alive: bool) -> httpx.AsyncClient: ...
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A response whose head has arrived, and the part of its body that was read to find out what it means."""
+
+    response: httpx.Response
+    meaning: Meaning
+    stream: AsyncIterator[bytes]
+    read: bytes = b""
+
+
+class Call:
+    """One call. `run` may be called once; the other attributes are what the log says about it."""
+
+    def __init__(self, services: CallServices, request: DataRequest, messages: ClientMessages) -> None:
+        self._services = services
+        self._request = request
+        self._grant = request.grant
+        self._loop = asyncio.get_running_loop()
+        self._remaining = float(request.api.timeout)
+        self._late: GatewayError = BankTimeout()
+        """The error if the time is over now."""
+        self.messages = messages
+        self.product = "-"
+        self.outcome = Outcome.CLIENT_LEFT
+        self.status = 0
+        self.interaction_id = ""
+        self.attempts = 0
+
+    async def run(self, send: Send) -> None:
+        """Make the call and send the response. Raises `GatewayError`."""
+        try:
+            await self._run(send)
+        except GatewayError as error:
+            self.outcome = _outcome_of(error)
+            self.status = error.status
+            if self.interaction_id:
+                error.headers = ((INTERACTION_ID, self.interaction_id.encode()),)
+            raise
+
+    async def _run(self, send: Send) -> None:
+        request = self._request
+        url = self._url()
+        self.product = product_of(request.rest)
+        first, more = await self.messages.first()
+        began = self._loop.time()
+        try:
+            async with asyncio.timeout(self._remaining):
+                answer = await self._answer(url, first, more=more)
+        except TimeoutError:
+            raise self._late from None
+        self._remaining -= self._loop.time() - began
+        try:
+            await self._pass_on(answer, send)
+        finally:
+            await _close(answer.response)
+
+    def _url(self) -> httpx.URL:
+        request = self._request
+        path = target_path(request.api, self._services.provider_id(request.connector), request.rest)
+        query = b"?" + request.query if request.query else b""
+        base = httpx.URL(request.api.base_url)
+        try:
+            return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode("ascii") + query)
+        except httpx.InvalidURL:
+            raise UserError("The address is too long.", status=414, code="path-too-long") from None
+
+    # --- until there is a response for the client ---------------------------------------------------------------
+
+    async def _answer(self, url: httpx.URL, first: bytes, *, more: bool) -> _Answer:
+        """Return the response to pass on. Raises `GatewayError`."""
+        repeatable = self._request.method in SAFE
+        failures = 0
+        refreshed = False
+        while True:
+            await self._turn()
+            answer = await self._send(url, first, more=more)
+            meaning = Meaning.UNAVAILABLE if answer is None else answer.meaning
+            if answer is not None and meaning is Meaning.PASS:
+                return answer
+            if answer is not None:
+                await _close(answer.response)
+            if meaning is Meaning.REDIRECT:
+                raise BankRedirect
+            if meaning is Meaning.TIMED_OUT:
+                raise BankTimeout
+            if meaning is Meaning.TOKEN_REJECTED:
+                await self._replace_token(is_fresh=refreshed)
+                refreshed = True
+                if not repeatable:
+                    raise TokenRefreshed
+            elif meaning is Meaning.LIMITED:
+                await self._after_limit(repeatable=repeatable)
+            else:
+                failures += 1
+                if not repeatable or failures > MAX_REPETITIONS:
+                    raise BankUnavailable
+                self._late = BankUnavailable()
+                await asyncio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._services.random()))
+
+    async def _turn(self) -> None:
+        """Wait until the budget allows another call. Raises TooManyCalls if too many wait already."""
+        budget = self._services.budget(self._request.api.environment.name)
+        if budget is not None:
+            before, self._late = self._late, TooManyCalls(retry_after=budget.retry_after())
+            await budget.acquire(self._grant.key.owner, is_background=self._request.is_background)
+            self._late = before
+
+    async def _after_limit(self, *, repeatable: bool) -> None:
+        """Wait for another turn, because there were too many requests although this one had its turn."""
+        budget = self._services.budget(self._request.api.environment.name)
+        if budget is not None:
+            budget.pause(LIMIT_PAUSE)
+        if not repeatable:
+            raise TooManyCalls
+        self._late = TooManyCalls()
+        if budget is None:
+            await asyncio.sleep(LIMIT_PAUSE * (0.5 + self._services.random()))
+
+    async def _replace_token(self, *, is_fresh: bool) -> None:
+        """Refresh the grant after its token was rejected. Raises `NotEntitled` if the token was fresh."""
+        entitlements, grant, product = self._services.entitlements, self._grant, self.product
+        if is_fresh:
+            entitlements.reject(grant.id, product)
+            raise NotEntitled
+        if entitlements.is_rejected(grant.id, product):
+            raise NotEntitled
+        self._grant = await self._services.grants.replace_rejected(grant)
+
+    async def _send(self, url: httpx.URL, first: bytes, *, more: bool) -> _Answer | None:
+        """Send the request once. Returns None if there was no response."""
+        request = self._request
+        has_body = bool(first) or more
+        headers = [
+            *request_headers(request.headers, has_body=has_body),
+            *context_headers(
+                request.api,
+                self._grant.tokens.bearer,
+                "batch" if request.is_background else "user",
+                request.last_access,
+            ),
+        ]
+        content = self.messages.rest(first) if more else first or None
+        client = self._services.client(keep_alive=request.method in SAFE)
+        self.attempts += 1
+        built = client.build_request(request.method, url, headers=headers, content=content, timeout=None)
+        try:
+            response = await client.send(built, stream=True, follow_redirects=False)
+        except httpx.LocalProtocolError:
+            raise UserError("The body is not as long as Content-Length says.") from None
+        except httpx.TransportError:
+            return None
+        return await self._read_head(response)
+
+    async def _read_head(self, response: httpx.Response) -> _Answer | None:
+        """Return the response with what it means. An error's body is read for its code."""
+        self.interaction_id = interaction_id(response.headers.raw)
+        stream = aiter(cast("httpx.AsyncByteStream", response.stream))
+        if not may_have_code(response.status_code):
+            return _Answer(response, meaning_of(response.status_code), stream)
+        body = bytearray()
+        try:
+            async for chunk in stream:
+                body += chunk
+                if len(body) > MAX_ERROR_BYTES:
+                    break
+        except httpx.TransportError:
+            await _close(response)
+            return None
+        return _Answer(response, meaning_of(response.status_code, bytes(body)), stream, bytes(body))
+
+    # --- the response ---------------------------------------------------------------------------------------------
+
+    async def _pass_on(self, answer: _Answer, send: Send) -> None:
+        """Stream the response. Only the time in which the gateway waits for Akoya counts, not that of a slow client."""
+        response = answer.response
+        self.status = response.status_code
+        self.outcome = _outcome_of_status(self.status)
+        if self.status < 400:
+            self._services.entitlements.accept(self._grant.id, self.product)
+        headers = response_headers(response.headers.raw)
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if self._request.method != "HEAD" and self.status not in _NO_BODY:
+            if answer.read:
+                await send({"type": "http.response.body", "body": answer.read, "more_body": True})
+            while (chunk := await self._chunk(answer.stream)) is not None:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _chunk(self, stream: AsyncIterator[bytes]) -> bytes | None:
+        began = self._loop.time()
+        try:
+            async with asyncio.timeout(self._remaining):
+                return await anext(stream, None)
+        except (TimeoutError, httpx.TransportError):
+            raise ResponseTruncated from None
+        finally:
+            self._remaining -= self._loop.time() - began
+
+
+def _outcome_of(error: GatewayError) -> Outcome:
+    outcomes: tuple[tuple[type[GatewayError], Outcome], ...] = (
+        (NeedsReconnect, Outcome.CONSENT_ENDED),
+        (NotEntitled, Outcome.NOT_ENTITLED),
+        (TooManyCalls, Outcome.LIMITED),
+        (BankTimeout, Outcome.BANK_TIMEOUT),
+        (BankUnavailable, Outcome.BANK_UNAVAILABLE),
+        (BankRedirect, Outcome.BANK_UNAVAILABLE),
+        (ResponseTruncated, Outcome.BANK_UNAVAILABLE),
+        (UserError, Outcome.REJECTED),
+    )
+    return next((outcome for kind, outcome in outcomes if isinstance(error, kind)), Outcome.FAILED)
+
+
+def _outcome_of_status(status: int) -> Outcome:
+    if status == 206:
+        return Outcome.PARTIAL
+    return Outcome.OK if status < 400 else Outcome.REJECTED
+
+
+async def _close(response: httpx.Response) -> None:
+    # Shielded: cancelling a close permanently occupies a slot in httpcore's pool.
+    await asyncio.shield(response.aclose())

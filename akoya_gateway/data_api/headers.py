@@ -1,0 +1,95 @@
+"""The headers of a call, and those of its response for the client. No I/O.
+
+Both are allow lists. The data comes from banks and is served in the app's origin, so a response must not run there, set
+a cookie, open the origin to others or lead anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from akoya_gateway.access.request import Headers
+from akoya_gateway.config.model import DataApi
+from akoya_gateway.secret import Secret
+
+INTERACTION_ID = b"x-akoya-interaction-id"
+"""Akoya's number of the call, for support."""
+
+_FROM_CLIENT = frozenset(
+    {
+        b"accept",
+        b"accept-language",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"range",
+    }
+)
+_TO_CLIENT = frozenset(
+    {
+        b"accept-ranges",
+        b"allow",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-language",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"retry-after",
+        INTERACTION_ID,
+    }
+)
+_CONFINED: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"sandbox"),
+    (b"cache-control", b"private, no-store"),
+]
+_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_headers(client_headers: Iterable[tuple[bytes, bytes]], *, has_body: bool) -> Headers:
+    """Return the client's headers that go along: content negotiation, conditions and ranges.
+
+    With a body also its type and its length.
+    """
+    allowed = _FROM_CLIENT | {b"content-type", b"content-length"} if has_body else _FROM_CLIENT
+    return [(name, value) for name, value in client_headers if name in allowed and _VALUE.fullmatch(value)]
+
+
+def context_headers(api: DataApi, bearer: Secret, interaction_type: str, last_access: str) -> Headers:
+    """Return the gateway's own headers of a call (docs/akoya.md section 6).
+
+    Args:
+        api: The data API.
+        bearer: The token.
+        interaction_type: `user` or `batch`.
+        last_access: When the owner was last active, in RFC 3339.
+    """
+    return [
+        (b"authorization", b"Bearer " + bearer.reveal().encode("ascii")),
+        (b"x-akoya-interaction-type", interaction_type.encode("ascii")),
+        (b"x-akoya-last-access", last_access.encode("ascii")),
+        (b"x-akoya-intent-type", api.intent.value.encode("ascii")),
+        # The body is passed on as it is, and the client may not accept a compressed one.
+        (b"accept-encoding", b"identity"),
+        (b"user-agent", b"akoya-gateway"),
+    ]
+
+
+def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return the response's headers for the client."""
+    lowered = ((name.lower(), value) for name, value in headers)
+    return [pair for pair in lowered if pair[0] in _TO_CLIENT] + _CONFINED
+
+
+def interaction_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return Akoya's interaction ID, or an empty string if there is none that is safe to log."""
+    found = next((value for name, value in headers if name.lower() == INTERACTION_ID), b"")
+    return found.decode("ascii") if _ID.fullmatch(found) else ""

@@ -1,0 +1,145 @@
+"""`GET /akoya/data/{connector}/{product}...?owner=&grant=` on the admin listener: a call of a data API for a job.
+
+It exists where the token route does (`gateway.admin_token`) and a data API is an upstream, and takes the same bearer
+token. The job gets the data, and no token. Its calls have the interaction type `batch`, and come after those of users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from akoya_gateway.access.grant_selection import validated
+from akoya_gateway.access.path_normalization import normalize_path
+from akoya_gateway.config.model import DataApi
+from akoya_gateway.data_api.call import SAFE, DataRequest
+from akoya_gateway.data_api.paths import forwarded_query
+from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
+from akoya_gateway.gateway.admin_token import (
+    MAX_LOGGED,
+    AdminTokenApp,
+    NoToken,
+    authenticate,
+    connect_link,
+    fresh_grant,
+    last_access,
+    named_owner,
+)
+from akoya_gateway.gateway.request_id import RequestIds
+from akoya_gateway.gateway.runtime import Runtime
+from akoya_gateway.grants.errors import NeedsReconnect
+from akoya_gateway.log import logger
+from akoya_gateway.responses.response import problem_response
+from akoya_gateway.signing.header_names import REQUEST_ID
+from akoya_gateway.signing.header_values import timestamp
+
+log = logger("akoya_gateway.gateway.admin_data")
+
+_OWN_PARAMETERS = ("owner", "grant")
+
+
+class AdminDataApp:
+    """An ASGI app for calls of jobs. `running` returns the active runtime, or None after shutdown."""
+
+    def __init__(self, running: Callable[[], Runtime | None]) -> None:
+        self._current_runtime = running
+        self._request_ids = RequestIds()
+
+    def handles(self, path: str) -> bool:
+        """Return True if the path is this route, `admin.token_bearer` is set, and there is a data API."""
+        runtime = self._current_runtime()
+        if runtime is None or runtime.config.token_bearer is None or not runtime.config.data_apis:
+            return False
+        return path.startswith(f"{runtime.config.prefix}/data/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = self._current_runtime()
+        request_id, facts, result = self._request_ids.new(), dict[str, str](), "ok"
+        sent = _NumberedSend(send, request_id)
+        response = None
+        try:
+            if runtime is None:
+                raise StoreUnavailable("the gateway is stopping")
+            request = await _data_request(runtime, Request(scope), request_id, facts)
+            await runtime.data_apis.serve(request, receive, sent)
+        except GatewayError as error:
+            if sent.status:
+                # The response has started: the server closes the connection, so that the job sees that it is cut.
+                raise
+            # 404, as from the token route: a 401 means that the job's own bearer token is wrong.
+            ended = NoToken(code=error.code, title=error.title) if isinstance(error, NeedsReconnect) else error
+            result = ended.code
+            link = connect_link(runtime, facts) if isinstance(ended, NoToken) and runtime else None
+            response = problem_response(ended, request_id, link)
+        if response is not None:
+            await response.send(sent, head=scope["method"] == "HEAD")
+        log_event = log.warning if result == "unauthorized" else log.info
+        log_event("data requested", result=result, status=sent.status, request_id=request_id, **facts)
+
+
+class AdminApps:
+    """The routes for jobs as one ASGI app."""
+
+    def __init__(self, running: Callable[[], Runtime | None]) -> None:
+        self._apps = (AdminTokenApp(running), AdminDataApp(running))
+
+    def handles(self, path: str) -> bool:
+        """Return True if the path is one of the routes."""
+        return any(app.handles(path) for app in self._apps)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = next(app for app in self._apps if app.handles(scope["path"]))
+        await app(scope, receive, send)
+
+
+class _NumberedSend:
+    """Adds the request ID to the response, and remembers its status: 0 until it has started."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._header = (REQUEST_ID, request_id.encode())
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message["headers"], self._header]}
+        await self._send(message)
+
+
+async def _data_request(runtime: Runtime, request: Request, request_id: str, facts: dict[str, str]) -> DataRequest:
+    """Return the call that a job asks for, and add what the log says about it to `facts`. Raises `GatewayError`."""
+    if request.method not in SAFE:
+        raise UserError("Use GET.", status=405, code="method-not-allowed")
+    authenticate(runtime, request)
+    # The same normalization as on the public port, so that no path means anything else to Akoya.
+    path = normalize_path(request.scope["raw_path"]).removeprefix(f"{runtime.config.prefix}/data/")
+    connector, _, rest = path.partition("/")
+    owner = named_owner(request)
+    chosen = validated(request.query_params.getlist("grant"))
+    facts |= {"owner": owner[:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
+    api = _data_api(runtime, connector)
+    grant = await fresh_grant(runtime, owner, connector, chosen)
+    facts["grant"] = grant.public_id
+    return DataRequest(
+        api=api,
+        method=request.method,
+        rest=rest,
+        query=forwarded_query(request.scope["query_string"], _OWN_PARAMETERS),
+        headers=request.scope["headers"],
+        grant=grant,
+        last_access=timestamp(await last_access(runtime, grant)),
+        request_id=request_id,
+        is_background=True,
+    )
+
+
+def _data_api(runtime: Runtime, connector: str) -> DataApi:
+    """Return the data API of the connector's environment. Raises `UserError` (404) if there is none."""
+    configured = runtime.config.connectors.get(connector)
+    for api in runtime.config.data_apis.values():
+        if configured is not None and api.environment.name == configured.client.environment.name:
+            return api
+    raise UserError("No bank of that name has a data API here.", status=404, code="unknown-connector")

@@ -1,0 +1,74 @@
+"""Serves admitted requests whose access rule leads to a data API: the ASGI app in the place of the upstream."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from akoya_gateway.admission.decision import Admitted
+from akoya_gateway.config.model import AccessRule, DataApi, GrantSource
+from akoya_gateway.data_api.call import SAFE, DataRequest
+from akoya_gateway.data_api.paths import forwarded_query
+from akoya_gateway.data_api.service import DataApis
+from akoya_gateway.endpoints.router import MethodNotAllowed
+from akoya_gateway.errors import OperatorError
+from akoya_gateway.gateway.request_id import SCOPE_KEY
+
+
+class DataCalls:
+    """Makes the calls for requests that were admitted under one configuration."""
+
+    def __init__(self, apis: DataApis) -> None:
+        self._apis = apis
+
+    async def __call__(self, admitted: Admitted, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make the call of one request.
+
+        Args:
+            admitted: The decision.
+            path: The normalized path.
+            scope: The ASGI scope for the app.
+            receive: Returns the client's messages.
+            send: Sends the response.
+
+        Raises:
+            GatewayError: The call failed before the response was started, or the response is incomplete.
+        """
+        rule, grant, claims = admitted.rule, admitted.grant, admitted.verified
+        if rule.data_api is None or grant is None or claims is None or claims.last_access is None:
+            # Not reached with a valid configuration: no call is made without the grant that was required.
+            raise OperatorError("There is no grant for this call.")
+        _require_method(rule, scope["method"])
+        _require_environment(rule.data_api, grant.key.environment)
+        request = DataRequest(
+            api=rule.data_api,
+            method=scope["method"],
+            rest=_rest(rule, path),
+            query=forwarded_query(scope["query_string"], _own_parameters(rule)),
+            headers=scope["headers"],
+            grant=grant,
+            last_access=claims.last_access,
+            request_id=scope[SCOPE_KEY],
+        )
+        await self._apis.serve(request, receive, send)
+
+
+def _require_method(rule: AccessRule, method: str) -> None:
+    if rule.methods is None and method not in SAFE:
+        raise MethodNotAllowed("GET, HEAD")
+
+
+def _require_environment(api: DataApi, environment: str) -> None:
+    """Check that a token goes only to the environment that issued it. The configuration ensures that."""
+    if api.environment.name != environment:
+        raise OperatorError(f"{api.address} is not of environment {environment}.")
+
+
+def _rest(rule: AccessRule, path: str) -> str:
+    """Return what the `*` at the end of the rule's path stands for."""
+    return path.split("/", rule.path.count("/"))[-1]
+
+
+def _own_parameters(rule: AccessRule) -> tuple[str, ...]:
+    """Return the query parameters that are for the gateway only: the one that chooses the login."""
+    selector = rule.grant
+    return () if selector is None or selector.source is not GrantSource.QUERY else (selector.name,)
