@@ -137,7 +137,7 @@ def flask_in_asgi(keys: KeySource | None) -> Any:
 
 def django_app(handler: Callable[[], Any], keys: KeySource | None, **setting: Any) -> Any:
     given = {"IN_PROCESS": True} if keys is None else {"KEYS": keys}
-    with override_settings(AKOYA={**given, "EXEMPT": ["/exempt"], **setting}):
+    with override_settings(AKOYA={**given, "EXEMPT": ["/exempt", "/exempt/*"], **setting}):
         return handler()
 
 

@@ -150,6 +150,13 @@ def test_unsigned_request_without_gateway_headers_reaches_only_views_that_decide
         assert get(ports["behind", name], "/optional") == (200, {"owner": None, "token": None})
 
 
+def test_exempt_django_view_finds_no_gateway_header_in_the_scope_either(ports: dict[tuple[str, str], int]) -> None:
+    headers = {"Akoya-Owner": "mallory", "akoya_owner": "mallory", "X-Other": "1"}
+    for mode in ("behind", "none"):
+        status, body = get(ports[mode, "django-asgi"], "/exempt/raw", headers)
+        assert (status, [name for name in body["names"] if name.startswith(("akoya", "x-"))]) == (200, ["x-other"])
+
+
 @pytest.mark.parametrize("name", ASGI)
 def test_app_inside_a_gateway_uses_its_result(ports: dict[tuple[str, str], int], name: str) -> None:
     for path in ("/mikomo", "/optional"):
