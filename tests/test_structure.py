@@ -91,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
     "entrypoints": CONFIG
     | {"entrypoints", "fast_lane", "gateway", "grants", "server", "observability", "config", "store"},
     "sandbox": {"secret", "clock", "sandbox"},
+    "testing": {"testing", "sandbox", "config", "gateway.middleware"},
     "verify": set(),
 }
 """`cli` may import everything, and nothing imports `cli`."""

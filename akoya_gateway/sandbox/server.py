@@ -80,9 +80,10 @@ def url_of(listener: socket.socket) -> str:
 class ThreadedServer:
     """An ASGI app under uvicorn in a thread."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, **options: Any) -> None:
+        """`options` are those of `uvicorn.Config`; see `uvicorn_config` for the defaults."""
         self._listener = listener
-        self._server = uvicorn.Server(uvicorn_config(app))
+        self._server = uvicorn.Server(uvicorn_config(app, **options))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="akoya-sandbox", daemon=True
         )
