@@ -88,7 +88,10 @@ def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> 
 @config_option
 @format_option("Text for people, or one JSON object.")
 def show(grant: str, config: Path, form: str) -> None:
-    """Show one grant, by its ID from `list`, and what must be done about it by whom."""
+    """Show one grant, by its ID from `list`, and what must be done about it by whom.
+
+    The beginning of the ID is enough if no other grant's ID begins with it.
+    """
     from akoya_gateway.cli import grants_rendering  # noqa: PLC0415
 
     _run(config, lambda loaded: grants_rendering.show(loaded, grant, as_json=form == "json"))

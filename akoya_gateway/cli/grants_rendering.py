@@ -29,6 +29,7 @@ from akoya_gateway.grants.listing import (
     GrantFilter,
     GrantSummary,
     UnreadableRecord,
+    find_ids,
     get_details,
     list_grants,
 )
@@ -61,6 +62,10 @@ COLUMNS = {
     "reason": 24,
 }
 """The columns of the table and their widths. Widths are fixed because rows are printed before all rows are known."""
+MIN_PREFIX = 4
+"""Number of characters of an ID, not counting `g_`, that `show` requires, as Git does."""
+MAX_CANDIDATES = 10
+"""Number of IDs that `show` lists if a prefix is ambiguous."""
 PAGE_TIMEOUT = 20.0
 """Seconds for which `revoke` itself tries to revoke grants at Akoya."""
 
@@ -107,9 +112,17 @@ async def count(config: Config, filter_: GrantFilter, columns: Sequence[str], fo
 
 
 async def show(config: Config, grant_id: str, *, as_json: bool) -> int:
-    """Print one grant. Return the exit code: 1 if there is no such grant."""
+    """Print one grant. Return the exit code: 1 unless exactly one grant has this ID or an ID that begins with it."""
+    if len(grant_id.removeprefix("g_")) < MIN_PREFIX:
+        _print_note(f"{_printable(grant_id)} is too short: give {MIN_PREFIX} characters of the ID or more")
+        return 1
     async with _vault(config) as store:
-        found = await get_details(store, grant_id)
+        ids = await find_ids(store, grant_id)
+        found = await get_details(store, ids[0]) if len(ids) == 1 else None
+    if len(ids) > 1:
+        shown = ", ".join(ids[:MAX_CANDIDATES]) + (", ..." if len(ids) > MAX_CANDIDATES else "")
+        _print_note(f"{_printable(grant_id)} is ambiguous: {shown}")
+        return 1
     if found is None:
         return _unknown(grant_id)
     if as_json:

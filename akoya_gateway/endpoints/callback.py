@@ -34,7 +34,8 @@ from akoya_gateway.oauth.authorization_response import (
     parse_authorization_response,
 )
 from akoya_gateway.provider import Provider
-from akoya_gateway.responses.response import Response, redirect_response, reloading_response
+from akoya_gateway.responses.pages import Pages
+from akoya_gateway.responses.response import Response, redirect_response
 from akoya_gateway.secret import Secret
 from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempt, AuthorizationAttempts
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -56,6 +57,7 @@ class CallbackEndpoint:
         grants: GrantManager,
         providers: Mapping[str, Provider],
         redirects: RedirectPolicy,
+        pages: Pages,
         observer: AuthorizationObserver,
         other_logins: OtherLogins,
     ) -> None:
@@ -67,6 +69,7 @@ class CallbackEndpoint:
         self._grants = grants
         self._providers = providers
         self._redirects = redirects
+        self._pages = pages
         self._observer = observer
         self._other_logins = other_logins
         self._exchanges: set[asyncio.Task[Response]] = set()
@@ -82,7 +85,7 @@ class CallbackEndpoint:
         """
         redirect = await self._respond(request)
         is_strict = self._config.sessions.cookie.same_site is SameSite.STRICT
-        return reloading_response(redirect) if is_strict else redirect
+        return self._pages.localized(request.info.accept_language).reload(redirect) if is_strict else redirect
 
     async def _respond(self, request: EndpointRequest) -> Response:
         callback = parse_authorization_response(request.info.query)

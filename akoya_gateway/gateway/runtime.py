@@ -128,6 +128,7 @@ class Runtime:
             self.grants,
             self.providers,
             self.redirects,
+            self.pages,
             observers.authorizations,
             OtherLogins(config, self.grants, observers.authorizations),
         )

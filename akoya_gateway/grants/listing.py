@@ -135,6 +135,23 @@ async def get_details(store: EncryptedStore, grant_id: str) -> GrantDetails | No
     )
 
 
+async def find_ids(store: EncryptedStore, prefix: str) -> tuple[str, ...]:
+    """Return the IDs of the grants whose ID, in one of its forms, begins with `prefix`. Decrypts nothing.
+
+    Raises:
+        StoreUnavailable: The store cannot be read.
+    """
+    exact = await store.store.get(KIND, to_record_id(prefix))
+    if exact is not None:
+        return (public_id(exact.key),)
+    found = []
+    async for record in store.store.scan(KIND):
+        shown = public_id(record.key)
+        if shown.startswith(prefix) or record.key.startswith(prefix):
+            found.append(shown)
+    return tuple(sorted(found))
+
+
 async def _records(store: EncryptedStore, owner: str | None) -> AsyncIterator[Record]:
     """Yield the encrypted records, of one owner or of all."""
     if owner is not None:

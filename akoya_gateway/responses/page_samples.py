@@ -73,6 +73,7 @@ SAMPLES: tuple[tuple[str, Mapping[str, object]], ...] = (
             "return_to": "/accounts",
         },
     ),
+    ("continue", {"href": "/accounts"}),
     ("problem", {"title": "-", "detail": "", "ways": _WAYS, "request_id": "0123456789abcdef"}),
     ("problem", {"title": "-", "detail": "-", "ways": _WAYS, "request_id": "0123456789abcdef"}),
 )

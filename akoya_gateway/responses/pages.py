@@ -75,6 +75,17 @@ class LocalizedPages:
             html = self._built_in.render(name, values)
         return Response(status, self._headers, html.encode())
 
+    def reload(self, redirect: Response) -> Response:
+        """Return a page that goes where `redirect` goes, with its other headers, for a navigation of another site.
+
+        A redirect continues that navigation, so browsers send no `SameSite=Strict` cookies with the next request. The
+        page begins a navigation of its own (HTML, section "Refresh").
+        """
+        location = redirect.headers["location"]
+        kept = (pair for pair in redirect.raw_headers if pair[0] not in (b"location", b"content-length"))
+        page = self.render("continue", href=location)
+        return page.with_headers(*kept, (b"refresh", b"0; url=" + location.encode("ascii")))
+
     def problem(
         self,
         code: str,

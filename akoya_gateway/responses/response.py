@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from html import escape
 
 import starlette.responses
 from starlette.types import Receive, Scope, Send
@@ -60,24 +59,6 @@ def redirect_response(location: str, status: int = 302) -> Response:
     `location` is not checked: it must be validated already, or come from the operator.
     """
     return Response(status, ((b"location", location.encode("ascii")),))
-
-
-def reloading_response(redirect: Response) -> Response:
-    """Return a page that goes where `redirect` goes, with its other headers, for a navigation of another site.
-
-    A redirect continues that navigation, so browsers send no `SameSite=Strict` cookies with the next request. The
-    page begins a navigation of its own (HTML, section "Refresh").
-    """
-    location = redirect.headers["location"]
-    kept = (pair for pair in redirect.raw_headers if pair[0] not in (b"location", b"content-length"))
-    headers = (
-        *kept,
-        (b"refresh", b"0; url=" + location.encode("ascii")),
-        (b"content-type", b"text/html; charset=utf-8"),
-        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    )
-    link = f'<!DOCTYPE html><html lang="en"><title>Continue</title><a href="{escape(location)}">Continue</a></html>'
-    return Response(200, headers, link.encode())
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -200,6 +200,24 @@ def test_show_names_the_responsible_party_and_the_action(config: Path) -> None:
     assert "being renewed" in told.stdout
 
 
+def test_show_with_the_beginning_of_an_id_finds_the_grant_unless_it_is_ambiguous(config: Path) -> None:
+    first: dict[str, Grant] = {}
+    for number in range(1_000_000):
+        one = grant(f"prefix{number}", owner="own_prefix")
+        other = first.setdefault(one.id[:4], one)
+        if other is not one and one.id[0] != "-":
+            break
+    write(config, one, other)
+    apart = next(n for n, (a, b) in enumerate(zip(one.id, other.id, strict=True)) if a != b)
+    for prefix in (one.id[: apart + 1], one.public_id[: apart + 3], one.id, one.public_id):
+        assert json.loads(run(config, "show", prefix, "-f", "json").stdout)["id"] == one.public_id
+    ambiguous = run(config, "show", f"g_{one.id[:4]}")
+    assert ambiguous.exit_code == 1
+    assert ambiguous.stderr == f"g_{one.id[:4]} is ambiguous: {', '.join(sorted((one.public_id, other.public_id)))}\n"
+    short = run(config, "show", f"g_{one.id[:3]}")
+    assert (short.exit_code, short.stderr) == (1, f"g_{one.id[:3]} is too short: give 4 characters of the ID or more\n")
+
+
 @pytest.mark.parametrize("command", [["show", "nothing-of-ours"], ["revoke", "nothing-of-ours", "--yes"]])
 def test_an_unknown_grant_is_a_fault(config: Path, command: list[str]) -> None:
     result = run(config, *command)
