@@ -158,8 +158,11 @@ def read_password(node: Node | None) -> Secret | None:
     if node is None or secret is None:
         return None
     text = secret.reveal()
-    if text != text.strip() or not text.isprintable():
-        node.error("the secret begins or ends with a space, or contains a line end", "store it without")
+    if text != text.strip():
+        node.error("the secret begins or ends with a space or line end", "store it without")
+        return None
+    if not text.isprintable():
+        node.error("the secret contains a line end, a tab or another control character", "store it without")
         return None
     return secret
 
@@ -194,7 +197,8 @@ def read_encryption_key(node: Node) -> EncryptionKey | None:
     try:
         return parse_encryption_key(secret.reveal().strip())
     except ValueError as error:
-        node.error(f"this key cannot be used: {error}", _maker(node))
+        written_in = ", without quotes" if secret.reveal().strip()[:1] in ("'", '"') else ""
+        node.error(f"this key cannot be used: {error}{written_in}", _maker(node))
         return None
 
 
@@ -238,7 +242,7 @@ def _with_line_ends(text: str) -> str:
     plain = text.strip().strip("\"'")
     if not plain.startswith("-----BEGIN") or not ("\\" in plain or plain != text.strip()):
         return text
-    return plain.replace("\\r", "").replace("\\n", "\n")
+    return re.sub(r"\\+n", "\n", re.sub(r"\\+r", "", plain))
 
 
 def _key_text_problem(text: str, algorithm: SigningAlgorithm) -> str | None:
@@ -250,11 +254,35 @@ def _key_text_problem(text: str, algorithm: SigningAlgorithm) -> str | None:
     try:
         keys = _private_keys(text)
     except Exception:  # The parsers raise many types of exceptions for invalid text.
-        return _OTHER_PEM.get(_label(text), "it is not a PEM or JWK of an unencrypted private key")
+        return _unreadable_key_problem(text.strip())
     if not keys:
         return "the JWK Set has no key"
     return next((fault for key in keys if (fault := _key_problem(key, algorithm))), None)
 
+
+def _unreadable_key_problem(text: str) -> str:
+    """Return what is wrong with a text that no parser accepts as a private key. Quotes nothing of it."""
+    if (other := _OTHER_PEM.get(_label(text))) is not None:
+        return other
+    if "PRIVATE" in text and "KEY" in text:
+        if not text.isascii():
+            return "it is a PEM with characters that are not ASCII; an editor has replaced its hyphens or spaces"
+        if "-----END" not in text or "-----BEGIN" not in text:
+            return "it is a PEM without its first or last line"
+        return "it is a PEM whose lines are damaged"
+    if re.fullmatch(r"(?:file:|~?/|\.\.?/)\S{1,500}", text):
+        return "it is the path of a file; name the file with `file` instead of `env`"
+    packed = _BASE64_OF.get(text[:3]) if re.fullmatch(r"[A-Za-z0-9+/=\s]{40,}", text) else None
+    return packed or "it is not a PEM or JWK of an unencrypted private key"
+
+
+_BASE64_OF = {
+    "LS0": "it is a PEM in base64; decode it once",
+    "MC4": "it is a PEM without its first and last line",
+    "MIG": "it is a PEM without its first and last line",
+    "MHc": "it is a PEM without its first and last line",
+}
+"""What a text in base64 is, by its first characters: `---` of a PEM, and the DER of PKCS #8 and SEC 1 keys."""
 
 _OTHER_PEM = {
     "ENCRYPTED PRIVATE KEY": "it is an encrypted PEM, and no password can be given",

@@ -75,6 +75,8 @@ def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None
     assert line.startswith("sessions.keys[0]: this key cannot be used: it must be exactly 32 bytes, in base64 or hex")
     assert "akoya-gateway keys new" in line
     assert "hunter2" not in line
+    (line,) = error_lines(validated(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": f'"{RING_KEY}"'}))
+    assert "in base64 or hex, without quotes" in line
 
 
 def test_a_key_ring_holds_no_key_twice(tmp_path: Path) -> None:
@@ -99,7 +101,8 @@ def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
             "clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty",
         ),
         ({"CLIENT_SECRET": "hunter2\n"}, "clients.demo-app.client_secret: the secret begins or ends with a space"),
-        ({"CLIENT_SECRET": "hun\rter2"}, "clients.demo-app.client_secret: the secret begins or ends with a space"),
+        ({"CLIENT_SECRET": "hun\rter2"}, "clients.demo-app.client_secret: the secret contains a line end, a tab or"),
+        ({"CLIENT_SECRET": "hunter2\0"}, "clients.demo-app.client_secret: the secret contains a line end, a tab or"),
     ],
 )
 def test_a_secret_must_be_there_and_clean(tmp_path: Path, environ: dict[str, str], message: str) -> None:
@@ -232,6 +235,27 @@ def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: s
     (line,) = error_lines(validated(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))
     assert line.startswith(f"signing.keys[0]: this key cannot be used for {algorithm}: {message}")
     assert "akoya-gateway keys new" in line
+
+
+def test_disfigured_signing_key_is_refused_with_what_has_happened_to_it(tmp_path: Path) -> None:
+    lines = ED25519.splitlines()
+    damaged = {
+        "it is a PEM in base64; decode it once": [base64.b64encode(ED25519.encode()).decode()],
+        "it is a PEM without its first and last line": [lines[1], base64.b64encode(base64.b64decode(lines[1])).decode()],
+        "it is a PEM without its first or last line": ["\n".join(lines[:-1]), "\n".join(lines[1:])],
+        "it is a PEM with characters that are not ASCII": [ED25519.replace("-----", "\u2014" * 5), ED25519.replace(" ", "\u00a0")],
+        "it is a PEM whose lines are damaged": [ED25519.replace("\n", "%0A"), ED25519.replace(lines[1], lines[1][:-9])],
+        "it is the path of a file; name the file with `file`": ["/run/secrets/key.pem", "./key.pem", "~/key.pem", "file:///k"],
+    }  # fmt: skip
+    for message, texts in damaged.items():
+        for text in texts:
+            environ = {**ENVIRON, "SIGNING_SECRET": text}
+            (line,) = error_lines(validated(tmp_path, {"signing.algorithm": "ed25519"}, environ))
+            assert line.startswith(f"signing.keys[0]: this key cannot be used for ed25519: {message}")
+            assert lines[1][5:] not in line
+    for text in (ED25519.replace("\n", "\\\\n"), ED25519.replace("\n", "\\r\\n")):
+        environ = {**ENVIRON, "SIGNING_SECRET": text}
+        assert validated(tmp_path, {"signing.algorithm": "ed25519"}, environ).config is not None
 
 
 def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
