@@ -34,6 +34,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 def configurations() -> dict[str, str]:
     """Every gateway.yaml that is shipped for a deployment."""
     found = {"compose": (DEPLOY / "compose" / "gateway.yaml").read_text()}
+    found["container"] = (DEPLOY / "container" / "example" / "gateway.yaml").read_text()
     found["compose with the emulator"] = (DEPLOY / "compose" / "gateway.sandbox.yaml").read_text()
     found["kubernetes"] = next(
         d["data"]["gateway.yaml"] for d in documents(SIDECAR.read_text()) if d["kind"] == "ConfigMap"

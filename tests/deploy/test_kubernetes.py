@@ -10,29 +10,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 KUBERNETES = "1.31"
-CUSTOM = {"SecurityPolicy", "ClientTrafficPolicy", "AuthorizationPolicy", "EnvoyFilter", "HTTPRoute", "Gateway"}
+CUSTOM: dict[str, Any] = json.loads(Path(__file__).with_name("crds.json").read_text())
+"""Schemas of custom resources: see `tests.deploy.crds`."""
 SECRETS = "/run/secrets/akoya-gateway"
 
 Document = dict[str, Any]
 
 
+def every_document(name: str) -> list[Document]:
+    return [one for one in yaml.safe_load_all((FOLDER / name).read_text()) if one]
+
+
 def documents(name: str) -> dict[str, Document]:
-    return {one["kind"]: one for one in yaml.safe_load_all((FOLDER / name).read_text()) if one}
+    return {one["kind"]: one for one in every_document(name)}
 
 
-def test_manifests_fit_the_schema_of_kubernetes() -> None:
-    checked = 0
+def test_manifests_fit_the_schemas_of_kubernetes_and_of_custom_resources() -> None:
+    checked, custom = 0, set()
     for path in sorted(FOLDER.glob("*.yaml")):
-        for document in documents(path.name).values():
-            if document["kind"] not in CUSTOM:
+        for document in every_document(path.name):
+            schema = CUSTOM.get(f"{document['apiVersion']} {document['kind']}")
+            if schema is None:
                 kubernetes_validate.validate(document, KUBERNETES, strict=True)
-                checked += 1
-    assert checked >= 10
+            else:
+                jsonschema.validate(document["spec"], schema)
+                custom.add(document["kind"])
+            checked += 1
+    assert checked >= 20
+    assert custom == {name.split()[1] for name in CUSTOM}
 
 
 def test_native_sidecar_is_the_container_of_the_sidecar_and_ends_after_the_app() -> None:
