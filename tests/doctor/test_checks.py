@@ -92,6 +92,7 @@ def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
     assert [each.says for each in of(findings, "token_endpoint")][-1] == "clock: agrees with the provider"
     assert "will be created at the first start" in seen["sessions.store"]
     assert not (clinic.folder / "grants.db").exists()
+    assert not [each.says for each in findings if each.says.startswith("DNS")], "an address needs no name server"
 
 
 def test_a_wrong_client_secret_is_named_and_not_shown(clinic: Clinic) -> None:
@@ -248,6 +249,7 @@ def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -
     found = of(clinic.findings({"STORE": url}, credentials=False), "sessions.store")
     assert [result.verdict for result in found] == [Severity.FAULT]
     assert "hush" not in str(found)
+    assert found[0].says.count("redis://") == 1
 
 
 def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:

@@ -67,6 +67,8 @@ async def button(page: Page, name: str) -> None:
 async def test_from_the_app_through_the_bank_to_the_data(demo: Demo, page: Page) -> None:
     await page.goto(demo.url)
     await judge(page, "Demo App")
+    tops = await page.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect().top)")
+    assert len(set(tops)) == 1, "the menu is one line on a phone"
     await page.get_by_role("link", name="Connect Mikomo Bank").click()
     await page.get_by_label("User name").fill("mikomo_1")
     await page.get_by_label("Password").fill("wrong")
