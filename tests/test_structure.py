@@ -49,7 +49,18 @@ ALLOWED: dict[str, set[str]] = {
     "provider": CONFIG | {"provider", "oauth"},
     "server": CONFIG | {"server", "observability", "config.diagnostics"},
     "doctor": CONFIG
-    | {"doctor", "observability.redaction", "server.listeners", "store", "provider", "oauth", "config"},
+    | {
+        "doctor",
+        "observability.redaction",
+        "server.listeners",
+        "store",
+        "provider",
+        "oauth",
+        "config",
+        "data_api",
+        "grants.grant",
+        "grants.repository",
+    },
     "access": CONFIG | {"access", "grants.grant"},
     "data_api": CONFIG | {"data_api", "access.request", "grants", "provider", "store"},
     "authentication": CONFIG | {"authentication", "access", "sessions", "oauth", "provider"},
@@ -89,7 +100,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.http_protocol",
     },
     "entrypoints": CONFIG
-    | {"entrypoints", "fast_lane", "gateway", "grants", "server", "observability", "config", "store"},
+    | {"entrypoints", "fast_lane", "gateway", "grants", "server", "observability", "config", "store", "data_api.call"},
     "sandbox": {"secret", "clock", "sandbox"},
     "testing": {"testing", "sandbox", "config", "gateway.middleware"},
     "verify": set(),

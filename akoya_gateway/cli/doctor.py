@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Try each client's secret at its token endpoint, with a code that cannot exist.",
 )
+@click.option("--grant", metavar="ID", help="Also call a data API with the token of this grant, once.")
+@click.option(
+    "--product",
+    metavar="PATH",
+    default="accounts-info",
+    show_default=True,
+    help="The product that --grant calls, and what follows it in the path.",
+)
 @format_option("A table for people, or one JSON object.")
-def doctor(config: Path, credentials: bool, form: str) -> None:
+def doctor(config: Path, credentials: bool, grant: str | None, product: str, form: str) -> None:
     """Examine a live configuration: DNS, TLS, clocks, endpoints, credentials, redirect URI, store, upstreams.
 
     Contacts everything that the configuration names once. Changes nothing and prints no secret. Run it on the gateway's
@@ -36,6 +44,7 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
 
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
     from akoya_gateway.doctor.checks import run_checks  # noqa: PLC0415
+    from akoya_gateway.doctor.data_call import check_data_call  # noqa: PLC0415
     from akoya_gateway.upstream.http.tls import client_context  # noqa: PLC0415
 
     loaded = load_config(config)
@@ -47,6 +56,8 @@ def doctor(config: Path, credentials: bool, form: str) -> None:
             click.echo(f"{each.address}.tls: the files cannot be used: {error}", err=True)
             raise SystemExit(1) from None
     findings = asyncio.run(run_checks(loaded, upstream_tls=tls, credentials=credentials))
+    if grant is not None:
+        findings = [*findings, asyncio.run(check_data_call(loaded, grant, product)).clean]
     faults = sum(result.verdict == "fault" for result in findings)
     if form == "json":
         click.echo(json.dumps({"fine": not faults, "findings": [_fields(each) for each in findings]}, indent=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
 from akoya_gateway.endpoints.user_messages import (
     ACCOUNTS,
+    BANK_DOWN,
     CHOOSE_BANK,
     CONNECTED_SINCE,
     LAST_RENEWED,
@@ -47,6 +48,7 @@ class ConnectionsEndpoint:
         redirects: RedirectPolicy,
         pages: Pages,
         clock: Clock,
+        bank_is_down: Callable[[str], bool],
     ) -> None:
         self._config = config
         self._home = f"{config.root_path}/"
@@ -57,6 +59,7 @@ class ConnectionsEndpoint:
         self._redirects = redirects
         self._pages = pages
         self._clock = clock
+        self._bank_is_down = bank_is_down
 
     async def __call__(self, request: EndpointRequest) -> Response:
         owner = request.principal.owner
@@ -138,6 +141,8 @@ class ConnectionsEndpoint:
             "expires_at": _moment(grant.tokens.expires_at),
             "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
             "rename": f"{self._config.prefix}/rename/{grant.connector}",
+            # Only then, because without a data API as an upstream nothing is known about banks.
+            **({"bank": "unavailable"} if self._bank_is_down(grant.connector) else {}),
         }
 
     def _connect(self, connector: Connector, return_to: str) -> str:
@@ -180,12 +185,17 @@ class ConnectionsEndpoint:
             "words": pages.language.gettext(
                 UNVERIFIED if self._grants.offers_reconnect(grant) else STATE_TEXTS[grant.state]
             ),
-            "facts": _facts(grant, pages.language),
+            "facts": self._facts(grant, pages.language),
             "remedy": self._remedy(grant),
             "connect": connect,
             "disconnect": f"{self._config.prefix}/disconnect/{connector.key}?grant={grant.public_id}",
             "grant": grant.public_id,
         }
+
+    def _facts(self, grant: Grant, language: Language) -> list[str]:
+        """Return what is known about the connection, and that the bank does not answer if it does not."""
+        down = [language.gettext(BANK_DOWN)] if self._bank_is_down(grant.connector) else []
+        return down + _facts(grant, language)
 
     def _remedy(self, grant: Grant) -> bool:
         """Return whether to offer the user to reconnect the bank."""

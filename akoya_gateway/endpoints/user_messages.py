@@ -27,6 +27,9 @@ CONNECTED_SINCE = gettext_noop("Connected since %(date)s")
 LAST_RENEWED = gettext_noop("Last renewed on %(date)s")
 ACCOUNTS = ngettext_noop("%(num)d account", "%(num)d accounts")
 
+BANK_DOWN = gettext_noop("The bank does not answer at the moment. You do not need to reconnect.")
+"""For a bank whose data API has failed several times in a row."""
+
 CHOOSE_BANK = gettext_noop("To continue, connect a bank.")
 
 NOTICES = {

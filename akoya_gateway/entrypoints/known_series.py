@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from akoya_gateway.config.model import Config
+from akoya_gateway.data_api.call import Outcome
 from akoya_gateway.entrypoints.observers import IDENTITY_FAILURES, LIMITS
 from akoya_gateway.grants.grant import GrantState
 from akoya_gateway.grants.refresher import REFRESH_OUTCOMES
@@ -55,6 +56,7 @@ def create_known_series(metrics: Metrics, config: Config) -> None:
         "attempts_finished", _bounded([(key, result) for _, key in connectors for result in ATTEMPT_RESULTS])
     )
     metrics.create("disconnects", [(key,) for _, key in connectors])
+    metrics.create("data_calls", _bounded(_data_calls(config)))
     upstreams = [each.address for each in config.all_upstreams]
     failures = [code for code in FAILURES if code.startswith("upstream-")]
     metrics.create("upstream_failures", _bounded([(name, code) for name in upstreams for code in failures]))
@@ -69,6 +71,18 @@ def create_known_series(metrics: Metrics, config: Config) -> None:
     metrics.create("config_reloads", [("ok",), ("failed",)])
     passed = [(rule, "passed", 200) for rule in rules]
     metrics.create_requests(_bounded([*passed, *((rule, code, 503) for rule in rules for code in FAILURES)]))
+
+
+def _data_calls(config: Config) -> list[tuple[str, ...]]:
+    """Return the connectors, products and results of all calls of data APIs that the configuration allows."""
+    return [
+        (connector.key, product, result.value)
+        for api in config.data_apis.values()
+        for connector in config.connectors.values()
+        if connector.client.environment.name == api.environment.name
+        for product in sorted(api.products)
+        for result in Outcome
+    ]
 
 
 def _key_sources(config: Config) -> list[str]:

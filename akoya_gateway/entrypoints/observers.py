@@ -37,7 +37,19 @@ def build_observers(metrics: Metrics, log: Log, access: AccessLog) -> Observers:
         LoggingAuthorizationObserver(metrics, log),
         LoggingRequestObserver(metrics, access),
         partial(metrics.increment, "key_fetch_failures"),
+        CountingDataApiObserver(metrics),
     )
+
+
+class CountingDataApiObserver:
+    """Counts the calls of data APIs. Implements `data_api.service.DataApiObserver`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def data_called(self, connector: str, product: str, result: str, seconds: float) -> None:
+        self._metrics.increment("data_calls", connector, product, result)
+        self._metrics.observe("data_call_duration_seconds", seconds, connector, product)
 
 
 class LoggingRequestObserver:

@@ -259,8 +259,9 @@ class Sidecar:
         return await self._gateway.runtime.check()
 
     def notes(self) -> Sequence[str]:
-        """Return what an operator should look at, for /readyz (`GrantManager.notes`)."""
-        return self._gateway.runtime.grants.notes
+        """Return what an operator should look at, for /readyz (`GrantManager.notes`, `BankHealth.notes`)."""
+        runtime = self._gateway.runtime
+        return [*runtime.grants.notes, *runtime.data_apis.health.notes]
 
 
 def _require_shared_store(config: Config, workers: int) -> None:

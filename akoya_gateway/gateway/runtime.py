@@ -203,7 +203,15 @@ class Runtime:
         return Router(
             config,
             ConnectionsEndpoint(
-                config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages, clock
+                config,
+                grants,
+                grants.login_names,
+                self.sessions,
+                self.cookies,
+                redirects,
+                self.pages,
+                clock,
+                self.data_apis.health.is_down,
             ),
             ConnectEndpoint(
                 config,

@@ -82,6 +82,12 @@ METRICS = (
     _counter("identity_failures", "Requests whose identity header or token was refused.", "reason"),
     _counter("limit_refusals", "Requests that a limit refused.", "limit"),
     _counter("malformed_requests", "Requests that could not be parsed."),
+    # Data APIs
+    _counter("data_calls", "Calls of data APIs.", "connector", "product", "result"),
+    _histogram(
+        "data_call_duration_seconds", "Until the response is complete, with repetitions.", "connector", "product",
+        buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0),
+    ),
     # The store and the upstreams
     _counter("store_errors", "Store calls that failed.", "operation"),
     _counter("upstream_failures", "Failed upstream requests.", "upstream", "kind"),
