@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, dechunked, patient, settled
-from tests.fast_lane.wire import Wire, cookies_of
+from tests.fast_lane.exchanges import DATE, OK, SCRIPTS, patient, settled
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
+from tests.support.raw_http import Client
 from tests.support.scripted_upstream import Script, ScriptedUpstream, plain
 
 HEADERS = b"Host: app.example.com\r\nAccept: */*\r\n"
@@ -103,76 +103,76 @@ def test_the_third_time_is_as_the_first_on_both_paths(
 ) -> None:
     """All requests use one connection, so that everything that can be cached is."""
     env, plain_gateway = both
-    request = get(b"/accounts/" + name.encode() + b"?a=b", cookies_of(browser))
+    request = get(b"/accounts/" + name.encode() + b"?a=b", browser.cookie_header())
     seen: dict[str, list[Any]] = {}
     for which, port in (("lane", env.port), ("asgi", plain_gateway.port)):
         received(env).clear()
         answers: list[Any] = []
-        with Wire(port) as wire:
+        with Client(port) as client:
             for _ in range(4):
                 try:
-                    status, head, body = wire.ask(request)
+                    answer = client.request(request)
                 except (EOFError, ConnectionError):
                     answers.append("closed")
                     break
-                answers.append((status, settled(head), settled(dechunked(head, body))))
+                answers.append((answer.status, settled(answer.head), settled(answer.body)))
         seen[which] = [answers, {settled(one) for one in received(env)}]
     assert seen["lane"] == seen["asgi"]
 
 
 def test_bytes_of_a_body_that_look_like_a_known_request_stay_a_body(env: GatewayEnv, browser: Browser) -> None:
-    known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    known = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(known)[0] == 200
+            assert client.request(known).status == 200
         received(env).clear()
-        head = b"POST /accounts/length HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
-        wire.send(head + b"Content-Length: %d\r\n\r\n" % (2 * len(known)))
+        head = b"POST /accounts/length HTTP/1.1\r\n" + HEADERS + browser.cookie_header()
+        client.send(head + b"Content-Length: %d\r\n\r\n" % (2 * len(known)))
         for _ in range(2):
             # Each piece arrives alone, as a request would.
             time.sleep(0.1)
-            wire.send(known)
-        assert wire.answer()[0] == 200
+            client.send(known)
+        assert client.response().status == 200
         assert env.upstream.bodies[-1] == 2 * known
         # The connection then takes the next request, in this case a cached one.
-        assert wire.ask(known)[2] == b"hello"
+        assert client.request(known).body == b"hello"
     assert [one.split(b" ")[0] for one in received(env)] == [b"POST", b"GET"]
 
 
 def test_bytes_after_an_early_response_still_belong_to_the_body(env: GatewayEnv, browser: Browser) -> None:
     """The response is complete but the request is not, so the connection must not parse the rest as a request."""
-    known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    known = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(known)[0] == 200
+            assert client.request(known).status == 200
         received(env).clear()
-        head = b"POST /accounts/early HTTP/1.1\r\n" + HEADERS + cookies_of(browser)
-        wire.send(head + b"Content-Length: %d\r\n\r\n" % (10 + 3 * len(known)) + b"0123456789")
-        assert wire.answer()[2] == b"early"
-        with Wire(env.port) as other:
+        head = b"POST /accounts/early HTTP/1.1\r\n" + HEADERS + browser.cookie_header()
+        client.send(head + b"Content-Length: %d\r\n\r\n" % (10 + 3 * len(known)) + b"0123456789")
+        assert client.response().body == b"early"
+        with Client(env.port) as other:
             # A cached decision is valid for a second. This request renews it.
-            other.ask(known)
+            other.request(known)
             received(env).clear()
-            wire.send(known)
+            client.send(known)
             time.sleep(0.1)
             assert received(env) == []
-            assert other.ask(known)[0] == 200
+            assert other.request(known).status == 200
 
 
 def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(env: GatewayEnv, browser: Browser) -> None:
-    known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    known = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(3):
-            wire.ask(known)
+            client.request(known)
         received(env).clear()
         for cut in (1, 20, len(known) - 2):
-            wire.send(known[:cut])
-            wire.send(known[cut:])
-            assert wire.answer()[2] == b"hello"
-        wire.send(known + known)
-        assert [wire.answer()[2], wire.answer()[2]] == [b"hello", b"hello"]
-        wire.send(b"\r\n" + known)
-        assert wire.answer()[2] == b"hello"
+            client.send(known[:cut])
+            client.send(known[cut:])
+            assert client.response().body == b"hello"
+        client.send(known + known)
+        assert [client.response().body, client.response().body] == [b"hello", b"hello"]
+        client.send(b"\r\n" + known)
+        assert client.response().body == b"hello"
     assert len(received(env)) == 6
 
 
@@ -197,47 +197,47 @@ def test_unusual_head_is_parsed_each_time(
     """Each repetition gets the same result as the first request, and the ASGI path gives the same result."""
     env, plain_gateway = both
     line, _, rest = written.partition(b" HTTP/")
-    request = line + b" HTTP/" + rest.replace(b"Host:", cookies_of(browser) + b"Host:", 1)
+    request = line + b" HTTP/" + rest.replace(b"Host:", browser.cookie_header() + b"Host:", 1)
     seen = []
     for port in (env.port, plain_gateway.port, env.port):
         received(env).clear()
         answers: list[Any] = []
         for _ in range(3):
-            with Wire(port) as wire:
+            with Client(port) as client:
                 for _ in range(2):
                     try:
-                        status, head, _ = wire.ask(request)
+                        answer = client.request(request)
                     except (EOFError, ConnectionError):
                         answers.append("closed")
                         break
                     # uvicorn words its own refusals differently.
-                    own = env.entrypoint == "app" and status == 400
-                    answers.append((status, b"" if own else settled(head)))
+                    own = env.entrypoint == "app" and answer.status == 400
+                    answers.append((answer.status, b"" if own else settled(answer.head)))
         seen.append((answers, {settled(one) for one in received(env)}))
     assert seen[0] == seen[1] == seen[2]
 
 
 def test_a_line_known_with_one_sender_gives_another_nothing(env: GatewayEnv, browser: Browser) -> None:
-    known = get(b"/accounts/length", cookies_of(browser))
+    known = get(b"/accounts/length", browser.cookie_header())
     stranger = get(b"/accounts/length", b"Cookie: akoya=" + b"A" * 43 + b"\r\n")
-    with Wire(env.port) as wire:
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(known)[0] == 200
-        assert wire.ask(stranger)[0] == 401
-        assert wire.ask(get(b"/accounts/length", b""))[0] == 401
-        assert wire.ask(known)[0] == 200
-        assert wire.ask(get(b"/nowhere", cookies_of(browser)))[0] == 403
+            assert client.request(known).status == 200
+        assert client.request(stranger).status == 401
+        assert client.request(get(b"/accounts/length", b"")).status == 401
+        assert client.request(known).status == 200
+        assert client.request(get(b"/nowhere", browser.cookie_header())).status == 403
 
 
 def test_two_owners_on_one_connection_get_their_own_tokens(env: GatewayEnv) -> None:
     """This is what happens behind a load balancer that puts requests of all users on the same connections."""
-    with Browser(env) as one, Browser(env) as two, Wire(env.port) as wire:
+    with Browser(env) as one, Browser(env) as two, Client(env.port) as client:
         one.connect(user="mikomo_1")
         two.connect(user="mikomo_4")
         received(env).clear()
         for _ in range(4):
             for browser in (one, two):
-                assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
+                assert client.request(get(b"/accounts/length", browser.cookie_header())).status == 200
     lines = [line for request in received(env) for line in request.split(b"\r\n")]
     owners = [line for line in lines if line.startswith(b"akoya-owner: ")]
     assert len(set(owners)) == 2
@@ -245,35 +245,35 @@ def test_two_owners_on_one_connection_get_their_own_tokens(env: GatewayEnv) -> N
 
 
 def test_a_logout_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
-    known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    known = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(known)[0] == 200
+            assert client.request(known).status == 200
         csrf = browser.connections()["csrf"]
         assert browser.http.post("/akoya/logout", data={"csrf": csrf}, headers={"origin": env.url}).status_code == 303
-        assert wire.ask(known)[0] == 401
+        assert client.request(known).status == 401
 
 
 def test_renewed_session_invalidates_the_old_id_at_once(env: GatewayEnv, browser: Browser) -> None:
     """The owner and the grants continue under a new session ID. The decision cached for the old ID must not."""
-    old = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    old = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(old)[0] == 200
+            assert client.request(old).status == 200
         browser.connect("other")
-        assert wire.ask(old)[0] == 401
-        assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
+        assert client.request(old).status == 401
+        assert client.request(get(b"/accounts/length", browser.cookie_header())).status == 200
 
 
 def test_a_disconnect_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
-    known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    known = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(known)[0] == 200
+            assert client.request(known).status == 200
         csrf = browser.connections()["csrf"]
         done = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf}, headers={"origin": env.url})
         assert done.status_code == 303
-        assert wire.ask(known)[0] == 401
+        assert client.request(known).status == 401
 
 
 @pytest.mark.parametrize("path", ["/akoya/logout", "/akoya/disconnect/mikomo"])
@@ -281,12 +281,12 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser, path: str
 ) -> None:
     env, elsewhere = both
-    known = get(b"/accounts/length", cookies_of(browser))
-    with Wire(env.port) as wire:
+    known = get(b"/accounts/length", browser.cookie_header())
+    with Client(env.port) as client:
         csrf = browser.connections()["csrf"]
         # Keep the cached decision in use, because every request refreshes its entries.
         for _ in range(30):
-            assert wire.ask(known)[0] == 200
+            assert client.request(known).status == 200
             time.sleep(0.02)
         there = f"http://127.0.0.1:{elsewhere.port}{path}"
         assert browser.http.post(there, data={"csrf": csrf}, headers={"origin": env.url}).status_code == 303
@@ -294,7 +294,7 @@ def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never
         deadline = time.monotonic() + 30
         statuses: list[int] = []
         while statuses[-50:] != [401] * 50 and time.monotonic() < deadline:
-            statuses.append(wire.ask(known)[0])
+            statuses.append(client.request(known).status)
             time.sleep(0.02)
     assert statuses == sorted(statuses), "status 200 after a 401"
     assert statuses[-50:] == [401] * 50
@@ -305,7 +305,7 @@ def test_log_is_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], 
     env, plain_gateway = both
     if env.entrypoint == "app":
         pytest.skip("the access log belongs to the server there")
-    cookies = cookies_of(browser)
+    cookies = browser.cookie_header()
     requests = [
         get(b"/accounts/log/" + name + b"?secret=1", cookies)
         for name in (b"length", b"chunked", b"no-content", b"server-error")
@@ -322,9 +322,9 @@ def test_log_is_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], 
         before = len(complete_lines(log).splitlines())
         for request in requests:
             for _ in range(3):
-                with Wire(port) as wire:
-                    wire.ask(get(b"/public/log/length", b""))
-                    wire.ask(request)
+                with Client(port) as client:
+                    client.request(get(b"/public/log/length", b""))
+                    client.request(request)
         told[which] = lines_of(log, before, 6 * len(requests))
     assert told["lane"] == told["asgi"]
 
@@ -347,40 +347,40 @@ def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
 
 def test_a_known_head_with_another_body_behind_it_is_parsed(env: GatewayEnv, browser: Browser) -> None:
     """A second response to one request closes the connection, and no client receives it."""
-    request = get(b"/accounts/glued", cookies_of(browser))
-    with Wire(env.port) as wire:
+    request = get(b"/accounts/glued", browser.cookie_header())
+    with Client(env.port) as client:
         for _ in range(8):
-            assert wire.ask(request)[2] == b"ok"
-    with Wire(env.port) as wire:
+            assert client.request(request).body == b"ok"
+    with Client(env.port) as client:
         for _ in range(8):
-            assert b"evil" not in wire.ask(get(b"/accounts/length", cookies_of(browser)))[2]
+            assert b"evil" not in client.request(get(b"/accounts/length", browser.cookie_header())).body
 
 
 def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(env: GatewayEnv, browser: Browser) -> None:
-    request = get(b"/accounts/short", cookies_of(browser))
-    with Wire(env.port) as wire:
-        assert wire.ask(request)[2] == b"full"
-        wire.send(request)
+    request = get(b"/accounts/short", browser.cookie_header())
+    with Client(env.port) as client:
+        assert client.request(request).body == b"full"
+        client.send(request)
         with pytest.raises((EOFError, ConnectionError)):
             # The upstream's read timeout closes the connection: a truncated response must not look complete.
-            wire.answer()
+            client.response()
 
 
 def test_head_response_is_not_taken_for_a_get_response(env: GatewayEnv, browser: Browser) -> None:
-    with Wire(env.port) as wire:
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(get(b"/accounts/empty", cookies_of(browser)))[0] == 200
-            wire.send(get(b"/accounts/empty", cookies_of(browser)).replace(b"GET", b"HEAD", 1))
-            assert wire.answer()[0] == 200
-            assert wire.ask(get(b"/accounts/bodies", cookies_of(browser)))[2] in (b"first", b"other")
+            assert client.request(get(b"/accounts/empty", browser.cookie_header())).status == 200
+            client.send(get(b"/accounts/empty", browser.cookie_header()).replace(b"GET", b"HEAD", 1))
+            assert client.response().status == 200
+            assert client.request(get(b"/accounts/bodies", browser.cookie_header())).body in (b"first", b"other")
 
 
 @pytest.mark.parametrize("name", ["garbage", "nothing", "silent", "two-lengths"])
 def test_failure_of_the_first_request_of_a_connection_is_reported(env: GatewayEnv, browser: Browser, name: str) -> None:
     """This covers a connection whose parser has not been fed any byte yet."""
-    with Wire(env.port) as wire:
+    with Client(env.port) as client:
         for _ in range(3):
-            assert wire.ask(get(b"/accounts/length", cookies_of(browser)))[0] == 200
-    with Wire(env.port) as wire:
-        status, _, body = wire.ask(get(b"/accounts/" + name.encode(), cookies_of(browser)))
-        assert (status, b"upstream-" in body) == (504 if name == "silent" else 502, True)
+            assert client.request(get(b"/accounts/length", browser.cookie_header())).status == 200
+    with Client(env.port) as client:
+        answer = client.request(get(b"/accounts/" + name.encode(), browser.cookie_header()))
+        assert (answer.status, b"upstream-" in answer.body) == (504 if name == "silent" else 502, True)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.fast_lane.exchanges import settled
-from tests.fast_lane.wire import Wire, cookies_of
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
+from tests.support.raw_http import Answer, Client
 
 ROUTE = b"/akoya/forward-auth"
 NGINX = b"X-Original-Method: GET\r\nX-Original-URI: /accounts?x=1\r\n"
@@ -72,17 +72,16 @@ def test_both_paths_respond_alike_for_any_number_of_requests(
     env, plain = both
     lines, below, method = QUESTIONS[name]
     body = b"ok" if method == b"POST" else b""
-    asked = question(lines, cookies_of(browser) if known else b"", below, method) + body
+    asked = question(lines, browser.cookie_header() if known else b"", below, method) + body
     seen = []
     for port in (plain.port, env.port):
         answers = []
         for _ in range(2):
-            with Wire(port) as wire:
+            with Client(port) as client:
                 for _ in range(3):
-                    wire.send(asked)
-                    answers.append(
-                        settled(wire.head()) if method == b"HEAD" else tuple(map(settled, wire.answer()[1:]))
-                    )
+                    client.send(asked)
+                    answer = Answer(0, [], client.head()) if method == b"HEAD" else client.response()
+                    answers.append((settled(answer.head), settled(answer.body)))
         seen.append(answers)
     assert seen[0] == seen[1]
 
@@ -90,24 +89,24 @@ def test_both_paths_respond_alike_for_any_number_of_requests(
 def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
     env, _ = both
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
-        with Browser(env) as browser, Wire(env.port) as wire:
+        with Browser(env) as browser, Client(env.port) as client:
             browser.connect()
-            asked = question(TRAEFIK, cookies_of(browser))
+            asked = question(TRAEFIK, browser.cookie_header())
             for _ in range(4):
-                assert wire.ask(asked)[0] == 200
+                assert client.request(asked).status == 200
             csrf = browser.connections()["csrf"]
             assert browser.fetch(path, "POST", data={"csrf": csrf}).status_code in (200, 303)
-            assert wire.ask(asked)[0] == 401
+            assert client.request(asked).status == 401
 
 
 def test_each_response_has_its_own_signature_and_request_id(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser
 ) -> None:
     env, _ = both
-    asked = question(TRAEFIK, cookies_of(browser))
+    asked = question(TRAEFIK, browser.cookie_header())
     before = len(env.log().splitlines())
-    with Wire(env.port) as wire:
-        heads = [wire.ask(asked)[1] for _ in range(5)]
+    with Client(env.port) as client:
+        heads = [client.request(asked).head for _ in range(5)]
     signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
     assert len(signatures) == 5
     # The log is written after the responses.

@@ -12,10 +12,10 @@ import pytest
 
 from tests.fast_lane.exchanges import HEADERS, SCRIPTS, dechunked, exchange, settled
 from tests.fast_lane.in_process import InProcess
-from tests.fast_lane.wire import Wire
 from tests.support.environment import ACCESS, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
+from tests.support.raw_http import Client
 from tests.support.scripted_upstream import ScriptedUpstream
 
 RULES = [
@@ -86,13 +86,13 @@ def test_requests_of_one_connection_part_on_both_paths_alike(both: Both) -> None
     seen = {}
     for way, port in both.ports.items():
         both.received()
-        with Wire(port) as wire:
-            answers = [wire.ask(both.request("GET", path)) for path in paths]
+        with Client(port) as client:
+            answers = [client.request(both.request("GET", path)) for path in paths]
         sent = both.received()
         for name, requests in sent.items():
             assert len(requests) == 6
             assert all(f" /{name}/".encode() in request.partition(b"\r\n")[0] for request in requests)
-        seen[way] = [(status, settled(head), settled(body)) for status, head, body in answers], sent
+        seen[way] = [(answer.status, settled(answer.head), settled(answer.body)) for answer in answers], sent
     assert seen["lane"] == seen["asgi"]
 
 
@@ -105,9 +105,9 @@ def test_a_silent_one_leaves_the_other_alone(both: Both, way: str) -> None:
 
 
 def test_both_ride_in_the_lane(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    with InProcess(both.env, monkeypatch) as lane, Wire(lane.port) as wire:
+    with InProcess(both.env, monkeypatch) as lane, Client(lane.port) as client:
         for _ in range(3):
             for name in ("accounts", "other"):
-                assert wire.ask(both.request("GET", f"/{name}/length"))[2] == b"hello"
+                assert client.request(both.request("GET", f"/{name}/length")).body == b"hello"
     assert lane.departures.count("GET /accounts/length") >= 1
     assert lane.departures.count("GET /other/length") >= 1

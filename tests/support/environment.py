@@ -183,6 +183,11 @@ class Browser:
         headers = {"accept": "application/json", "sec-fetch-mode": "cors", **options.pop("headers", {})}
         return self.http.request(method, path, headers=headers, **options)
 
+    def cookie_header(self) -> bytes:
+        """Return the line of a request head with the cookies of this browser."""
+        pairs = "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
+        return f"Cookie: {pairs}\r\n".encode()
+
     def begin(self, connector: str = "mikomo", return_to: str | None = None) -> str:
         """Start connecting and return the authorization URL that the gateway redirects to."""
         query = {"return_to": return_to} if return_to else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -42,28 +43,46 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log
     raise AssertionError(f"nothing listens on port {port}:\n{log.read_text(errors='replace')[-4000:] if log else ''}")
 
 
-class AppServer:
-    """An ASGI app under uvicorn in its own thread."""
+class QuickServer(uvicorn.Server):
+    """A uvicorn server that notices within 10 ms that it must stop."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
-        self.port = options.pop("port", None) or free_port()
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.01)
+
+
+class AppServer:
+    """An ASGI app under uvicorn in its own thread. `options` are those of `uvicorn.Config`."""
+
+    def __init__(self, app: Any, *, port: int | None = None, **options: Any) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        defaults: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "log_level": "error", "access_log": False}
-        self._server = uvicorn.Server(uvicorn.Config(app, **(defaults | options)))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        defaults: dict[str, Any] = {"log_level": "error", "access_log": False}
+        self._server = QuickServer(uvicorn.Config(app, **(defaults | options)))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
     def open_connections(self) -> int:
         return len(self._server.server_state.connections)
 
     def __enter__(self) -> AppServer:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         self._thread.start()
-        wait_for_port(self.port)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._server.started:
+            assert self._thread.is_alive(), "the app did not start"
+            assert time.monotonic() < deadline, "the app does not start"
+            time.sleep(0.005)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._listener])
 
 
 class GatewayProcess:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import socket
@@ -13,56 +12,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import uvicorn
-
 from akoya_gateway.config.model import Origin, Seconds, Upstream, UpstreamTLS, WebSocketBounds
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
+from tests.support.processes import AppServer
 
 TIMEOUT = 30.0
 
 
-class QuickServer(uvicorn.Server):
-    """A uvicorn server that notices within 10 ms that it must stop."""
-
-    async def main_loop(self) -> None:
-        await self.on_tick(0)
-        while not self.should_exit:
-            await asyncio.sleep(0.01)
-
-
-class Front:
-    """An ASGI app under a real uvicorn on its own port."""
-
-    def __init__(self, app: Any, **options: Any) -> None:
-        self.app = app
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.socket.getsockname()[1]
-        settings: dict[str, Any] = {
-            "log_level": "critical",
-            "access_log": False,
-            "proxy_headers": False,
-            "server_header": False,
-            "date_header": False,
-            "lifespan": "on",
-            "timeout_graceful_shutdown": 1,
-        }
-        self.server = QuickServer(uvicorn.Config(app, **(settings | options)))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
-
-    def __enter__(self) -> Front:
-        self.thread.start()
-        deadline = time.monotonic() + TIMEOUT
-        while not self.server.started and self.thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert self.server.started
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(TIMEOUT)
-        self.socket.close()
+BARE: dict[str, Any] = {
+    "log_level": "critical",
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+    "lifespan": "on",
+    "timeout_graceful_shutdown": 1,
+}
+"""Options of an `AppServer` that adds no headers and trusts none."""
 
 
 Handler = Callable[["Caller"], None]
@@ -242,13 +209,13 @@ def silent_for(seconds: float) -> Handler:
 class Proxied:
     """A proxy under uvicorn in front of one or more origins."""
 
-    front: Front
+    server: AppServer
     pool: ConnectionPool
     proxy: ReverseProxy
 
     @property
     def port(self) -> int:
-        return self.front.port
+        return self.server.port
 
 
 @contextlib.contextmanager
@@ -280,8 +247,8 @@ def proxied(
     proxy = ReverseProxy(made, **({"answer_errors": True} | options))
     served: dict[str, Any] = {"ws": DetachableWebSocketProtocol, "ws_per_message_deflate": False} if tunnel else {}
     served |= server_options or {}
-    with Front(wrap(proxy) if wrap else proxy, **served) as front:
-        yield Proxied(front, made, proxy)
+    with AppServer(wrap(proxy) if wrap else proxy, **(BARE | served)) as server:
+        yield Proxied(server, made, proxy)
 
 
 class Client:
@@ -317,13 +284,26 @@ class Client:
         before, _, self.buffer = self.buffer.partition(mark)
         return before + mark
 
+    def request(self, data: bytes) -> Answer:
+        """Send a request and read its response, after any `100 Continue`. Not for HEAD."""
+        self.send(data)
+        while (answer := self.response()).status == 100:
+            pass
+        if not answer.names() & {b"content-length", b"transfer-encoding"} and answer.status not in (101, 204, 304):
+            answer.body = self.rest()
+        return answer
+
+    def head(self) -> bytes:
+        """Read one response head, and return it without the empty line at its end."""
+        return self.until(b"\r\n\r\n").removesuffix(b"\r\n\r\n")
+
     def response(self) -> Answer:
         """Read one response, framed by Content-Length or chunks."""
-        head = self.until(b"\r\n\r\n")
+        head = self.head()
         lines = head.split(b"\r\n")
         status = int(lines[0].split()[1])
-        headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(b":") for line in lines[1:] if line)]
-        answer = Answer(status, headers)
+        headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(b":") for line in lines[1:])]
+        answer = Answer(status, headers, head)
         length = answer.get(b"content-length")
         if length is not None and status != 304:
             while len(self.buffer) < int(length):
@@ -360,6 +340,7 @@ class Answer:
 
     status: int
     headers: list[tuple[bytes, bytes]]
+    head: bytes = field(default=b"", repr=False, compare=False)
     body: bytes = field(default=b"", repr=False)
 
     def get(self, name: bytes) -> bytes | None:

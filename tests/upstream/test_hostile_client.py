@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, forever, proxied
+from tests.support.processes import AppServer
+from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, ask, forever, proxied
 from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
@@ -121,14 +122,14 @@ def test_it_is_refused_and_never_reaches_the_upstream_complete(
 
 @pytest.fixture(scope="module")
 def echo() -> Iterator[Proxied]:
-    with Front(Backend()) as front, proxied(RawUpstreamOrigin(front)) as proxy:
+    with AppServer(Backend(), **BARE) as server, proxied(RawUpstreamOrigin(server)) as proxy:
         yield proxy
 
 
-def RawUpstreamOrigin(front: Front):  # type: ignore[no-untyped-def]
+def RawUpstreamOrigin(server: AppServer):  # type: ignore[no-untyped-def]
     from akoya_gateway.config.model import Origin
 
-    return Origin("http", "127.0.0.1", front.port)
+    return Origin("http", "127.0.0.1", server.port)
 
 
 def seen(port: int, lines: bytes, start: bytes = b"GET /echo HTTP/1.1\r\n") -> dict[str, list[str]]:
@@ -212,7 +213,7 @@ def test_client_value_of_a_gateway_header_is_dropped_in_every_spelling(echo: Pro
 
 def test_forwarded_values_of_a_trusted_proxy_are_kept_and_extended() -> None:
     loopback = [ipaddress.ip_network("127.0.0.0/8")]
-    with Front(Backend()) as front, proxied(RawUpstreamOrigin(front), trusted_proxies=loopback) as proxy:
+    with AppServer(Backend(), **BARE) as server, proxied(RawUpstreamOrigin(server), trusted_proxies=loopback) as proxy:
         headers = seen(
             proxy.port,
             b"X-Forwarded-For: 203.0.113.7, 2001:db8::1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n"

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
-from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, ask, proxied, standstill
+from tests.support.processes import AppServer
+from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, ask, proxied, standstill
 from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
@@ -22,22 +23,22 @@ MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[tuple[Backend, Front]]:
+def backend() -> Iterator[tuple[Backend, AppServer]]:
     app = Backend()
-    with Front(app) as front:
-        yield app, front
+    with AppServer(app, **BARE) as server:
+        yield app, server
 
 
 @pytest.fixture(scope="module")
-def proxy(backend: tuple[Backend, Front]) -> Iterator[Proxied]:
+def proxy(backend: tuple[Backend, AppServer]) -> Iterator[Proxied]:
     with proxied(origin_of(backend[1]), read=2) as proxy:
         yield proxy
 
 
-def origin_of(front: Front):  # type: ignore[no-untyped-def]
+def origin_of(server: AppServer):  # type: ignore[no-untyped-def]
     from akoya_gateway.config.model import Origin
 
-    return Origin("http", "127.0.0.1", front.port)
+    return Origin("http", "127.0.0.1", server.port)
 
 
 def resident() -> int:
@@ -74,10 +75,10 @@ def test_bodies_of_awkward_sizes_are_whole(proxy: Proxied, size: int) -> None:
 
 
 def test_a_thousand_requests_on_one_connection_use_one_connection_to_the_upstream(
-    backend: tuple[Backend, Front],
+    backend: tuple[Backend, AppServer],
 ) -> None:
-    app, front = backend
-    with proxied(origin_of(front)) as proxy:
+    app, server = backend
+    with proxied(origin_of(server)) as proxy:
         app.clients.clear()
         connection = http.client.HTTPConnection("127.0.0.1", proxy.port)
         for number in range(1000):
@@ -88,7 +89,7 @@ def test_a_thousand_requests_on_one_connection_use_one_connection_to_the_upstrea
         assert len(app.clients) == 1
 
 
-def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[Backend, Front]) -> None:
+def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[Backend, AppServer]) -> None:
     left = backend[0].left
     with Client(proxy.port) as client:
         client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -97,14 +98,14 @@ def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[
     until(lambda: backend[0].left > left, "the upstream sees the client's disconnect")
 
 
-def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, Front]) -> None:
+def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, AppServer]) -> None:
     with proxied(origin_of(backend[1]), read=0.6) as proxy, Client(proxy.port) as client:
         client.send(b"GET /events?1.5 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 1\n\n")
 
 
 def test_client_disconnect_before_the_response_reaches_the_upstream(
-    proxy: Proxied, backend: tuple[Backend, Front]
+    proxy: Proxied, backend: tuple[Backend, AppServer]
 ) -> None:
     hung, left = backend[0].hung, backend[0].left
     with Client(proxy.port) as client:
@@ -114,7 +115,7 @@ def test_client_disconnect_before_the_response_reaches_the_upstream(
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upstream(
-    proxy: Proxied, backend: tuple[Backend, Front]
+    proxy: Proxied, backend: tuple[Backend, AppServer]
 ) -> None:
     left = backend[0].left
     with Client(proxy.port) as client:
@@ -123,7 +124,9 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upst
     until(lambda: backend[0].left > left)
 
 
-def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, backend: tuple[Backend, Front]) -> None:
+def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(
+    proxy: Proxied, backend: tuple[Backend, AppServer]
+) -> None:
     app = backend[0]
     before = resident()
     with Client(proxy.port) as client:
@@ -139,7 +142,7 @@ def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, bac
         assert app.sent > held
 
 
-def test_a_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[Backend, Front]) -> None:
+def test_a_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[Backend, AppServer]) -> None:
     sent = 0
     before = resident()
     with proxied(origin_of(backend[1]), read=60) as proxy, Client(proxy.port, timeout=1) as client:
@@ -221,7 +224,7 @@ def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
         until(lambda: proxy.pool.idle == 1)
 
 
-def test_stream_cancelled_from_outside_ends(backend: tuple[Backend, Front]) -> None:
+def test_stream_cancelled_from_outside_ends(backend: tuple[Backend, AppServer]) -> None:
     endings: list[StreamCancellation] = []
     left = backend[0].left
 
@@ -242,7 +245,9 @@ def test_stream_cancelled_from_outside_ends(backend: tuple[Backend, Front]) -> N
         until(lambda: backend[0].left > left)
 
 
-def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(backend: tuple[Backend, Front]) -> None:
+def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(
+    backend: tuple[Backend, AppServer],
+) -> None:
     with proxied(origin_of(backend[1]), read=0.8, pool=1) as proxy, Client(proxy.port) as client:
         client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
         answer = client.response()
@@ -252,7 +257,7 @@ def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(b
         assert ask(proxy.port)[0] == 200
 
 
-def test_event_streams_leave_the_pool_to_other_requests(backend: tuple[Backend, Front]) -> None:
+def test_event_streams_leave_the_pool_to_other_requests(backend: tuple[Backend, AppServer]) -> None:
     with proxied(origin_of(backend[1]), pool=2) as proxy, contextlib.ExitStack() as stack:
         for _ in range(20):
             client = stack.enter_context(Client(proxy.port))

@@ -26,7 +26,8 @@ from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.tunnel import TunnelEnd
-from tests.support.raw_http import Caller, Client, Front, Proxied, RawUpstream, proxied
+from tests.support.processes import AppServer
+from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, proxied
 from tests.support.waiting import until
 from tests.support.websocket_app import accept, key_of
 from tests.support.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, frame, request
@@ -585,7 +586,10 @@ class TestTheServer:
             await send({"type": "websocket.send", "text": message["text"]})
 
     def test_without_the_extension_messages_are_relayed(self) -> None:
-        with Front(self.echo, ws=DetachableWebSocketProtocol, lifespan="off") as front, Client(front.port) as client:
+        with (
+            AppServer(self.echo, **(BARE | {"ws": DetachableWebSocketProtocol, "lifespan": "off"})) as server,
+            Client(server.port) as client,
+        ):
             client.send(request())
             time.sleep(0.1)
             client.send(frame(TEXT, b"early", mask=True))
@@ -606,9 +610,9 @@ class TestTheServer:
 
         plain = request()
         deflate = plain[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-        with Front(app, ws=DetachableWebSocketProtocol, lifespan="off") as front:
+        with AppServer(app, **(BARE | {"ws": DetachableWebSocketProtocol, "lifespan": "off"})) as server:
             for asked in (plain, deflate):
-                with Client(front.port) as client:
+                with Client(server.port) as client:
                     client.send(asked)
                     client.rest()
         assert [("akoya.tunnel" in extensions) for extensions in seen] == [True, False]
