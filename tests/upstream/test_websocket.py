@@ -323,6 +323,55 @@ def test_client_disconnect_before_the_relay_notices_is_no_error(last: bytes, cod
     assert ([code for code, _ in app.closed], raised) == ([code], [])
 
 
+def test_close_frame_reaches_an_upstream_that_is_still_sending_when_the_client_leaves() -> None:
+    """A connection closed with unread data is reset, and the upstream then cannot read the close frame."""
+    client_left, closes = threading.Event(), list[bytes]()
+
+    def handler(caller: Caller) -> None:
+        accept(caller)
+        while not client_left.is_set():
+            caller.send(frame(TEXT, b"tick"))
+            time.sleep(0.01)
+        # Send for a while without reading.
+        for _ in range(100):
+            caller.send(frame(TEXT, b"tick"))
+            time.sleep(0.01)
+        closes.append(caller.exactly(8))
+
+    def wrap(proxy: Any) -> Any:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            async def received() -> Any:
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    await send_failed.wait()
+                return message
+
+            async def sent(message: Any) -> None:
+                if client_left.is_set():
+                    send_failed.set()
+                    raise OSError
+                await send(message)
+
+            send_failed = asyncio.Event()
+            await proxy(scope, received, sent)
+
+        return wrapped
+
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, wrap=wrap) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(request())
+        client.until(b"tick")
+        client_left.set()
+        client.send(frame(CLOSE, b"\x0b\xb8", mask=True))
+        until(lambda: closes)
+    first, length, *rest = closes[0]
+    code = bytes(byte ^ rest[n % 4] for n, byte in enumerate(rest[4:]))
+    assert (first, length, code) == (0x88, 0x82, b"\x0b\xb8")
+
+
 @pytest.mark.parametrize("code", [1008, 4401])
 def test_websocket_cancelled_from_outside_is_closed_on_both_sides(code: int, tunnel: bool) -> None:
     endings: list[StreamCancellation] = []

@@ -280,9 +280,13 @@ async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None
         # OSError: the client has disconnected (ASGI 2.4). RuntimeError: the client violated the protocol, uvicorn has
         # closed the WebSocket by itself and accepts no more messages. `receive` is about to return the close code.
         await asyncio.wait({task}, timeout=_CLOSE_TIMEOUT)
-        if not left:
-            socket.start_close(GOING_AWAY, "")
-            if isinstance(error, RuntimeError):
-                raise
+        disconnected = left
+        socket.start_close(GOING_AWAY, "")
+        # Read what the upstream is still sending until it closes, for a limited time. If the connection were closed
+        # with unread data, the kernel would send a reset, and the upstream could lose the close frame.
+        while await socket.next() is not None:
+            pass
+        if not disconnected and isinstance(error, RuntimeError):
+            raise
     finally:
         task.cancel()
