@@ -15,6 +15,7 @@ grants.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -41,6 +42,13 @@ _NEVER_LEFT = (
 )
 
 
+_CONNECTED = frozenset(
+    {"connection.connect_tcp.complete", "connection.connect_unix_socket.complete", "connection.start_tls.complete"}
+)
+"""Trace events of httpcore whose `return_value` is a network stream."""
+_HEAD = re.compile(rb"\s*HTTP/\d\.\d (\d{3})\b.*?\r?\n\r?\n", re.DOTALL | re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class NotSent:
     """The provider cannot have received the request."""
@@ -62,7 +70,11 @@ class ResponseLost:
 
 
 class _Progress:
-    """Progress of the request and the response; also the trace callback of httpcore."""
+    """Progress of the request and the response; also the trace callback of httpcore.
+
+    It keeps the bytes that were received. A response that is not valid HTTP, such as one with two Transfer-Encoding
+    lines, may contain the only valid refresh token as well.
+    """
 
     def __init__(self, limit: int) -> None:
         self.connecting = False
@@ -72,12 +84,27 @@ class _Progress:
         """The complete response has been received."""
         self._limit = limit
         self._raw = bytearray()
+        self._received = bytearray()
 
-    async def __call__(self, event: str, _info: Mapping[str, Any]) -> None:
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         if event.startswith("connection."):
             self.connecting = True
+            if event in _CONNECTED:
+                self._record(info["return_value"])
         elif ".send_request_" in event:
             self.sending = True
+
+    def _record(self, stream: Any) -> None:
+        """Keep what is read from the network stream, up to twice the limit. The last stream counts: that of TLS."""
+        self._received, read = bytearray(), stream.read
+
+        async def recorded(max_bytes: int, timeout: float | None = None) -> bytes:
+            data: bytes = await read(max_bytes, timeout)
+            if len(self._received) < 2 * self._limit:
+                self._received += data
+            return data
+
+        stream.read = recorded
 
     async def read(self, response: httpx.Response) -> None:
         """Read the body to its end, or until more than `limit` bytes have been received."""
@@ -122,7 +149,24 @@ class _Progress:
             part = self.body()
         except UnreadableBody as fault:
             part = fault.part
-        return ResponseLost(detail, self._made(part) if part else None)
+        return ResponseLost(detail, self._made(part) if part else self._not_http())
+
+    def _not_http(self) -> HttpResponse | None:
+        """Return what follows the head of a 2xx response that httpcore could not parse, or None.
+
+        Chunks are not decoded. Other statuses are ignored: a grant must not end because of a response that is invalid.
+        """
+        rest = bytes(self._received)
+        while (head := _HEAD.match(rest)) is not None:
+            status, rest = int(head[1]), rest[head.end() :]
+            if 200 <= status < 300 and rest:
+                try:
+                    return HttpResponse(status, plain_body(rest, "", "", self._limit))
+                except UnreadableBody as fault:
+                    return HttpResponse(status, fault.part) if fault.part else None
+            if status >= 200:
+                return None
+        return None
 
     def _by_status(self) -> HttpResponse | None:
         status = self.status or 0

@@ -310,6 +310,9 @@ GOOD = json.dumps(tokens()).encode()
         raw(OK + b"Content-Length: 9999\r\n\r\n" + GOOD),
         raw(OK + b"Content-Length: 9999\r\n\r\n" + GOOD, hold=True),
         raw(OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(GOOD), GOOD)),
+        raw(OK + b"Transfer-Encoding: identity\r\n\r\n" + GOOD),
+        raw(OK + b"X Odd: 1\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD),
+        raw(b"HTTP/1.1 103 Early\r\n\r\n" + OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n" + GOOD),
     ],
 )
 async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
@@ -328,6 +331,7 @@ async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient
         reply(200, b'{"refresh_token":"refresh-2"}'),
         reply(200, GOOD + b"<!-- served by cache 7 -->"),
         reply(200, gzip.compress(b'{"refresh_token":"refresh-2","id_token":"' + b"ab" * 99)[:-9]),
+        raw(OK + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)),
     ],
 )
 async def test_new_refresh_token_in_a_broken_response_is_kept(http: httpx.AsyncClient, answer: Answer) -> None:
@@ -335,6 +339,12 @@ async def test_new_refresh_token_in_a_broken_response_is_kept(http: httpx.AsyncC
         untrusted = await akoya.refresh(Secret("r"), SUB)
     assert isinstance(untrusted, Untrusted), untrusted
     assert untrusted.refresh_token == Secret("refresh-2")
+
+
+async def test_error_in_a_response_that_is_not_http_ends_nothing(http: httpx.AsyncClient) -> None:
+    answer = raw(b'HTTP/1.1 400 Bad\r\nX Odd: 1\r\nContent-Length: 25\r\n\r\n{"error":"invalid_grant"}')
+    async with provider(http, token=answer) as (akoya, _):
+        assert isinstance(await akoya.refresh(Secret("r"), SUB), OutcomeUnknown)
 
 
 async def test_error_in_a_truncated_response_counts_if_it_is_complete(http: httpx.AsyncClient) -> None:

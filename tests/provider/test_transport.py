@@ -18,13 +18,14 @@ import pytest
 from akoya_gateway.oauth.client_authentication import FormRequest
 from akoya_gateway.oauth.outcomes import DownReason
 from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
+from akoya_gateway.provider import http_client
 from akoya_gateway.provider.transport import FetchFailed, NotSent, ResponseLost, get, post
 from tests.support.redis_servers import self_signed
 from tests.support.scripted_server import Answer, Received, Server, endless, in_turn, raw, reply, serve
 
 OK = b"HTTP/1.1 200 OK\r\n"
-BROTLI = b"\x0b\x02\x80{}\x03"
-"""`{}`, compressed with Brotli, which this client cannot decompress."""
+COMPRESSED = b"\x1f\x9d\x90 compressed"
+"""The beginning of a file of `compress`, which this client cannot decompress."""
 
 
 def form(server: Server) -> FormRequest:
@@ -65,7 +66,7 @@ LOST = {
     "a broken length": raw(OK + b"Content-Length: ten\r\n\r\n{}"),
     "two lengths": raw(OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x"),
     "endless headers": endless(OK, b"X-Filler: " + b"y" * 8000 + b"\r\n"),
-    "an unknown encoding": reply(200, BROTLI, "Content-Encoding: br\r\n"),
+    "an unknown encoding": reply(200, COMPRESSED, "Content-Encoding: compress\r\n"),
     "a broken encoding": reply(200, b"\x1f\x8b\x08 broken", "Content-Encoding: gzip\r\n"),
     "a cut encoding": reply(200, gzip.compress(b'{"a":"' + b"x" * 999 + b'"}')[:-12], "Content-Encoding: gzip\r\n"),
 }
@@ -333,7 +334,7 @@ async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPat
         (endless(OK + b"\r\n", b"x" * 65536), "answered more than 100 bytes"),
         (raw(hold=True), "no complete response within 0.5 s"),
         (raw(), "the connection failed (RemoteProtocolError)"),
-        (reply(200, BROTLI, "Content-Encoding: br\r\n"), "Content-Encoding"),
+        (reply(200, COMPRESSED, "Content-Encoding: compress\r\n"), "Content-Encoding"),
         (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "answered 404"),
     ],
 )
@@ -383,3 +384,24 @@ async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> Non
         with pytest.raises(FetchFailed, match="the certificate is not trusted"):
             await get(http, url, 100, 5.0)
     listening.close()
+
+
+async def test_response_over_tls_that_is_not_http_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "pem").write_bytes(self_signed())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"Transfer-Encoding: identity\r\n\r\n" + b'{"refresh_token":"r-2"}')
+        writer.close()
+
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    listening = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
+    async with http_client(trusting) as http:
+        answer = await post(http, FormRequest(url, (), ()), 30.0)
+    listening.close()
+    assert isinstance(answer, ResponseLost)
+    assert answer.part == HttpResponse(200, b'{"refresh_token":"r-2"}')
