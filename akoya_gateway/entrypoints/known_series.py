@@ -15,6 +15,7 @@ from akoya_gateway.grants.grant import GrantState
 from akoya_gateway.grants.refresher import REFRESH_OUTCOMES
 from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
 from akoya_gateway.observability.worker_stats import RESTART_REASONS
+from akoya_gateway.store.encrypted_store import TIMED_OPERATIONS
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ def create_known_series(metrics: Metrics, config: Config) -> None:
     metrics.create("worker_restarts", [(reason,) for reason in RESTART_REASONS])
     metrics.create("store_errors", [("request",)])
     metrics.create("refreshes_unsaved", [()])
+    metrics.create("store_duration_seconds", [(operation,) for operation in TIMED_OPERATIONS])
     metrics.create("config_reloads", [("ok",), ("failed",)])
     passed = [(rule, "passed", 200) for rule in rules]
     metrics.create_requests(_bounded([*passed, *((rule, code, 503) for rule in rules for code in FAILURES)]))

@@ -36,6 +36,7 @@ def build_observers(metrics: Metrics, log: Log, access: AccessLog) -> Observers:
         LoggingGrantObserver(metrics, log),
         LoggingAuthorizationObserver(metrics, log),
         LoggingRequestObserver(metrics, access),
+        lambda operation, seconds: metrics.observe("store_duration_seconds", seconds, operation),
         partial(metrics.increment, "key_fetch_failures"),
         CountingDataApiObserver(metrics),
     )

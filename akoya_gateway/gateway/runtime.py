@@ -58,6 +58,8 @@ class Observers:
     grants: GrantObserver
     authorizations: AuthorizationObserver
     requests: RequestObserver | None = None
+    store_call: Callable[[str, float], None] | None = None
+    """Called with the operation and the seconds of each call of the store."""
     keys_failed: Callable[[str], None] = lambda _: None
     """Called with the environment, or `identity`, whose keys (`jwks_uri`) could not be fetched."""
     data_calls: DataApiObserver | None = None
@@ -91,7 +93,9 @@ class Runtime:
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
         self.error_responder = ErrorResponder(config, self.pages, self.redirects, self.cookies)
-        self.encrypted_store = encrypted_store = EncryptedStore(store, Keyring(config.sessions.keys))
+        self.encrypted_store = encrypted_store = EncryptedStore(
+            store, Keyring(config.sessions.keys), observers.store_call
+        )
         self.providers: Providers = open_providers(config, clock, on_keys_failure=observers.keys_failed)
         self.sessions = SessionStore(encrypted_store, config.sessions.cookie, clock=clock)
         self.last_access = LastAccess(encrypted_store, _owner_lifetime(config) or LAST_ACCESS_LIFETIME)

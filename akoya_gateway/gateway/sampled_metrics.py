@@ -34,6 +34,7 @@ class SampledMetrics:
         self._inventory: Inventory | None = None
         metrics.sample("grants_in_use", self._cached_owners)
         metrics.sample("grants", self._grants)
+        metrics.sample("sessions", self._sessions)
         metrics.sample("grants_counted_timestamp_seconds", self._counted_at)
         metrics.sample("revocations_waiting", self._revocations)
         metrics.sample("signing_key_start_timestamp_seconds", self._key_starts)
@@ -75,6 +76,10 @@ class SampledMetrics:
         known = [key for key in known if key[2] != str(GrantState.REVOKED)]
         zeros = dict.fromkeys(known if len(known) <= MAX_LABEL_SETS // 2 else (), 0)
         yield from {**zeros, **inventory.grants}.items()
+
+    def _sessions(self) -> Series:
+        if self._inventory is not None:
+            yield (), self._inventory.sessions
 
     def _counted_at(self) -> Series:
         if self._inventory is not None:

@@ -19,6 +19,8 @@ from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import EncryptedStore
 
 KIND = "chore"
+SESSIONS = "session"
+"""Kind of the records of `sessions.session_store`, which this package does not import."""
 RESULT, CLAIM = "inventory", "counting"
 """Keys of the records: the last result, and the claim of the process that counts."""
 
@@ -41,6 +43,8 @@ class Inventory:
     seconds: float
     grants: Mapping[tuple[str, str, str], int]
     """Number of grants by environment, connector and state. Combinations without a grant are left out."""
+    sessions: int = 0
+    """Number of sessions of users."""
 
 
 async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | None:
@@ -58,14 +62,14 @@ async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | 
     if not await store.put(Record(KIND, CLAIM, b"{}", expires_at=now + CLAIM_SECONDS)):
         return last
     try:
-        inventory = await _count(GrantRepository(store), now)
+        inventory = await _count(GrantRepository(store), now, await store.count(SESSIONS))
         await store.put(Record(KIND, RESULT, _encode(inventory), 1 if record is None else record.version + 1))
     finally:
         await store.delete(KIND, CLAIM)
     return inventory
 
 
-async def _count(grants: GrantRepository, now: float) -> Inventory:
+async def _count(grants: GrantRepository, now: float, sessions: int) -> Inventory:
     began = time.monotonic()
     found: Counter[tuple[str, str, str]] = Counter()
     seen = 0
@@ -74,12 +78,13 @@ async def _count(grants: GrantRepository, now: float) -> Inventory:
         seen += 1
         if seen % BATCH == 0:
             await asyncio.sleep(PAUSE)
-    return Inventory(now, time.monotonic() - began, found)
+    return Inventory(now, time.monotonic() - began, found, sessions)
 
 
 def _encode(inventory: Inventory) -> bytes:
     grants = [[*key, count] for key, count in inventory.grants.items()]
-    return json.dumps({"counted_at": inventory.counted_at, "seconds": inventory.seconds, "grants": grants}).encode()
+    document = {"counted_at": inventory.counted_at, "seconds": inventory.seconds, "sessions": inventory.sessions}
+    return json.dumps({**document, "grants": grants}).encode()
 
 
 def _decode(record: Record) -> Inventory | None:
@@ -87,6 +92,6 @@ def _decode(record: Record) -> Inventory | None:
     try:
         document = json.loads(record.body)
         grants = {(environment, connector, state): n for environment, connector, state, n in document["grants"]}
-        return Inventory(document["counted_at"], document["seconds"], grants)
+        return Inventory(document["counted_at"], document["seconds"], grants, document["sessions"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -65,6 +65,7 @@ METRICS = (
         "refresh_duration_seconds", "From the refresh request to the durable result.", "environment",
         buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0),
     ),
+    _gauge("last_refresh_timestamp_seconds", "Last granted refresh.", "environment", "connector", combine=max),
     _gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them."),
     _counter("provider_answers", "Provider responses.", "environment", "operation", "answer"),
     _gauge("provider_breaker_open", "1: the circuit breaker is open.", "environment", combine=max),
@@ -72,6 +73,7 @@ METRICS = (
     _gauge("grants_in_use", "Owners whose grants are cached in memory.", sampled=True),
     # Of one store, so each process reports the same values.
     _gauge("grants", "Grants in the store.", "environment", "connector", "state", combine=max, sampled=True),
+    _gauge("sessions", "Sessions of users in the store.", combine=max, sampled=True),
     _gauge("grants_counted_timestamp_seconds", "When the grants were counted.", combine=max, sampled=True),
     _gauge("revocations_waiting", "Refresh tokens still to be revoked at the provider.", combine=max, sampled=True),
     _counter("key_fetch_failures", "Failed fetches of the keys that verify id_tokens or identities.", "source"),
@@ -89,6 +91,10 @@ METRICS = (
         buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0),
     ),
     # The store and the upstreams
+    _histogram(
+        "store_duration_seconds", "Calls of the store.", "operation",
+        buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5),
+    ),
     _counter("store_errors", "Store calls that failed.", "operation"),
     _counter("upstream_failures", "Failed upstream requests.", "upstream", "kind"),
     _gauge("upstream_connections", "Connections to the upstream.", "upstream", "state", sampled=True),

@@ -160,6 +160,8 @@ class Metrics:
         self.increment("refreshes", environment, connector, outcome)
         self.observe("refresh_duration_seconds", seconds, environment)
         self.increment("provider_answers", environment, "refresh", outcome)
+        if outcome == "granted":
+            self.set("last_refresh_timestamp_seconds", self._clock(), environment, connector)
 
     def moved(self, grant: _Moved, before: object) -> None:
         """Count a grant that has changed its state."""

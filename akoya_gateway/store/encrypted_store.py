@@ -5,9 +5,11 @@ All access goes through it, so no caller can forget to encrypt.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from akoya_gateway.errors import UndecryptableRecord
 from akoya_gateway.log import logger
@@ -15,6 +17,11 @@ from akoya_gateway.store.base import Record, Store
 from akoya_gateway.store.encryption import DamagedRecord, Keyring
 
 log = logger("akoya_gateway.store")
+
+T = TypeVar("T")
+
+TIMED_OPERATIONS = ("count", "delete", "find", "get", "put", "take")
+"""The operations whose duration is observed. Scans and waits for changes have none that means anything."""
 
 
 class EncryptedStore:
@@ -24,11 +31,22 @@ class EncryptedStore:
     `DamagedRecord` for a body that cannot be decrypted.
     """
 
-    __slots__ = ("keyring", "store")
+    __slots__ = ("_observe", "keyring", "store")
 
-    def __init__(self, store: Store, keyring: Keyring) -> None:
+    def __init__(self, store: Store, keyring: Keyring, observe: Callable[[str, float], None] | None = None) -> None:
+        """Wrap `store`. `observe` is called with the operation and its seconds after each call, also a failed one."""
         self.store = store
         self.keyring = keyring
+        self._observe = observe
+
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+        if self._observe is None:
+            return await call
+        began = time.perf_counter()
+        try:
+            return await call
+        finally:
+            self._observe(operation, time.perf_counter() - began)
 
     async def open(self) -> None:
         await self.store.open()
@@ -40,25 +58,26 @@ class EncryptedStore:
         await self.store.check()
 
     async def get(self, kind: str, key: str) -> Record | None:
-        return self._decrypt_all(await self.store.get(kind, key))
+        return self._decrypt_all(await self._timed("get", self.store.get(kind, key)))
 
     async def find(self, kind: str, group: str) -> tuple[Record, ...]:
-        return tuple([self._decrypt(record) for record in await self.store.find(kind, group)])
+        found = await self._timed("find", self.store.find(kind, group))
+        return tuple([self._decrypt(record) for record in found])
 
     async def put(self, record: Record) -> bool:
-        return await self.store.put(self._encrypt(record))
+        return await self._timed("put", self.store.put(self._encrypt(record)))
 
     async def delete(self, kind: str, key: str, version: int | None = None) -> bool:
-        return await self.store.delete(kind, key, version)
+        return await self._timed("delete", self.store.delete(kind, key, version))
 
     async def take(self, kind: str, key: str) -> Record | None:
-        return self._decrypt_all(await self.store.take(kind, key))
+        return self._decrypt_all(await self._timed("take", self.store.take(kind, key)))
 
     async def changed(self, kind: str, key: str, version: int, timeout: float) -> Record | None:
         return self._decrypt_all(await self.store.changed(kind, key, version, timeout))
 
     async def count(self, kind: str, group: str | None = None) -> int:
-        return await self.store.count(kind, group)
+        return await self._timed("count", self.store.count(kind, group))
 
     async def kinds(self) -> tuple[str, ...]:
         return await self.store.kinds()

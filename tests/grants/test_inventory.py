@@ -8,6 +8,7 @@ import pytest
 
 from akoya_gateway.grants import inventory
 from akoya_gateway.grants.inventory import CLAIM, COUNT_INTERVAL, KIND, RESULT, current_inventory
+from akoya_gateway.sessions import session_store
 from akoya_gateway.store import EncryptedStore
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.memory import MemoryStore
@@ -39,6 +40,10 @@ def store(env: GrantEnv) -> EncryptedStore:
     return EncryptedStore(env.store, RING)  # type: ignore[arg-type]
 
 
+def test_kind_of_sessions_is_that_of_the_session_store() -> None:
+    assert inventory.SESSIONS == session_store.KIND
+
+
 async def test_grants_are_counted_by_connector_and_state(
     env: GrantEnv, store: EncryptedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,11 +51,12 @@ async def test_grants_are_counted_by_connector_and_state(
     grants = [await env.connect(f"sub_{n}") for n in range(3)]
     await env.connect(connector="other")
     await env.manager.disconnect(grants[0])
+    assert await store.put(Record(inventory.SESSIONS, "x", b"{}"))
     found = await current_inventory(store, clock)
     assert found is not None
     environment = grants[0].key.environment
     assert found.grants == {(environment, "mikomo", "live"): 2, (environment, "other", "live"): 1}
-    assert found.counted_at == clock.now
+    assert (found.counted_at, found.sessions) == (clock.now, 1)
 
 
 async def test_other_processes_read_the_count_until_it_is_old(

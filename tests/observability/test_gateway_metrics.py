@@ -68,6 +68,10 @@ def test_series_of_known_labels_exist_before_anything_has_happened(gateway: Runn
         "malformed_requests_total{}", "revocations_waiting{}", "draining{}", "requests_in_flight{}",
     ]  # fmt: skip
     assert {name: found.get(NAME + name) for name in at_zero} == dict.fromkeys(at_zero, 0)
+    assert {name for name in found if name.startswith(NAME + "store_duration_seconds_count")} == {
+        NAME + f"store_duration_seconds_count{{operation={one}}}"
+        for one in ("count", "delete", "find", "get", "put", "take")
+    }
     assert found[NAME + "upstream_connections_max{upstream=upstream}"] == 200, "100 for each worker"
     assert found[NAME + "signing_key_end_timestamp_seconds{key=k1}"] == float("inf")
     assert found[NAME + "signing_key_signs{key=k1}"] == 1

@@ -108,6 +108,7 @@ def test_other_events_are_counted_under_their_names() -> None:
         "akoya_gateway_refresh_duration_seconds_count{environment=sandbox}": 1,
         "akoya_gateway_grant_moves_total{connector=mikomo,environment=sandbox,state=uncertain}": 1,
         "akoya_gateway_refreshes_unsaved{}": 2,
+        "akoya_gateway_last_refresh_timestamp_seconds{connector=mikomo,environment=sandbox}": 1000,
         "akoya_gateway_provider_answers_total{answer=granted,environment=sandbox,operation=refresh}": 1,
         "akoya_gateway_provider_answers_total{answer=revoked,environment=sandbox,operation=revoke}": 1,
         "akoya_gateway_provider_breaker_open{environment=sandbox}": 1,
