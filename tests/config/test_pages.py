@@ -10,6 +10,7 @@ import pytest
 
 from akoya_gateway.config.model import PageColors, PageLinks, PageSettings
 from akoya_gateway.config.pages import MIN_CONTRAST, contrast
+from akoya_gateway.responses.page_templates import BUILT_IN
 from akoya_gateway.responses.pages import Pages
 from akoya_gateway.server.config_watcher import named_files
 from tests.support.config_documents import validated
@@ -170,6 +171,15 @@ def test_template_that_fails_in_one_language_only_is_found(tmp_path: Path) -> No
     text = OWN_PROBLEM + '{% if language == "es" %}{{ unheard }}{% endif %}'
     text = text.replace("<p>Call us.</p>", '{% if language == "es" %}{{ unheard }}{% endif %}')
     assert "'unheard' is undefined" in faults(tmp_path, templates(tmp_path, problem__html=text))[0]
+
+
+def test_built_in_pages_pass_the_check_themselves(tmp_path: Path) -> None:
+    """They have a way back to the app, and their forms."""
+    own = templates(tmp_path, **{name.replace(".", "__"): text for name, text in BUILT_IN.items()})
+    for settings in ({}, {"app_name": "Example"}):
+        result = validated(tmp_path, {"pages": {**own, **settings}})
+        assert result.diagnostics == ()
+        assert not [each for each in result.warnings if each.location.startswith("pages")]
 
 
 def test_page_without_its_forms_is_refused(tmp_path: Path) -> None:

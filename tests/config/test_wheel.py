@@ -90,6 +90,8 @@ def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
         "import akoya_gateway; assert akoya_gateway.__file__.startswith(sys.argv[1]);"
         "from akoya_gateway.config.loader import validate_config;"
         "from akoya_gateway.config.reader import NO_SECRETS;"
+        "from akoya_gateway.responses.languages import load_language;"
+        "assert load_language('es').gettext('Help') == 'Ayuda';"
         "print(*validate_config(sys.argv[2], {}, secrets=NO_SECRETS).diagnostics)"
     )
     done = subprocess.run(
