@@ -33,6 +33,9 @@ MOVES_THE_REQUEST = frozenset(
         b"x-override-url", b"x-path-info", b"x-proxy-url", b"x-proxycontextpath", b"x-proxypath",
         b"x-replaced-path", b"x-request-uri", b"x-request-url", b"x-rewrite-path", b"x-rewrite-uri", b"x-rewrite-url",
         b"x-root-path", b"x-script-name", b"x-sendfile-type", b"x-accel-mapping", b"x-waws-unencoded-url",
+        # The route of a Next.js app, and its middleware, which CVE-2025-29927 skips.
+        b"x-invoke-path", b"x-invoke-query", b"x-matched-path", b"x-middleware-rewrite", b"x-middleware-subrequest",
+        b"x-now-route-matches",
         # The method.
         b"request-method", b"x-forwarded-method", b"x-http-method", b"x-http-method-override", b"x-method-override",
         b"x-original-method", b"x-override-method",
