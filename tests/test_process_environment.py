@@ -15,8 +15,8 @@ import yaml
 from akoya_gateway.doctor.checks import run_checks
 from akoya_gateway.process_environment import ProcessEnvironment, read_process_environment
 from akoya_gateway.provider import http_client
+from tests.support.certificates import self_signed
 from tests.support.config_documents import ENVIRON, changed, error_lines, validated, warning_lines
-from tests.support.redis_servers import self_signed
 
 LOOPBACK = {
     "environments": {

@@ -21,8 +21,8 @@ from akoya_gateway.config.model import (
     Seconds,
     WebSocketBounds,
 )
+from tests.support.certificates import self_signed
 from tests.support.config_documents import ENVIRON, error_lines, validated, warning_lines
-from tests.support.redis_servers import self_signed
 
 LOOPBACK = {"public_url": "http://localhost:8080", "clients.demo-app.redirect_uri": "http://localhost:8080/cb"}
 

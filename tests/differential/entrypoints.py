@@ -29,12 +29,12 @@ from akoya_gateway.grants import GrantRepository, GrantState
 from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.observer import NullGrantObserver
-from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.differential.cases import HOST, RULES, Row
 from tests.support.environment import GatewayEnv
 from tests.support.forward_auth import cookies, unchunked
 from tests.support.processes import AppServer
+from tests.support.request_recorder import RequestRecorder
 from tests.support.upstream_apps import asgi_app
 
 import yaml  # isort: skip
@@ -67,16 +67,6 @@ class Outcome:
         return self.seen is not None
 
 
-class Recorder:
-    """A `gateway.response_observer.RequestObserver` that keeps what the access log would contain, by request ID."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, tuple[str, str]] = {}
-
-    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
-        self.told[request.request_id] = (rule, outcome)
-
-
 class Entrypoints:
     """A sidecar process, the sidecar as an ASGI app, and a middleware, each with an app behind it.
 
@@ -94,7 +84,7 @@ class Entrypoints:
             },
         }
         self.env = GatewayEnv(folder, changes=changes, token_bearer=BEARER)
-        self.recorder = Recorder()
+        self.recorder = RequestRecorder()
         self._folder = folder
         self._member = self._ended = self._several = self._half = ""
         self.grants: dict[str, str] = {}
@@ -191,7 +181,7 @@ class Entrypoints:
             status = 101
         except InvalidStatus as refused:
             status, injected = refused.response.status_code, {}
-        logged = self._logged(request_id, status) if name == "sidecar" else self.recorder.told[request_id]
+        logged = self._logged(request_id, status) if name == "sidecar" else self.recorder.outcome_of(request_id)
         return Outcome(status, *logged, injected=injected)
 
     def token(self, connector: str, query: str) -> Answer:
@@ -210,7 +200,7 @@ class Entrypoints:
         name = new_id()
         lines = [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
         answer = exchange(port, row.method, row.target, lines)
-        return self._outcome(answer, *self.recorder.told.get(name, ("-", "-")))
+        return self._outcome(answer, *self.recorder.outcome_of(name))
 
     def asked(self, row: Row, way: str) -> Outcome:
         name = new_id()

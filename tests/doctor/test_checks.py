@@ -27,9 +27,10 @@ from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
+from tests.support.certificates import self_signed
 from tests.support.ports import free_port
 from tests.support.processes import AppServer
-from tests.support.redis_servers import RedisServer, own_redis, self_signed
+from tests.support.redis_servers import RedisServer, own_redis
 from tests.support.sidecar import ENVIRON, App, Running
 
 __all__ = ["own_redis"]

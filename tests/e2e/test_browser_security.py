@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import re
-import socket
-import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from playwright._impl._api_structures import SetCookieParam
 from playwright.async_api import BrowserContext, Page, expect
 
@@ -25,71 +15,10 @@ from tests.e2e.chromium import IN_CHROMIUM, approve, ask_to_sign_out, disconnect
 from tests.support.environment import GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import AppServer
+from tests.support.tls_terminator import TLSTerminator
 from tests.support.waiting import until
 
 pytestmark = IN_CHROMIUM
-
-
-class TlsFront:
-    """A TLS terminator in front of the gateway: it forwards bytes and does not even set X-Forwarded-Proto."""
-
-    def __init__(self, folder: Path, port: int, to: int) -> None:
-        self._to = to
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate(folder))
-        self._listener = context.wrap_socket(
-            socket.create_server(("127.0.0.1", port)), server_side=True, do_handshake_on_connect=False
-        )
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self._listener.accept()
-            except ssl.SSLError:
-                continue
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
-
-    def _serve(self, peer: ssl.SSLSocket) -> None:
-        with suppress(OSError), peer, socket.create_connection(("127.0.0.1", self._to)) as inner:
-            peer.do_handshake()
-            back = threading.Thread(target=copy, args=(inner, peer), daemon=True)
-            back.start()
-            copy(peer, inner)
-            back.join(60)
-
-
-def copy(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-
-
-def certificate(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    path = folder / "front.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 class TLSEnv(GatewayEnv):
@@ -100,16 +29,16 @@ class TLSEnv(GatewayEnv):
         super().__init__(folder, changes={"prefix": "/bank-links", **options.pop("changes", {})}, **options)
         self.url = f"https://127.0.0.1:{self.front_port}"
         self.redirect_uri = f"{self.url}/banks/back"
-        self.front = TlsFront(folder, self.front_port, self.port)
+        self.terminator = TLSTerminator(folder, self.port, self.front_port)
 
     def __enter__(self) -> Self:
         super().__enter__()
         self.akoya.register_redirect_uri(self.redirect_uri)
-        self.front.__enter__()
+        self.terminator.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.front.__exit__()
+        self.terminator.__exit__()
         super().__exit__()
 
 

@@ -18,10 +18,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.certificates import self_signed
 from tests.support.environment import ACCESS, HMAC_SECRET, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
-from tests.support.redis_servers import self_signed
 from tests.support.upstream_apps import IndependentVerifier
 
 RULES: list[dict[str, Any]] = [

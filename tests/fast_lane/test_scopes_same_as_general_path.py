@@ -23,10 +23,10 @@ from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.gateway.runtime import Observers, Runtime
 from akoya_gateway.grants.observer import NullGrantObserver
-from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.upstream.errors import ClosedEarly
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
+from tests.support.request_recorder import RequestRecorder
 
 SCOPES = 300
 RULES = [
@@ -363,7 +363,7 @@ def test_truncated_response_gets_no_second_head(env: GatewayEnv, cookie: bytes, 
         await send({"type": "http.response.body", "body": b""})
 
     async def main() -> None:
-        recorder = Recorder()
+        recorder = RequestRecorder()
         gateway = Gateway(
             torn, configured(env), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder)
         )
@@ -376,11 +376,11 @@ def test_truncated_response_gets_no_second_head(env: GatewayEnv, cookie: bytes, 
         try:
             for _ in range(2 * turn):
                 await asked(gateway, plain_scope(cookie), [])
-            recorder.told.clear()
+            recorder.reported.clear()
             with pytest.raises(ClosedEarly):
                 await gateway(plain_scope(cookie, query_string=b"torn"), _ignored, send)
             assert told == ["http.response.start"]
-            assert [status for status, _ in recorder.told] == [200]
+            assert [request.status for request in recorder.reported] == [200]
         finally:
             await gateway.shutdown()
 
@@ -389,16 +389,6 @@ def test_truncated_response_gets_no_second_head(env: GatewayEnv, cookie: bytes, 
 
 async def _ignored() -> Any:
     return {"type": "http.request", "body": b"", "more_body": False}
-
-
-class Recorder:
-    """A `gateway.response_observer.RequestObserver` that records its calls."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[int, str]] = []
-
-    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
-        self.told.append((status, outcome))
 
 
 def test_headers_of_any_kind_and_trailers_are_looked_through(env: GatewayEnv, cookie: bytes) -> None:

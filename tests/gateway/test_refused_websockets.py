@@ -12,20 +12,11 @@ from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.errors import UpstreamError
 from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.grants.observer import NullGrantObserver
-from akoya_gateway.observability.access_log import LoggedRequest
 from tests.support.config_documents import error_lines, validated
+from tests.support.request_recorder import RequestRecorder
 
 ACCESS = [{"path": "/public/*", "require": "nothing"}, {"path": "/bank", "require": "any"}]
 RESPONSES = "websocket.http.response"
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.reported: list[tuple[str, int, str, str]] = []
-
-    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
-        assert seconds >= 0
-        self.reported.append((request.raw_path.decode(), status, rule.partition(" ")[0], outcome))
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -50,7 +41,7 @@ async def test_each_handshake_is_reported_once_with_status_rule_and_outcome(
 ) -> None:
     result = validated(tmp_path, {"sessions.store": "memory://", "access": ACCESS})
     assert result.config is not None, error_lines(result)
-    recorder = Recorder()
+    recorder = RequestRecorder()
     observers = Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder)
     gateway = Gateway(app, result.config, observers=observers)
     await gateway.startup()
@@ -74,7 +65,8 @@ async def test_each_handshake_is_reported_once_with_status_rule_and_outcome(
     await dial("/public/x", b"https://evil.example")
     await gateway.shutdown()
     shown = (401, 403, 404, 502) if with_responses else (403,) * 4
-    assert recorder.reported == [
+    reported = [(each.path, each.status, each.rule.partition(" ")[0], each.outcome) for each in recorder.reported]
+    assert reported == [
         ("/public/x", 101, "access[0]", "passed"),
         ("/public/refused", 409, "access[0]", "passed"),
         ("/public/closed", 403, "access[0]", "passed"),

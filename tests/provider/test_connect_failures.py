@@ -18,8 +18,8 @@ from akoya_gateway.log import FIELDS
 from akoya_gateway.oauth.authorization_response import AuthorizationRefused, parse_authorization_response
 from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
+from tests.support.certificates import self_signed
 from tests.support.oauth_values import NOW, claims, client, signed
-from tests.support.redis_servers import self_signed
 from tests.support.scripted_server import Answer, raw, reply, serve
 
 CODE = "the-code-4711"

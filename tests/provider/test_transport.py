@@ -20,7 +20,7 @@ from akoya_gateway.oauth.outcomes import DownReason
 from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
 from akoya_gateway.provider import http_client
 from akoya_gateway.provider.transport import FetchFailed, NotSent, ResponseLost, get, post
-from tests.support.redis_servers import self_signed
+from tests.support.certificates import self_signed
 from tests.support.scripted_server import Answer, Received, Server, endless, in_turn, raw, reply, serve
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -60,7 +60,7 @@ def _encoded(raw: bytes) -> set[bytes]:
     return found
 
 
-class Recorder:
+class RecordingProxy:
     """An ASGI app that proxies to the emulator and records the fields of every form and JSON response in `known`."""
 
     def __init__(self, target: str, known: Known) -> None:

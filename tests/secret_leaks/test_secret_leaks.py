@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from akoya_gateway.secret import Secret
-from tests.secret_leaks.recorder import Known, Recorder
+from tests.secret_leaks.recorder import Known, RecordingProxy
 from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer
@@ -34,7 +34,7 @@ class RecordedEnv(GatewayEnv):
     def __init__(self, folder: Path, entrypoint: str, algorithm: str) -> None:
         super().__init__(folder, entrypoint=entrypoint, algorithm=algorithm, settings={"id_token_lifetime": 2.0})
         self.known = Known()
-        self.recorder = AppServer(Recorder(self.akoya.url, self.known))
+        self.recorder = AppServer(RecordingProxy(self.akoya.url, self.known))
         self.written: list[tuple[str, bytes]] = []
         for secret, what in (
             (CLIENT_SECRET, "client secret"),

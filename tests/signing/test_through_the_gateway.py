@@ -65,7 +65,7 @@ def verifying_env(folder: Path, scheme: str) -> GatewayEnv:
     verifier = v.AsgiVerifier(app, keys, exempt={"/public/*"}, **jwt)
     env = GatewayEnv(folder, upstream=AppServer(verifier, lifespan="off"))
     if jwt:
-        verifier._policy = v.AsgiVerifier(app, keys, issuer=env.url, audience=AUDIENCE)._policy
+        verifier._policy = v.AsgiVerifier(app, keys, exempt={"/public/*"}, issuer=env.url, audience=AUDIENCE)._policy
     key_set = folder / "signing-keys.json"
     key_set.touch(0o600)
     key_set.write_text(

@@ -21,7 +21,7 @@ import pytest
 from akoya_gateway.errors import OperatorError, StoreUnavailable
 from akoya_gateway.store import Record, Store, describe, open_store
 from akoya_gateway.store.redis.url import parse
-from tests.support.redis_servers import Cluster, RedisServer, SentinelGroup, TLSFront
+from tests.support.redis_servers import Cluster, RedisOverTLS, RedisServer, SentinelGroup
 from tests.support.waiting import until
 
 RECOVERY = 30.0
@@ -210,7 +210,7 @@ async def test_password_is_required_and_never_shown(own_redis: RedisServer) -> N
     await store.close()
 
 
-async def test_certificate_of_another_host_is_refused(redis_tls: TLSFront) -> None:
+async def test_certificate_of_another_host_is_refused(redis_tls: RedisOverTLS) -> None:
     with pytest.raises(StoreUnavailable, match="no connection"):
         await opened(redis_tls.url.partition("?")[0])
     plain = redis_tls.url.partition("?")[0].replace("rediss", "redis")

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import datetime
-import ipaddress
 import shutil
 import signal
-import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from benchmarks.rig.redis import redis_binary
 from tests.support.ports import free_port
+from tests.support.tls_terminator import TLSTerminator
 from tests.support.waiting import until
 
 WAIT = 20.0
@@ -200,86 +193,9 @@ class Cluster:
         return bool(state.get("slave0", {}).get("offset") == state["master_repl_offset"])
 
 
-class TLSFront:
-    """TLS in front of a server that speaks plain TCP: a real handshake, however the Redis binary was built."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self.directory = Path(tempfile.mkdtemp(prefix="akoya-tls-"))
-        self.ca = self.directory / "ca.pem"
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._ready = threading.Event()
-        self._stop = asyncio.Event()
-
-    def __enter__(self) -> TLSFront:
-        self.ca.write_bytes(self_signed())
-        self._thread.start()
-        assert self._ready.wait(WAIT)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    @property
-    def url(self) -> str:
-        return f"rediss://127.0.0.1:{self.port}?ca={self.ca}"
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.ca)
-        server = await asyncio.start_server(self._forward, "127.0.0.1", 0, ssl=context)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-
-def self_signed() -> bytes:
-    """Return a self-signed certificate for 127.0.0.1 and its key in one PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "akoya-test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private + certificate.public_bytes(serialization.Encoding.PEM)
+@dataclass(frozen=True)
+class RedisOverTLS:
+    url: str
 
 
 @pytest.fixture(scope="session")
@@ -290,9 +206,9 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def redis_tls(redis_server: RedisServer) -> Iterator[TLSFront]:
-    with TLSFront(redis_server.port) as front:
-        yield front
+def redis_tls(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisOverTLS]:
+    with TLSTerminator(tmp_path_factory.mktemp("redis-tls"), redis_server.port) as terminator:
+        yield RedisOverTLS(f"rediss://127.0.0.1:{terminator.port}?ca={terminator.certificate}")
 
 
 @pytest.fixture(scope="session")

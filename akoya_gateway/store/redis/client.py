@@ -8,12 +8,9 @@ retries only reads, once.
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from socket import gaierror
 from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
@@ -21,55 +18,23 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
     NoScriptError,
-    OutOfMemoryError,
     RedisClusterException,
-    RedisError,
     ResponseError,
 )
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.redis.scripts import Call
+from akoya_gateway.store.redis.server_errors import error_code, error_text
 from akoya_gateway.store.redis.url import RedisURL, Topology
 
 MAX_CONNECTIONS = 16
 """Maximum number of commands in flight in the whole process."""
 TOTAL_TIMEOUT_FACTOR = 3
 """Multiple of the round-trip timeout that one store operation may take in total."""
-
-REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError, IndexError, RuntimeError)
-"""Exceptions that the client library raises when Redis or the network fails.
-
-It raises IndexError for a cluster without any slots. uvloop raises RuntimeError for a write to a transport that the
-server has just closed.
-"""
-
-_NOT_CONNECTED = frozenset({errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOENT, errno.EACCES})
-"""Errors of `connect`, after which no command can have been sent."""
-
-_RUN = re.compile(r"run the '([A-Za-z|]{2,30})' command")
-_UNKNOWN = re.compile(r"unknown command ['`]?([A-Za-z]{2,20})\b")
-"""Patterns for the command name in errors of the server.
-
-`_RUN` matches if the user may not run the command, `_UNKNOWN` if it is renamed or does not exist.
-"""
-
-_ADVICE = {
-    "OOM": "its memory is full; make room or raise maxmemory",
-    "MISCONF": "it cannot save to its disk and refuses writes; look at its log",
-    "READONLY": "it is a replica now; waiting for the new primary",
-    "NOREPLICAS": "it has too few replicas and refuses writes (min-replicas-to-write)",
-    "CLUSTERDOWN": "the cluster is down: some slots have no server",
-    "MASTERDOWN": "the primary is down",
-    "NOPERM": "the user may not run a command the store needs; see docs/stores.md for the ACL",
-    "LOADING": "it is loading its data",
-}
 
 
 class RedisClient(Protocol):
@@ -143,85 +108,7 @@ class CommandLimiter:
 
     def translated_errors(self, fault: Exception) -> StoreUnavailable:
         """Return a `StoreUnavailable` that describes the error."""
-        return StoreUnavailable(f"{self._where}: {_error_text(fault)}")
-
-
-def _connect_error(fault: BaseException | None) -> str | None:
-    """Return the system's reason why no connection could be opened. None if a command may have been sent."""
-    while fault is not None:
-        if isinstance(fault, gaierror) or (isinstance(fault, OSError) and fault.errno in _NOT_CONNECTED):
-            return fault.strerror
-        fault = fault.__cause__ or fault.__context__
-    return None
-
-
-def _error_text(fault: Exception) -> str:
-    """Describe an error. Only the error code is taken from the server's text, which may repeat data that was sent."""
-    if isinstance(fault, AuthenticationError):
-        return "the user or password was refused"
-    code = _code(fault)
-    if code == "NOPERM":
-        return f"{refused(fault)}; see docs/stores.md for the ACL"
-    if code:
-        return _ADVICE[code]
-    if isinstance(fault, RedisTimeoutError | TimeoutError):
-        return "no response in time; the command may or may not have been executed"
-    if isinstance(fault, RedisConnectionError | OSError) and (reason := _connect_error(fault)):
-        return f"no connection: {reason}"
-    if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
-        return f"no connection ({type(fault).__name__}); the command may or may not have been executed"
-    if isinstance(fault, IndexError):
-        return _ADVICE["CLUSTERDOWN"]
-    if isinstance(fault, ResponseError):
-        return refused(fault)
-    return type(fault).__name__
-
-
-def is_refusal(fault: Exception) -> bool:
-    """Return True if the server would reject the same command again.
-
-    That is so if the user lacks a right or the server does not know the command.
-    """
-    return isinstance(fault, NoPermissionError) or _UNKNOWN.search(str(fault)) is not None
-
-
-def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
-    """Describe what the server rejected, as far as its error shows.
-
-    Only the name of a command is taken from the server's text.
-
-    Args:
-        fault: The error of the server.
-        command: The command that was sent, if it was sent by itself.
-    """
-    text, sent = str(fault), f"`{command[0]}`" if command else "a command"
-    if named := _UNKNOWN.search(text):
-        return f"the server does not know the command `{named[1].upper()}`, which the store needs"
-    if named := _RUN.search(text):
-        return f"the user may not run `{named[1].upper()}`"
-    if isinstance(fault, NoPermissionError) or "ACL failure" in text or "executing the script can't" in text:
-        kind = next((kind for kind in ("channel", "key") if f"{kind}s" in text or f"{kind} " in f"{text} "), "")
-        if not kind:
-            # Inside a script, Redis 6.2 does not say which. The check in `rights` sends each command by itself and
-            # finds it.
-            return "the user may not run a command that a script needs"
-        names = [part for part in command[1:] if isinstance(part, str) and ":" in part and "\n" not in part]
-        return f"the user may not use the {kind} {names[0]} ({sent})" if names else f"the user may not use a {kind}"
-    return f"{sent} was refused ({type(fault).__name__})"
-
-
-def _code(fault: Exception) -> str:
-    """Return the server's error code, or an empty string.
-
-    The library strips the codes that it knows. In the error of a script the code appears later in the text.
-    """
-    if isinstance(fault, OutOfMemoryError):
-        return "OOM"
-    if isinstance(fault, BusyLoadingError):
-        return "LOADING"
-    name = type(fault).__name__.upper()
-    codes = set(re.findall(r"[A-Z]{3,}", str(fault))) if isinstance(fault, ResponseError) else set()
-    return next((code for code in _ADVICE if code in codes or name.startswith(code)), "")
+        return StoreUnavailable(f"{self._where}: {error_text(fault)}")
 
 
 def connect(url: RedisURL) -> RedisClient:
@@ -274,7 +161,7 @@ class _SingleServer:
         return results
 
     async def _disconnect_if_demoted(self, results: list[Any]) -> list[Any]:
-        if any(isinstance(result, Exception) and _code(result) == "READONLY" for result in results):
+        if any(isinstance(result, Exception) and error_code(result) == "READONLY" for result in results):
             # The server was demoted: drop the connections, so that the sentinels are queried for the new primary.
             await self._client.connection_pool.disconnect()
         return results
@@ -386,14 +273,14 @@ class _Cluster:
         return results
 
     async def try_listening(self, channel: str) -> Any:
-        ear, client = await self.pubsub()
+        pubsub, client = await self.pubsub()
         try:
-            await ear.subscribe(channel)
-            return await ear.get_message(timeout=self._address.timeout)
+            await pubsub.subscribe(channel)
+            return await pubsub.get_message(timeout=self._address.timeout)
         except ResponseError as fault:
             return fault
         finally:
-            await ear.aclose()
+            await pubsub.aclose()
             await client.aclose(close_connection_pool=True)
 
     async def indexes(self, pattern: str) -> AsyncIterator[bytes]:

@@ -11,8 +11,9 @@ from typing import Any
 from redis.asyncio.client import PubSub
 
 from akoya_gateway.store.change_notifier import ChangeNotifier, Name
-from akoya_gateway.store.redis.client import REDIS_ERRORS, RedisClient
+from akoya_gateway.store.redis.client import RedisClient
 from akoya_gateway.store.redis.keys import KeySchema
+from akoya_gateway.store.redis.server_errors import REDIS_ERRORS
 from akoya_gateway.tasks import cancel_and_wait, keep_running
 
 IDLE_SECONDS = 5.0
@@ -78,29 +79,29 @@ class ChangeSubscriber:
 
     async def _listen_once(self) -> None:
         """Listen on one connection. Returns or raises when the connection is unusable."""
-        ear, client = await self._client.pubsub()
+        pubsub, client = await self._client.pubsub()
         try:
-            await ear.subscribe(self._keys.channel("", ""), *self._names)
-            self._pubsub = ear
-            heard = time.monotonic()
-            while time.monotonic() - heard < 2 * IDLE_SECONDS:
-                message: dict[str, Any] | None = await ear.get_message(timeout=IDLE_SECONDS)
+            await pubsub.subscribe(self._keys.channel("", ""), *self._names)
+            self._pubsub = pubsub
+            last_message = time.monotonic()
+            while time.monotonic() - last_message < 2 * IDLE_SECONDS:
+                message: dict[str, Any] | None = await pubsub.get_message(timeout=IDLE_SECONDS)
                 if message is None:
-                    await ear.ping()
+                    await pubsub.ping()
                     continue
-                heard = time.monotonic()
+                last_message = time.monotonic()
                 if message["type"] in {"message", "subscribe"}:
                     name = self._names.get(message["channel"].decode())
                     if name is not None:
                         self._changes.notify(name)
         finally:
             self._pubsub = None
-            await self._drop(ear, client)
+            await self._drop(pubsub, client)
 
     @staticmethod
-    async def _drop(ear: PubSub, client: Any) -> None:
+    async def _drop(pubsub: PubSub, client: Any) -> None:
         with contextlib.suppress(Exception):
-            await ear.aclose()
+            await pubsub.aclose()
         if client is not None:
             with contextlib.suppress(Exception):
                 await client.aclose(close_connection_pool=True)

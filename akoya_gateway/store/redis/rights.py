@@ -11,9 +11,10 @@ import secrets
 from typing import Any
 
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.redis.client import RedisClient, is_refusal, refused
+from akoya_gateway.store.redis.client import RedisClient
 from akoya_gateway.store.redis.keys import KeySchema
 from akoya_gateway.store.redis.scripts import Call, Script
+from akoya_gateway.store.redis.server_errors import is_refusal, refused
 
 KIND = "pulse"
 LIFE = 60_000

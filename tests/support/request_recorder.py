@@ -1,0 +1,34 @@
+"""Records what the gateway reports about requests, as the access log and the metrics would get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from akoya_gateway.observability.access_log import LoggedRequest
+
+
+@dataclass(frozen=True)
+class ReportedRequest:
+    """A request and its result, at the start of the response."""
+
+    request_id: str
+    path: str
+    status: int
+    rule: str
+    outcome: str
+
+
+class RequestRecorder:
+    """A `gateway.response_observer.RequestObserver` that records its calls in `reported`."""
+
+    def __init__(self) -> None:
+        self.reported: list[ReportedRequest] = []
+
+    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.reported.append(ReportedRequest(request.request_id, request.raw_path.decode(), status, rule, outcome))
+
+    def outcome_of(self, request_id: str) -> tuple[str, str]:
+        """Return the rule and the outcome of the request, `-` twice if it was not reported."""
+        found = [(each.rule, each.outcome) for each in self.reported if each.request_id == request_id]
+        return found[-1] if found else ("-", "-")
