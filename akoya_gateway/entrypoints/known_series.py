@@ -61,7 +61,8 @@ def create_known_series(metrics: Metrics, config: Config) -> None:
     upstreams = [each.address for each in config.all_upstreams]
     failures = [code for code in FAILURES if code.startswith("upstream-")]
     metrics.create("upstream_failures", _bounded([(name, code) for name in upstreams for code in failures]))
-    metrics.set_upstreams({rule.label: rule.upstream.address for rule in config.access if rule.upstream is not None})
+    destinations = {rule.label: rule.upstream or rule.data_api for rule in config.access}
+    metrics.set_upstreams({rule: each.address for rule, each in destinations.items() if each is not None})
     metrics.create("key_fetch_failures", [(name,) for name in _key_sources(config)])
     metrics.create("identity_failures", [(code,) for code in sorted(IDENTITY_FAILURES)])
     metrics.create("limit_refusals", [(limit,) for limit in sorted(LIMITS)])
