@@ -36,6 +36,7 @@ from akoya_gateway.gateway.response_observer import ObservedSend
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
+from akoya_gateway.gateway.wrapped_app import require_asgi
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
@@ -82,6 +83,7 @@ class Gateway:
             clock: Returns the current time.
             forward_auth: Whether forward-auth is on if the configuration does not say.
         """
+        require_asgi(app)
         self._forward_auth = forward_auth
         self._app = app
         self._observers = observers

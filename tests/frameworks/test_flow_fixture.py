@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from akoya_gateway import Gateway
 from akoya_gateway.config import ConfigurationError
-from tests.frameworks.apps import ASGI
+from tests.frameworks.apps import ASGI, WSGI
 
 CONFIG = """
 version: 1
@@ -55,6 +56,14 @@ def test_flow_uses_the_rules_and_banks_of_a_file(akoya_flow: Any, tmp_path: Path
         assert browser.get("/mikomo").status_code == 200
         assert browser.get("/seen", headers={"Akoya-Owner": "mallory"}).json()["owner"] is None
         assert browser.akoya.counters()["token.issued"] == 2
+
+
+@pytest.mark.parametrize("name", WSGI)
+def test_gateway_around_a_wsgi_app_says_how_to_wrap_it(name: str) -> None:
+    app = WSGI[name](None)
+    for wsgi in (app, app.wsgi_app) if hasattr(app, "wsgi_app") else (app,):
+        with pytest.raises(TypeError, match="is a WSGI app"):
+            Gateway(wsgi, "gateway.yaml")
 
 
 def test_flow_with_a_faulty_configuration_raises(akoya_flow: Any) -> None:
