@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from akoya_verify.client import AsyncTokenClient, NeedsReconnect, TokenClient, Unavailable
 from tests.data_api.conftest import BEARER, CHANGES
 from tests.support.environment import Browser, GatewayEnv
 
@@ -86,3 +87,27 @@ def test_job_of_a_consent_that_has_ended_gets_404(env: GatewayEnv) -> None:
 def test_public_port_has_no_such_route(env: GatewayEnv, browser: Browser) -> None:
     response = browser.fetch(f"{PATH}?owner=x", headers={"authorization": f"Bearer {BEARER}"})
     assert response.status_code == 404
+
+
+async def test_clients_of_akoya_verify_get_the_data_or_the_reason(env: GatewayEnv, browser: Browser) -> None:
+    owner = browser.passed()["akoya-owner"]
+    with TokenClient(env.admin_url, BEARER) as client:
+        response = client.data("mikomo", owner, "balances", {"mode": "standard"})
+        assert response.json()["accounts"]
+        with pytest.raises(NeedsReconnect) as ended:
+            client.data("other", owner, "balances")
+        assert ended.value.url == f"{env.url}/akoya/connect/other"
+        with pytest.raises(Unavailable) as refused:
+            client.data("mikomo", owner, "nothing")
+        assert (refused.value.status, refused.value.code) == (404, "unknown-product")
+        for path in ("../../token/mikomo", "balances/../x", "", "/balances"):
+            with pytest.raises(ValueError, match="is no product"):
+                client.data("mikomo", owner, path)
+        with pytest.raises(Unavailable) as refused:
+            client.data("mikomo", owner, "balances%2f..%2f?owner=x#")
+        assert refused.value.status == 400
+        env.akoya.fault("status", "data.balances", times=1, status=404)
+        assert client.data("mikomo", owner, "balances").status_code == 404
+    async with AsyncTokenClient(env.admin_url, BEARER) as asynchronous:
+        received = await asynchronous.data("mikomo", owner, "balances", grant=browser.passed()["akoya-grant"])
+        assert received.json()["accounts"]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from akoya_verify.client import AsyncTokenClient, NeedsReconnect, TokenAuth, TokenClient, TokenUnavailable
+from akoya_verify.client import AsyncTokenClient, NeedsReconnect, TokenAuth, TokenClient, Unavailable
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.waiting import until
 
@@ -93,7 +93,7 @@ def test_other_refusals_are_no_reason_to_connect(env: GatewayEnv, owner: str) ->
         (BEARER, "g_AAECAwQFBgcICQoLDA0ODw", "mikomo", (404, "unknown-grant")),
         (BEARER, None, "unknown", (404, "not-connected")),
     ):
-        with TokenClient(env.admin_url, bearer) as tokens, pytest.raises(TokenUnavailable) as refused:
+        with TokenClient(env.admin_url, bearer) as tokens, pytest.raises(Unavailable) as refused:
             tokens.get(connector, owner, grant)
         assert (refused.value.status, refused.value.code) == expected
         assert not isinstance(refused.value, NeedsReconnect)
@@ -146,6 +146,6 @@ def test_response_that_is_no_problem_document_is_a_refusal() -> None:
         return httpx.Response(503, text="busy", headers={"retry-after": "2"})
 
     http: Any = httpx.Client(transport=httpx.MockTransport(admin))
-    with TokenClient("http://localhost", BEARER, http=http) as tokens, pytest.raises(TokenUnavailable) as refused:
+    with TokenClient("http://localhost", BEARER, http=http) as tokens, pytest.raises(Unavailable) as refused:
         tokens.get("mikomo", "o")
     assert (refused.value.status, refused.value.retry_after) == (503, 2.0)

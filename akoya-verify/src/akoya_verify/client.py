@@ -1,16 +1,19 @@
-"""Clients for the token endpoint of the gateway's admin listener, and authentication for httpx. Needs httpx.
+"""Clients for tokens and data from the gateway's admin listener, and authentication for httpx.
 
-tokens = TokenClient("http://127.0.0.1:9090", os.environ["AKOYA_TOKEN_BEARER"])
-token = tokens.get("mikomo", owner)  # raises NeedsReconnect(url)
+    tokens = TokenClient("http://127.0.0.1:9090", os.environ["AKOYA_TOKEN_BEARER"])
+    token = tokens.get("mikomo", owner)  # raises NeedsReconnect(url)
+    balances = tokens.data("mikomo", owner, "balances").json()  # with an upstream that has data_api
 
-with httpx.Client(base_url=products_url, auth=TokenAuth(tokens, "mikomo", owner)) as akoya:
-akoya.get(f"/balances/v3/{token.provider}")
+    with httpx.Client(base_url=products_url, auth=TokenAuth(tokens, "mikomo", owner)) as akoya:
+        akoya.get(f"/balances/v3/{token.provider}")
+
+This module needs httpx (`akoya-verify[client]`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -23,13 +26,16 @@ MAX_ENTRIES = 10_000
 TIMEOUT = 30.0
 """Seconds. The gateway may have to refresh the token at the provider first."""
 
+PROBLEM = "urn:akoya-gateway:problem:"
+
+Parameters = Mapping[str, str] | Sequence[tuple[str, str]]
 _Key = tuple[str, str, str | None]
 
 
-class TokenUnavailable(Exception):
-    """The gateway gave no token. `retry_after` is in seconds, or None if it makes no sense to try again later.
+class Unavailable(Exception):
+    """The gateway gave no token or data. `retry_after` is in seconds, or None if the gateway named no time.
 
-    `code` is the gateway's error code, such as `unauthorized` (the bearer is wrong) or `unknown-grant`.
+    `code` is the gateway's error code, such as `unauthorized` (the bearer is wrong) or `bank-unavailable`.
     """
 
     def __init__(self, status: int, code: str, retry_after: float | None) -> None:
@@ -39,7 +45,7 @@ class TokenUnavailable(Exception):
         self.retry_after = retry_after
 
 
-class NeedsReconnect(TokenUnavailable):
+class NeedsReconnect(Unavailable):
     """The owner has to connect the bank, at `url`. `code` is `not-connected` or `reconnect`."""
 
     def __init__(self, url: str, code: str = "reconnect", status: int = 404) -> None:
@@ -75,7 +81,7 @@ class _Tokens:
         """
         if not (allow_plain_http or is_safe_url(admin_url)):
             raise ValueError(f"{admin_url}: send the bearer over https (or say allow_plain_http=True)")
-        self._url = f"{admin_url.rstrip('/')}{prefix}/token/"
+        self._url = f"{admin_url.rstrip('/')}{prefix}"
         self._headers = {"Authorization": f"Bearer {bearer}", "Accept": "application/json"}
         self._renew_before = renew_before
         self._clock = clock
@@ -89,22 +95,15 @@ class _Tokens:
         token = self._cache.get(key)
         return token if token is not None and self._clock() < (token.expires or 0) - self._renew_before else None
 
-    def _request(self, key: _Key) -> dict[str, Any]:
+    def _request(self, route: str, key: _Key, path: str = "", parameters: Parameters = ()) -> dict[str, Any]:
         connector, owner, grant = key
-        parameters = {"owner": owner} if grant is None else {"owner": owner, "grant": grant}
-        return {"url": self._url + quote(connector, safe=""), "params": parameters, "headers": self._headers}
+        named = [("owner", owner)] if grant is None else [("owner", owner), ("grant", grant)]
+        more = parameters.items() if isinstance(parameters, Mapping) else parameters
+        url = f"{self._url}/{route}/{quote(connector, safe='')}{path}"
+        return {"url": url, "params": [*named, *more], "headers": self._headers}
 
     def _received(self, key: _Key, response: httpx.Response) -> Verified:
-        try:
-            body = response.json()
-        except ValueError:
-            body = {}
-        if response.status_code != 200:
-            code = str(body.get("type", "")).rpartition(":")[2] or "no-problem-document"
-            if "connect_url" in body:
-                raise NeedsReconnect(body["connect_url"], code, response.status_code)
-            retry_after = response.headers.get("retry-after", "")
-            raise TokenUnavailable(response.status_code, code, float(retry_after) if retry_after.isdigit() else None)
+        body = _accepted(response, is_data=False).json()
         scope = tuple(str(body.pop("scope", "")).split())
         known = {name: value for name, value in body.items() if name in Verified.__dataclass_fields__}
         token = Verified(**known, scope=scope)
@@ -115,7 +114,7 @@ class _Tokens:
 
 
 class TokenClient(_Tokens):
-    """Gets tokens, and caches them until they expire. Thread-safe. A context manager."""
+    """Gets tokens, and caches them until they expire, or data. Thread-safe. A context manager."""
 
     def __init__(self, admin_url: str, bearer: str, *, http: httpx.Client | None = None, **options: Any) -> None:
         """Create the client. `http` replaces the HTTP client. The other arguments are those of `_Tokens`."""
@@ -132,11 +131,37 @@ class TokenClient(_Tokens):
 
         Raises:
             NeedsReconnect: The owner has to connect the bank.
-            TokenUnavailable: The gateway gave no token for another reason.
+            Unavailable: The gateway gave no token for another reason.
             httpx.TransportError: The gateway cannot be reached.
         """
         key = (connector, owner, grant)
-        return self._cached(key) or self._received(key, self._http.get(**self._request(key)))
+        return self._cached(key) or self._received(key, self._http.get(**self._request("token", key)))
+
+    def data(
+        self, connector: str, owner: str, path: str, parameters: Parameters = (), *, grant: str | None = None
+    ) -> httpx.Response:
+        """Call a data API through the gateway, which keeps the token and waits where Akoya limits calls.
+
+        It needs an upstream with `data_api` in gateway.yaml.
+
+        Args:
+            connector: The bank's name in gateway.yaml.
+            owner: The value of `Akoya-Owner`.
+            path: The product and what follows, such as `balances` or `transactions/123`.
+            parameters: Of the query.
+            grant: One of several logins.
+
+        Returns:
+            Akoya's response, which may be an error of its own.
+
+        Raises:
+            ValueError: `path` has an empty segment, `.` or `..`, which could lead to the route of tokens.
+            NeedsReconnect: The owner has to connect the bank.
+            Unavailable: The gateway did not get a response, or refused the call.
+            httpx.TransportError: The gateway cannot be reached.
+        """
+        request = self._request("data", (connector, owner, grant), _below(path), parameters)
+        return _accepted(self._http.get(**request), is_data=True)
 
     def close(self) -> None:
         """Close the HTTP client."""
@@ -160,7 +185,14 @@ class AsyncTokenClient(_Tokens):
     async def get(self, connector: str, owner: str, grant: str | None = None) -> Verified:
         """Return the owner's token for a bank. See `TokenClient.get`."""
         key = (connector, owner, grant)
-        return self._cached(key) or self._received(key, await self._http.get(**self._request(key)))
+        return self._cached(key) or self._received(key, await self._http.get(**self._request("token", key)))
+
+    async def data(
+        self, connector: str, owner: str, path: str, parameters: Parameters = (), *, grant: str | None = None
+    ) -> httpx.Response:
+        """Call a data API through the gateway. See `TokenClient.data`."""
+        request = self._request("data", (connector, owner, grant), _below(path), parameters)
+        return _accepted(await self._http.get(**request), is_data=True)
 
     async def close(self) -> None:
         """Close the HTTP client."""
@@ -225,6 +257,29 @@ class TokenAuth(httpx.Auth):
         if token.last_access is not None:
             request.headers["x-akoya-last-access"] = token.last_access
         return request
+
+
+def _below(path: str) -> str:
+    """Return the path of a product with a leading slash, percent-encoded. Raises ValueError."""
+    if {"", ".", ".."} & set(path.split("/")):
+        raise ValueError(f"{path!r} is no product, such as balances or transactions/123")
+    return "/" + quote(path)
+
+
+def _accepted(response: httpx.Response, *, is_data: bool) -> httpx.Response:
+    """Return the response unless it is the gateway's own refusal. Raises `NeedsReconnect` and `Unavailable`."""
+    try:
+        body = response.json() if response.status_code != 200 else {}
+    except ValueError:
+        body = {}
+    _, is_own, code = str(body.get("type", "") if isinstance(body, dict) else "").partition(PROBLEM)
+    if response.status_code == 200 or (is_data and not is_own):
+        return response
+    if is_own and "connect_url" in body:
+        raise NeedsReconnect(body["connect_url"], code, response.status_code)
+    retry_after = response.headers.get("retry-after", "")
+    seconds = float(retry_after) if retry_after.isdigit() else None
+    raise Unavailable(response.status_code, code or "no-problem-document", seconds)
 
 
 def _may_be_repeated(request: httpx.Request, response: httpx.Response) -> bool:
