@@ -82,8 +82,7 @@ class Demo:
         self._app_listener = listen()
         self.app_url = url_of(self._app_listener)
         keys = RemoteKeys(f"{self.url}/akoya/jwks.json")
-        http = httpx.AsyncClient(timeout=10, trust_env=False, verify=no_tls())
-        self._app = ThreadedServer(SampleApp(self.sandbox.url, keys, http), self._app_listener)
+        self._app = ThreadedServer(SampleApp(keys), self._app_listener)
         self.config = self._write_configuration(redirect_uri)
         self._gateway: subprocess.Popen[bytes] | None = None
 
@@ -166,7 +165,10 @@ class Demo:
             "listen": f"{self._host}:{self._port}",
             "admin": None,
             "upstream": {"url": self.app_url},
-            "environments": {"emulator": self.sandbox.environment()},
+            "upstreams": {"bank-data": {"data_api": "emulator"}},
+            "environments": {
+                "emulator": self.sandbox.environment() | {"data_rate": self.sandbox.settings.v3_rate_limit}
+            },
             "clients": {
                 "demo-app": {
                     "environment": "emulator",
@@ -180,9 +182,10 @@ class Demo:
             "redirects": {"after_connect": "/accounts", "allow": ["/", "/accounts", "/headers"]},
             "access": [
                 {"path": "/assets/*", "require": "nothing"},
-                {"path": "/", "require": "any", "otherwise": "pass"},
-                {"path": "/headers", "require": "any", "otherwise": "pass"},
-                {"path": "/*", "require": "any", "otherwise": "connect"},
+                {"path": "/bank-data/{connector}/*", "require": "{connector}", "upstream": "bank-data"},
+                {"path": "/", "require": "any", "otherwise": "pass", "pass_token": False},
+                {"path": "/headers", "require": "any", "otherwise": "pass", "pass_token": False},
+                {"path": "/*", "require": "any", "otherwise": "connect", "pass_token": False},
             ],
             "sessions": {"store": "sqlite:grants.db", "keys": [{"file": "store.key"}]},
             "signing": {

@@ -53,6 +53,7 @@ async def take_demo(browser: Browser, url: str, folder: Path) -> None:
     await log_in(page)
     await picture("consent")
     await approve(page)
+    await page.get_by_role("rowheader").first.wait_for()
     await picture("accounts")
     await page.goto(f"{url}/akoya/")
     await picture("connections")

@@ -50,17 +50,23 @@ def connect(browser: httpx.Client, page: httpx.Response) -> httpx.Response:
     return press(browser, page, account=re.findall(r'name="account" value="([^"]+)"', page.text))
 
 
+def loaded(browser: httpx.Client, page: httpx.Response) -> str:
+    """Return what the page's script loads."""
+    (path,) = re.findall(r'data-url="([^"]+)"', page.text)
+    return browser.get(page.url.join(path)).text
+
+
 def test_connect_see_accounts_and_verified_headers(demo: Demo, browser: httpx.Client) -> None:
     home = browser.get(f"{demo.url}/")
     link = re.search(r'href="(/akoya/connect/mikomo[^"]*)"', home.text)
     assert link
     page = connect(browser, browser.get(home.url.join(link[1])))
     assert (page.status_code, str(page.url)) == (200, f"{demo.url}/accounts")
-    assert "Everyday Checking" in page.text
-    assert re.search(r"\$\d[\d,]*\.\d\d", page.text)
+    assert "Everyday Checking" in loaded(browser, page)
     headers = browser.get(f"{demo.url}/headers").text
     assert "Verified." in headers
-    assert "Akoya-Id-Token" in headers
+    assert "Akoya-Owner" in headers
+    assert "Akoya-Id-Token" not in headers
     assert "Connect Mikomo Bank" not in browser.get(f"{demo.url}/").text
     assert "Mikomo Bank" in browser.get(f"{demo.url}/akoya/").text
 
@@ -83,15 +89,6 @@ def test_the_app_believes_nobody_but_the_gateway(demo: Demo) -> None:
     assert answer.status_code == 401
     assert "Not from the gateway" in answer.text
     assert "Not verified" in HTTP.get(f"{demo.app_url}/headers", headers=forged).text
-
-
-def test_a_bank_that_fails_is_told_on_the_page(demo: Demo, browser: httpx.Client) -> None:
-    connect(browser, browser.get(f"{demo.url}/accounts"))
-    demo.sandbox.fault("status", "data", status=500, times=1)
-    assert "The data API answered 500" in browser.get(f"{demo.url}/accounts").text
-    demo.sandbox.fault("html", "data", times=1)
-    assert "could not be loaded" in browser.get(f"{demo.url}/accounts").text
-    assert "Everyday Checking" in browser.get(f"{demo.url}/accounts").text
 
 
 def test_the_secrets_of_the_demo_are_for_its_user_alone(demo: Demo) -> None:
