@@ -112,10 +112,12 @@ class Prometheus:
         """Return the number of scrapes of each gateway so far."""
         return int(self.query("min(count_over_time(up[1h]))")[0]["value"][1])
 
-    def firing(self) -> dict[str, dict[str, str]]:
-        """Return the annotations of each alert that fires."""
-        alerts = self._get("alerts")["alerts"]
-        return {one["labels"]["alertname"]: one["annotations"] for one in alerts if one["state"] == "firing"}
+    def firing(self, gateway: str = "") -> dict[str, dict[str, str]]:
+        """Return the annotations of each alert that fires; with the address of a gateway, only those that name it."""
+        alerts = [one for one in self._get("alerts")["alerts"] if one["state"] == "firing"]
+        if gateway:
+            alerts = [one for one in alerts if one["labels"].get("instance") == gateway.removeprefix("http://")]
+        return {one["labels"]["alertname"]: one["annotations"] for one in alerts}
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +164,9 @@ def test_queries_of_the_dashboard_find_series_before_anything_has_happened(prome
         assert found or expression.endswith("> 0") or "histogram_quantile" in expression, expression
 
 
-def expect(prometheus: Prometheus, alert: str, action: str) -> None:
-    until(lambda: alert in prometheus.firing(), alert, within=60)
-    assert action in prometheus.firing()[alert]["action"]
+def expect(prometheus: Prometheus, alert: str, action: str, gateway: str = "") -> None:
+    until(lambda: alert in prometheus.firing(gateway), alert, within=60)
+    assert action in prometheus.firing(gateway)[alert]["action"]
 
 
 def test_alerts_of_incidents_fire_at_the_first_scrape_that_shows_them() -> None:
@@ -187,7 +189,7 @@ def test_full_disk_fires_an_alert_and_readyz_names_the_disk(prometheus: Promethe
     assert connect() == 302
     limit_files(0)
     until(lambda: connect() == 503, "an attempt cannot be stored")
-    expect(prometheus, "AkoyaStoreFailing", "`/readyz`, which names what is wrong")
+    expect(prometheus, "AkoyaStoreFailing", "`/readyz`, which names what is wrong", on_disk.admin)
     until(lambda: on_disk.ask_admin("/readyz").status_code == 503, "it is not ready")
     assert "disk" in on_disk.ask_admin("/readyz").json()["problems"][0]
     assert on_disk.get("/public/x").text == "done"
@@ -241,4 +243,4 @@ def test_each_incident_fires_its_alert_and_names_what_to_do(
 
         store.kill()
         until(lambda: browsers[0].fetch("/accounts").status_code == 503, "a failed request", within=60)
-        expect(prometheus, "AkoyaStoreFailing", "/readyz")
+        expect(prometheus, "AkoyaStoreFailing", "/readyz", env.admin_url)

@@ -30,7 +30,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             {"path": "/*", "require": "any", "otherwise": "unauthorized"},
         ],
         "identity": {"jwt": {"header": "X-Jwt", "jwks_uri": f"{closed}/keys", "issuer": closed, "audience": "app"}},
-        "limits": {"connects_per_minute": 1, "body_bytes": 10, "header_bytes": "4KiB"},
+        "limits": {"body_bytes": 10, "header_bytes": "4KiB"},
     }
     folder = tmp_path_factory.mktemp("gateway")
     with Running(folder, "--workers", "2", changes=changes) as run:
@@ -80,10 +80,7 @@ def test_series_of_known_labels_exist_before_anything_has_happened(gateway: Runn
 def test_refused_and_failed_requests_are_counted_under_their_cause(gateway: Running) -> None:
     assert gateway.get("/public/x").status_code == 200
     assert gateway.get("/reports/1").status_code == 502
-    # Each worker has its own limit of one a minute.
-    codes = [gateway.get("/akoya/connect/mikomo", headers={"x-jwt": "x"}).status_code for _ in range(8)]
-    assert 429 in codes or 500 in codes or 503 in codes, codes
-    assert gateway.get("/private", headers={"x-jwt": "x"}).status_code in {500, 503}
+    assert gateway.get("/private", headers={"x-jwt": "x"}).status_code == 503
     assert (
         refuse(gateway, b"POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n12345678901")[9:12] == b"413"
     )
