@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
+import importlib
 import os
 import signal
 import sys
@@ -48,6 +50,27 @@ class NoGreenletsUnderTrace(MetaPathFinder):
 
 
 sys.meta_path.insert(0, NoGreenletsUnderTrace())
+
+
+def share_tls_contexts() -> None:
+    """Let httpx clients with default settings share one TLS context.
+
+    httpx loads all CA certificates for each client, which takes 10 to 20 ms of CPU time, although nearly all clients of
+    the tests speak plain http. Clients with a context, a certificate or `trust_env` get their own as before.
+    """
+    module = importlib.import_module("httpx._transports.default")
+    create = module.create_ssl_context
+    default = functools.cache(lambda: create(trust_env=False))
+
+    def create_or_share(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+        if verify is True and cert is None and not trust_env:
+            return default()
+        return create(verify=verify, cert=cert, trust_env=trust_env)
+
+    module.create_ssl_context = create_or_share  # type: ignore[attr-defined]
+
+
+share_tls_contexts()
 
 
 def pytest_configure() -> None:

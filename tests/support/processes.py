@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -23,15 +24,21 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
 from akoya_gateway import Gateway, load_config
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
+from tests.support.prefork import ForkedProcess
+from tests.support.waiting import until
 
 PYTHON = sys.executable
 AS_INSTALLED = os.pathsep.join(filter(None, [f"{Path(__file__).parent}/as_installed", os.environ.get("PYTHONPATH")]))
-"""PYTHONPATH of a gateway: without rich and twisted, which only the tests install. structlog would import them."""
+"""PYTHONPATH of a gateway: without packages that only the tests install, and that others import if they are there."""
 START_TIMEOUT = 60.0
+Process = subprocess.Popen[bytes] | ForkedProcess
+_READ_BY_THE_INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TZ")
+"""Prefixes of variables that have no effect on a process that was not executed with them."""
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
+def wait_for_port(port: int, process: Process | None = None, log: Path | None = None) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
@@ -95,8 +102,11 @@ class GatewayProcess:
         self.log = folder / f"gateway-{time.monotonic_ns()}.log"
         self.port = int(str(config["listen"]).rpartition(":")[2])
         self._environ = {**os.environ, "PYTHONPATH": AS_INSTALLED, **environ}
+        self.prefork = not any(name.startswith(_READ_BY_THE_INTERPRETER) for name in environ)
+        """Whether the process is forked from one that has imported the gateway, which is fast, instead of executed."""
+        self._admin: Mapping[str, Any] | None = config.get("admin")
         self._options = options
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     def command(self) -> list[str]:
         return [PYTHON, "-m", "akoya_gateway", "run", "--config", str(self.config_path), *self._options]
@@ -104,16 +114,31 @@ class GatewayProcess:
     def start(self) -> Self:
         command = self.command()
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                command,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=self._environ,
-                start_new_session=True,
-                cwd=self.folder,
-            )
+            if self.prefork:
+                arguments = command[command.index("akoya_gateway") + 1 :]
+                self.process = ForkedProcess(arguments, env=self._environ, cwd=self.folder, output=out.fileno())
+            else:
+                self.process = subprocess.Popen(
+                    command,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=self._environ,
+                    start_new_session=True,
+                    cwd=self.folder,
+                )
         wait_for_port(self.port, self.process, self.log)
+        if self._admin is not None:
+            # The port is open before the store is: a test that stops the store at once would prevent the start.
+            until(self._ready, "the gateway is ready", within=START_TIMEOUT)
         return self
+
+    def _ready(self) -> bool:
+        assert self.process is not None and self._admin is not None
+        assert self.process.poll() is None, complete_lines(self.log)
+        connection = http.client.HTTPConnection(self._admin["listen"], timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -123,7 +148,7 @@ class GatewayProcess:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
-        return self.process.returncode
+        return self.process.wait()
 
     def kill(self) -> None:
         """Send SIGKILL to all processes of the gateway, including its workers, so that none can clean up."""
@@ -143,6 +168,10 @@ class GatewayProcess:
 
 class AnyServerProcess(GatewayProcess):
     """`akoya_gateway:sidecar` under uvicorn, started with the options of docs/operations.md."""
+
+    def start(self) -> Self:
+        self.prefork, self._admin = False, None  # uvicorn serves no admin listener
+        return super().start()
 
     def command(self) -> list[str]:
         self._environ["AKOYA_GATEWAY_CONFIG"] = str(self.config_path)

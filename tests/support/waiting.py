@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import inspect
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ WITHIN = 30.0
 PAUSE = 0.02
 """Seconds between two checks."""
 
-_UNREACHABLE = (ConnectionError, httpx.TransportError, redis.RedisError)
+_UNREACHABLE = (ConnectionError, http.client.HTTPException, httpx.TransportError, redis.RedisError)
 """Raised by a condition that asks a process which is starting, stopping or restarting."""
 
 
