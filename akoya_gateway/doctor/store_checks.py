@@ -1,0 +1,97 @@
+"""Checks of the store: it opens, is fast enough, and its records can be decrypted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+from akoya_gateway.config.model import Config
+from akoya_gateway.doctor.check_result import CheckResult, fault, fine, warning
+from akoya_gateway.doctor.connectivity import CONNECT_TIMEOUT
+from akoya_gateway.errors import GatewayError
+from akoya_gateway.store import Keyring, Store, describe, open_store
+from akoya_gateway.store.encrypted_store import context
+
+SLOW_STORE_MILLISECONDS = 50.0
+"""Median duration of a store round trip above which to warn."""
+SAMPLE = 50
+"""Maximum records of each kind to decrypt."""
+
+
+async def check_store(config: Config) -> list[CheckResult]:
+    """Check that the store opens, is fast enough, and can be decrypted with the configured keys."""
+    about = "sessions.store"
+    name = describe(config.sessions.store)
+    if (missing := _missing_file_result(name)) is not None:
+        return [missing]
+    try:
+        store = open_store(config.sessions.store)
+        began = time.perf_counter()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await store.open()
+        opened = round((time.perf_counter() - began) * 1000, 1)
+        try:
+            taken = []
+            for _ in range(5):
+                began = time.perf_counter()
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await store.check()
+                taken.append(round((time.perf_counter() - began) * 1000, 2))
+            shut = await _shut_records(config, store)
+        finally:
+            await store.close()
+    except GatewayError as error:
+        says = error.detail or error.title
+        says = says if says.startswith(name) else f"{name}: {says}"
+        return [fault(about, says, "is it running, writable, and the URL right?")]
+    except TimeoutError:
+        return [
+            fault(
+                about,
+                f"{name}: no response within {CONNECT_TIMEOUT:g} s",
+                "is it running, or locked by another process?",
+            )
+        ]
+    if shut:
+        remedy = "put the key back into sessions.keys, or restore a backup"
+        return [fault(about, f"{name}: {each}", remedy) for each in shut]
+    middle = sorted(taken)[2]
+    says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
+    if middle > SLOW_STORE_MILLISECONDS:
+        return [warning(about, says, "every connect and refresh waits for it: move it closer to the gateway")]
+    return [fine(about, says, middle)]
+
+
+async def _shut_records(config: Config, store: Store) -> list[str]:
+    """Return the problems of records that cannot be decrypted. `store.check` does not find these."""
+    keyring, shut, looked = Keyring(config.sessions.keys), Counter[str](), 0
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        for kind in ("grant", "session"):
+            looked_at_most = looked + SAMPLE
+            async for record in store.scan(kind):
+                looked += 1
+                try:
+                    keyring.decrypt(record.body, context(record))
+                except GatewayError as error:
+                    shut[error.detail or error.title] += 1
+                if looked >= looked_at_most:
+                    break
+    return [f"{count} of {looked} checked records cannot be decrypted: {why}" for why, count in shut.items()]
+
+
+def _missing_file_result(name: str) -> CheckResult | None:
+    """Return the result for an SQLite database that does not exist yet, or None.
+
+    The file is not created here, because it must belong to the user that runs the gateway.
+    """
+    kind, _, rest = name.partition(":")
+    path = Path(rest)
+    if kind != "sqlite" or path.exists():
+        return None
+    folder = next(each for each in (path.parent, *path.parent.parents) if each.exists())
+    if os.access(folder, os.W_OK | os.X_OK):
+        return fine("sessions.store", f"{name} will be created at the first start")
+    return fault("sessions.store", f"{name} does not exist, and {folder} is not writable", "make the folder writable")
