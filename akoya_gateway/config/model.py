@@ -363,7 +363,7 @@ def key_id(key: bytes) -> str:
 class Sessions:
     """Browser sessions, and the store of sessions and grants."""
 
-    store: str
+    store: str = field(repr=False)
     """The URL of the store. It may contain a password, so never print it (see `store.describe`)."""
     keys: tuple[EncryptionKey, ...]
     """The key ring. The first key encrypts, all keys decrypt."""

@@ -273,10 +273,12 @@ def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> None:
-    result = validated(tmp_path, {})
+    result = validated(
+        tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": "redis://:a-store-password@cache/0"}
+    )
     assert result.config is not None
     shown = repr(result) + str(result.config) + repr(result.config.clients["demo-app"])
-    for secret in ENVIRON.values():
+    for secret in (*ENVIRON.values(), "a-store-password"):
         assert secret not in shown
     assert repr(bytes(range(32))) not in shown
 
