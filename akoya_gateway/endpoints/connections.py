@@ -11,6 +11,7 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.access.request import wants_page
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.endpoints.csrf import form_session
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
 from akoya_gateway.endpoints.user_messages import (
     ACCOUNTS,
@@ -64,11 +65,10 @@ class ConnectionsEndpoint:
     async def __call__(self, request: EndpointRequest) -> Response:
         owner = request.principal.owner
         owner_grants = await self._grants.for_owner(owner) if owner is not None else OwnerGrants("")
-        session, cookie = request.principal.session, None
-        if session is None and request.principal.identified and owner_grants.grants:
-            # The user is known by `identity` but has no session in this browser. The forms need one for CSRF tokens.
-            session, value = await self._sessions.start(owner)
-            cookie = self._cookies.set_session(session, value)
+        # Without grants the page has no form that needs a session.
+        session, cookie = await form_session(
+            request.principal, self._sessions, self._cookies, start=bool(owner_grants.grants)
+        )
         csrf = None if session is None else session.csrf.reveal()
         if wants_page(request.info):
             pages = self._pages.localized(request.info.accept_language)
@@ -76,7 +76,7 @@ class ConnectionsEndpoint:
             response = self._page(request, pages, owner_grants, names, csrf)
         else:
             response = json_response(self._as_json(owner_grants, await self._login_names.names(owner_grants), csrf))
-        return response if cookie is None else response.with_headers(cookie)
+        return response.with_headers(*cookie)
 
     def _page(
         self,

@@ -6,9 +6,26 @@ import hmac
 from collections.abc import Mapping
 
 from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.authentication.principal import Principal
 from akoya_gateway.config.model import Origin
 from akoya_gateway.errors import UserError
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.session import Session
+from akoya_gateway.sessions.session_store import SessionStore
+
+
+async def form_session(
+    principal: Principal, sessions: SessionStore, cookies: GatewayCookies, *, start: bool = True
+) -> tuple[Session | None, tuple[tuple[bytes, bytes], ...]]:
+    """Return the session whose CSRF token a form needs, and the headers that set its cookie if it is new.
+
+    A user who is known by `identity` may have no session in this browser yet, so one is started, if `start`. Returns
+    None for a user who has no session and is not known.
+    """
+    if principal.session is not None or not principal.identified or not start:
+        return principal.session, ()
+    session, value = await sessions.start(principal.owner)
+    return session, (cookies.set_session(session, value),)
 
 
 def require_csrf_token(request: RequestInfo, form: Mapping[str, str], session: Session, public_url: Origin) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.config.model import Config
-from akoya_gateway.endpoints.csrf import require_csrf_token, require_same_origin
+from akoya_gateway.endpoints.csrf import form_session, require_csrf_token, require_same_origin
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
@@ -28,6 +28,8 @@ class DisconnectEndpoint:
         config: Config,
         grants: GrantManager,
         login_names: LoginNames,
+        sessions: SessionStore,
+        cookies: GatewayCookies,
         redirects: RedirectPolicy,
         pages: Pages,
         observer: AuthorizationObserver,
@@ -35,6 +37,8 @@ class DisconnectEndpoint:
         self._config = config
         self._grants = grants
         self._login_names = login_names
+        self._sessions = sessions
+        self._cookies = cookies
         self._redirects = redirects
         self._pages = pages
         self._observer = observer
@@ -49,14 +53,14 @@ class DisconnectEndpoint:
             UserError: There is no session (401), the form is not the session's (403), or the owner has no such grant
                 (404).
         """
-        session, owner = request.principal.session, request.principal.owner
-        if session is None or owner is None:
+        session, owner, asks = request.principal.session, request.principal.owner, request.method != "POST"
+        if owner is None or (session is None and not asks):
             raise UserError(
                 "There is nothing to disconnect.", status=401, code="no-session", title="You are signed out"
             )
-        if request.method == "POST":
-            return await self._disconnect(request, session, owner)
-        return await self._question(request, session, owner)
+        if session is None or asks:
+            return await self._question(request, owner)
+        return await self._disconnect(request, session, owner)
 
     async def _disconnect(self, request: EndpointRequest, session: Session, owner: str) -> Response:
         form = await request.fields()
@@ -71,7 +75,7 @@ class DisconnectEndpoint:
         target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=disconnected")
         return redirect_response(target, 303)
 
-    async def _question(self, request: EndpointRequest, session: Session, owner: str) -> Response:
+    async def _question(self, request: EndpointRequest, owner: str) -> Response:
         """Return the page that asks, or redirect back (303) if there is nothing to disconnect."""
         parameters = request.parameters()
         wanted, return_to = parameters.get("grant"), self._redirects.validate_or(parameters.get("return_to"), "")
@@ -80,6 +84,7 @@ class DisconnectEndpoint:
         back = return_to or f"{self._config.prefix}/"
         if not chosen:
             return redirect_response(back, 303)
+        session, cookie = await form_session(request.principal, self._sessions, self._cookies)
         key = chosen[0].connector
         connector = self._config.connectors.get(key)
         pages = self._pages.localized(request.info.accept_language)
@@ -89,13 +94,13 @@ class DisconnectEndpoint:
             bank=connector.name if connector else key,
             logins=[names[grant.id] for grant in chosen] if len(owner_grants.for_connector(key)) > 1 else [],
             action=f"{self._config.prefix}/disconnect/{key}",
-            csrf=session.csrf.reveal(),
+            csrf="" if session is None else session.csrf.reveal(),
             grant=wanted,
             return_to=return_to,
             keep=back,
         )
         # With `no-referrer` a browser sends `Origin: null` with the form, and the CSRF check fails.
-        return page.with_headers((b"referrer-policy", b"same-origin"))
+        return page.with_headers((b"referrer-policy", b"same-origin"), *cookie)
 
 
 class LogoutEndpoint:

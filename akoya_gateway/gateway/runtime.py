@@ -226,7 +226,9 @@ class Runtime:
                 RateLimiter(config.limits.connects_per_minute, clock),
             ),
             self.callback,
-            DisconnectEndpoint(config, grants, grants.login_names, redirects, self.pages, observer),
+            DisconnectEndpoint(
+                config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages, observer
+            ),
             OtherLoginEndpoint(config, grants, grants.login_names, redirects, self.pages, observer),
             RenameEndpoint(config, grants, grants.login_names, redirects),
             LogoutEndpoint(config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages),

@@ -58,6 +58,7 @@ class LocalizedPages:
         self.language = language
         self._headers = (*headers, (b"content-language", language.tag.encode()))
         values = {**values, "language": language.tag, "app": values["app_name"] or language.gettext("this app")}
+        self._failed: set[str] = set()
         self._built_in = PageTemplates(BUILT_IN, language, values)
         self._templates = PageTemplates({**BUILT_IN, **files}, language, values) if files else self._built_in
 
@@ -71,7 +72,10 @@ class LocalizedPages:
         except Exception as error:
             if self._templates is self._built_in:
                 raise
-            _log.error("template failed", page=name, exc_info=error)
+            if name not in self._failed:
+                # Once for each page: clients can request it as often as they like.
+                self._failed.add(name)
+                _log.error("template failed", page=name, exc_info=error)
             html = self._built_in.render(name, values)
         return Response(status, self._headers, html.encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -107,6 +108,18 @@ def test_a_user_on_a_new_browser_can_disconnect(by_header: GatewayEnv) -> None:
         csrf = second.connections()["csrf"]
         assert second.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"}).status_code == 403
         assert second.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303
+        assert second.connections()["connections"] == []
+
+
+def test_question_before_disconnecting_works_for_a_known_user_without_a_session(by_header: GatewayEnv) -> None:
+    alice = new_user()
+    with somebody(by_header, alice) as first, somebody(by_header, alice) as second:
+        first.connect()
+        page = second.http.get("/akoya/disconnect/mikomo", headers={"accept": "text/html"})
+        assert page.status_code == 200
+        found = re.search(r'name="csrf" value="([^"]+)"', page.text)
+        assert found is not None
+        assert second.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": found[1]}).status_code == 303
         assert second.connections()["connections"] == []
 
 
