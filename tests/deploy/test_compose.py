@@ -39,6 +39,7 @@ def test_profile_changes_only_what_the_emulator_replaces() -> None:
     usual, sandbox = (yaml.safe_load((FOLDER / name).read_text()) for name in ("gateway.yaml", "gateway.sandbox.yaml"))
     for config in (usual, sandbox):
         del config["environments"], config["clients"]["demo-app"]["environment"]
+        del config["upstreams"]["bank-data"]["data_api"]
     assert usual == sandbox
     assert services()["gateway"]["volumes"] == ["./gateway.sandbox.yaml:/etc/akoya-gateway/gateway.yaml:ro"]
     assert services()["emulator"]["profiles"] == ["sandbox"]
