@@ -13,15 +13,18 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.access.request import Headers
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.fast_lane.exchange import FastExchange
+from akoya_gateway.fast_lane.interfaces import LaneServices
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, head
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.date_header import DateHeader
-from akoya_gateway.gateway.request_id import line_of
+from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
 from akoya_gateway.gateway.response_filter import ResponseFilter
 from akoya_gateway.gateway.response_policy import rejected_token
+from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection import Connection
@@ -49,12 +52,10 @@ class AsgiFastLane:
                 raise
             if answer is not None:
                 headers = answer.visible_headers
-                headers += [VIA_HEADER, (REQUEST_ID, exchange.request_id.encode())]
+                headers += (VIA_HEADER, (REQUEST_ID, scope[SCOPE_KEY]))
                 if not answer.has_date:
                     headers.append(self.date_header.header())
-                self.gateway.record_response(
-                    exchange, answer.status, exchange.admission.rule.label, exchange.started_at
-                )
+                exchange.record_response(answer.status)
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 await send({"type": "http.response.body", "body": exchange.body})
                 return
@@ -63,87 +64,40 @@ class AsgiFastLane:
         await self._app(scope, receive, send)
 
     def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> AsgiExchange | None:
-        lane = self.lane
-        found = lane.parse_scope(scope)
+        found = self.lane.parse_scope(scope)
         if found is None:
             return None
-        target, headers = found
-        admitted = lane.admit(target, headers)
-        if admitted is None:
-            return None
-        connection = target.pool.get_nowait()
-        if connection is None:
-            return None
-        admission, injected = admitted
-        request_id = self.gateway.request_id(scope)
-        exchange = AsgiExchange(self, target, headers, admission, connection, (scope, receive, send), request_id)
-        connection.start(head(target, headers, injected, line_of(request_id)), exchange, head_only=target.head_only)
-        return exchange
+        return self.lane.dispatch(*found, AsgiExchange, (scope, receive, send), scope.get(SCOPE_KEY))
 
 
-class AsgiExchange:
+class AsgiExchange(FastExchange[tuple[Scope, Receive, Send]]):
     """One proxied request.
 
     It is the upstream connection's `ResponseHandler` until something other than a complete, simple response arrives.
     Then it continues as a `ProxiedExchange`, as on the general path.
     """
 
-    __slots__ = (
-        "_asgi",
-        "_connection",
-        "_exchange",
-        "_failure",
-        "_fast_lane",
-        "_finished",
-        "_headers",
-        "_proxied",
-        "_target",
-        "admission",
-        "body",
-        "request_id",
-        "response",
-        "started_at",
-    )
+    body = b""
+    _failure: GatewayError | None = None
+    _proxied: ProxiedExchange | None = None
+    _stream: ResponseStream
+    _finished = False
 
     def __init__(
         self,
-        straight: AsgiFastLane,
+        client: tuple[Scope, Receive, Send],
+        lane: LaneServices,
+        runtime: Runtime,
         target: CachedTarget,
         headers: CachedHeaders,
         admission: Admitted,
         connection: Connection,
-        asgi: tuple[Scope, Receive, Send],
-        request_id: str,
+        id_line: bytes,
     ) -> None:
-        self._fast_lane = straight
-        self._target = target
-        self._headers = headers
-        self._connection = connection
-        self._asgi = asgi
-        self._failure: GatewayError | None = None
-        self._proxied: ProxiedExchange | None = None
-        self._finished = False
-        self.admission = admission
-        self.request_id = request_id
-        self.started_at = straight.gateway.started_at()
+        super().__init__(client, lane, runtime, target, headers, admission, connection, id_line)
+        client[0][SCOPE_KEY] = value_in(id_line)
         self.response: asyncio.Future[CachedResponseHead | None] = target.pool.new_future()
         """The head of a complete, simple response, whose content is in `body`. None if `resume` must be called."""
-        self.body = b""
-
-    @property
-    def request(self) -> RequestInfo:
-        """The `RequestInfo` of this request."""
-        return self._fast_lane.lane.request(self._target, self._headers, self.request_id)
-
-    @property
-    def method(self) -> str:
-        """The method, for the access log."""
-        return self._target.target.method
-
-    @property
-    def raw_path(self) -> bytes:
-        """The path, for the access log."""
-        return self._target.target.raw_path
 
     def abandon(self) -> None:
         """Abandon the exchange: the caller no longer waits for the response.
@@ -160,12 +114,12 @@ class AsgiExchange:
 
         Returns False if the general path must handle the request from the start.
         """
-        scope, receive, send = self._asgi
+        scope, receive, send = self._client
         if self._proxied is None:
             assert self._failure is not None
             return await self._fail(self._failure, scope, receive, send)
         try:
-            await self._exchange.wait_head()
+            await self._stream.wait_head()
             await self._respond(self._proxied, scope, send)
         except ClientGone:
             return True
@@ -206,9 +160,6 @@ class AsgiExchange:
         self._failure = error
         self._wake()
 
-    def on_writable(self) -> None:
-        return
-
     def on_tick(self) -> None:
         """Continue as a `ProxiedExchange`, which watches for a client disconnect, because the response takes longer."""
         self._to_stream().on_tick()
@@ -216,8 +167,8 @@ class AsgiExchange:
     # -- internals
 
     def _to_stream(self) -> ResponseStream:
-        self._proxied = ProxiedExchange(self._target.proxy, *self._asgi)
-        stream = self._exchange = self._proxied.adopt(self._connection)
+        self._proxied = ProxiedExchange(self._target.proxy, *self._client)
+        stream = self._stream = self._proxied.adopt(self._connection)
         self._wake()
         return stream
 
@@ -226,23 +177,21 @@ class AsgiExchange:
             self.response.set_result(None)
 
     async def _respond(self, exchange: ProxiedExchange, scope: Scope, send: Send) -> None:
-        straight = self._fast_lane
-        reply = ResponseFilter(
-            straight.gateway, scope, straight.date_header.wrap_send(send), self.admission, self.started_at, self.request
-        )
-        if self.admission.owner is not None:
+        gateway, dated, admission = self._lane.gateway, self._lane.date_header.wrap_send(send), self._admission
+        reply = ResponseFilter(gateway, scope, dated, admission, self._started_at, self.request)
+        if admission.owner is not None:
             exchange.listen(reply)
         try:
             await exchange.respond(reply)
         finally:
             reply.finish()
-        for grant in self.admission.rejected_grants(reply.token_rejected):
-            await straight.gateway.runtime.grants.report_stale(grant)
+        for grant in admission.rejected_grants(reply.token_rejected):
+            await self._runtime.grants.report_stale(grant)
 
     async def _fail(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> bool:
-        if self._connection.may_retry(error, idempotent=self._target.idempotent):
+        app = self._error_app(error)
+        if app is None:
             scope["akoya.again"] = True
             return False
-        failing = self._fast_lane.lane.failing(error, self.admission.rule.label, self.started_at)
-        await failing(scope, receive, send)
+        await app(scope, receive, send)
         return True

@@ -15,7 +15,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.forward_auth import ANSWER_HEADER
 from akoya_gateway.gateway.original_request import OriginalRequest
-from akoya_gateway.gateway.request_id import RequestIds, id_in, line_of
+from akoya_gateway.gateway.request_id import RequestIds, line_of, value_in
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.responses.response import Response
 from akoya_gateway.signing.header_names import REQUEST_ID
@@ -46,8 +46,8 @@ class CachedCheck:
         authority: bytes,
     ) -> None:
         """Prepare the check. `request` is the proxy's own request."""
-        given = request.header(REQUEST_ID)
-        self.id_line = line_of(request.request_id) if given == request.request_id.encode() else None
+        given, used = request.header(REQUEST_ID), request.request_id.encode()
+        self.id_line = line_of(used) if given == used else None
         self.original_request = original
         self.target = target
         self.session = session
@@ -79,7 +79,7 @@ class EncodedResponse:
     @property
     def request_id(self) -> str:
         """The request ID, for the access log."""
-        return id_in(self._id_line)
+        return value_in(self._id_line).decode()
 
 
 class ForwardAuthCache:

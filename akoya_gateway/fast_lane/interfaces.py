@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Scope
@@ -11,12 +11,18 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.middleware import Gateway
+from akoya_gateway.gateway.runtime import Runtime
+from akoya_gateway.upstream.http.connection import Connection
+from akoya_gateway.upstream.http.interfaces import ResponseHandler
 
 _Exchange_contra = TypeVar("_Exchange_contra", contravariant=True)
+Client = TypeVar("Client")
+Exchange = TypeVar("Exchange", bound=ResponseHandler)
 
 
 class LaneServices(Protocol):
@@ -28,6 +34,12 @@ class LaneServices(Protocol):
     def request(self, target: CachedTarget, headers: CachedHeaders, request_id: str | None = None) -> RequestInfo: ...
 
     def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp: ...
+
+
+ExchangeType = Callable[
+    [Client, LaneServices, Runtime, CachedTarget, CachedHeaders, Admitted, Connection, bytes], Exchange
+]
+"""Makes an exchange of one kind (see `exchange.FastExchange`)."""
 
 
 class ClientConnection(Protocol[_Exchange_contra]):

@@ -25,8 +25,7 @@ from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
-from akoya_gateway.fast_lane.interfaces import ClientConnection
-from akoya_gateway.fast_lane.lane_exchange import LaneExchange
+from akoya_gateway.fast_lane.interfaces import Client, Exchange, ExchangeType
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.forward_auth import is_forward_auth
@@ -115,12 +114,17 @@ class FastLane:
             return None
 
     def dispatch(
-        self, target: CachedTarget, headers: CachedHeaders, protocol: ClientConnection[LaneExchange]
-    ) -> LaneExchange | None:
-        """Start the request on an idle upstream connection.
+        self,
+        target: CachedTarget,
+        headers: CachedHeaders,
+        kind: ExchangeType[Client, Exchange],
+        client: Client,
+        request_id: bytes | None = None,
+    ) -> Exchange | None:
+        """Start the request on an idle upstream connection, and return the exchange that handles the response.
 
-        Returns None if that is not possible. Nothing has been sent then, and the ASGI path handles the request,
-        including a denial.
+        Returns None if that is not possible. Nothing has been sent then, and the general path handles the request,
+        including a denial. Without a `request_id` the request gets a new one, unless a trusted proxy has sent one.
         """
         admitted = self.admit(target, headers)
         runtime = self._runtime
@@ -130,8 +134,8 @@ class FastLane:
         if connection is None:
             return None
         admission, injected = admitted
-        id_line = self.request_id_line(headers)
-        exchange = LaneExchange(protocol, self, runtime, target, headers, admission, connection, id_line)
+        id_line = self._id_line(headers) if request_id is None else line_of(request_id)
+        exchange = kind(client, self, runtime, target, headers, admission, connection, id_line)
         connection.start(head(target, headers, injected, id_line), exchange, head_only=target.head_only)
         return exchange
 
@@ -162,11 +166,6 @@ class FastLane:
             routed.method, routed.raw_path, target.query, headers.headers, headers.peer, request_id=request_id
         )
 
-    def request_id_line(self, headers: CachedHeaders) -> bytes:
-        """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""
-        ids, given = self.gateway.request_ids, headers.request_id
-        return ids.new_line() if given is None else line_of(ids.for_request(headers.peer, given))
-
     def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""
 
@@ -174,6 +173,11 @@ class FastLane:
             await self.gateway.answer_error(error, scope, send, rule, began)
 
         return DateMiddleware(app, self.date_header)
+
+    def _id_line(self, headers: CachedHeaders) -> bytes:
+        """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""
+        ids, given = self.gateway.request_ids, headers.request_id
+        return ids.new_line() if given is None else line_of(ids.for_request(headers.peer, given))
 
     def _rebuild(self) -> None:
         """Drop everything cached under the old configuration, because the configuration has changed."""

@@ -7,16 +7,13 @@ from urllib.parse import unquote
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from akoya_gateway.access.request import Headers, RequestInfo
-from akoya_gateway.admission.decision import Admitted
+from akoya_gateway.access.request import Headers
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.fast_lane.interfaces import ClientConnection, LaneServices
-from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
+from akoya_gateway.fast_lane.exchange import FastExchange
+from akoya_gateway.fast_lane.interfaces import ClientConnection
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
-from akoya_gateway.gateway.request_id import SCOPE_KEY, id_in
+from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
 from akoya_gateway.gateway.response_policy import rejected_token
-from akoya_gateway.gateway.runtime import Runtime
-from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.response_head import Framing, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
@@ -34,87 +31,19 @@ class _NullEvent:
 _NULL_EVENT = _NullEvent()
 
 
-class LaneExchange:
-    """One proxied request in the fast lane.
+class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
+    """One proxied request in the fast lane, which writes the response to the client's connection.
 
-    It is the upstream connection's `ResponseHandler` and writes to the client. For uvicorn it is the connection's
-    current cycle, with the attributes uvicorn uses (`response_complete`, `disconnected`, `keep_alive`, ...).
+    For uvicorn it is the connection's current cycle, with the attributes uvicorn uses (`response_complete`,
+    `disconnected`, `keep_alive`, ...).
     """
 
-    __slots__ = (
-        "_admission",
-        "_chunked",
-        "_connection",
-        "_headers",
-        "_id_line",
-        "_lane",
-        "_monitored",
-        "_protocol",
-        "_request",
-        "_runtime",
-        "_started_at",
-        "_target",
-        "body",
-        "disconnected",
-        "keep_alive",
-        "message_event",
-        "more_body",
-        "response_complete",
-        "started",
-    )
-
-    def __init__(
-        self,
-        protocol: ClientConnection[LaneExchange],
-        lane: LaneServices,
-        runtime: Runtime,
-        target: CachedTarget,
-        headers: CachedHeaders,
-        admission: Admitted,
-        connection: Connection,
-        id_line: bytes,
-    ) -> None:
-        self._protocol = protocol
-        self._lane = lane
-        self._runtime = runtime
-        self._target = target
-        self._headers = headers
-        self._admission = admission
-        self._connection = connection
-        self._id_line = id_line
-        self._request: RequestInfo | None = None
-        self._chunked = False
-        self._monitored: MonitoredConnection | None = None
-        self._started_at = lane.gateway.started_at()
-        self.started = False
-        self.body = b""
-        self.more_body = False
-        self.disconnected = False
-        self.keep_alive = True
-        self.response_complete = False
-        self.message_event = _NULL_EVENT
-
-    @property
-    def request(self) -> RequestInfo:
-        """The `RequestInfo` of this request, built on first use."""
-        if self._request is None:
-            self._request = self._lane.request(self._target, self._headers, self.request_id)
-        return self._request
-
-    @property
-    def method(self) -> str:
-        """The method, for the access log."""
-        return self._target.target.method
-
-    @property
-    def raw_path(self) -> bytes:
-        """The path, for the access log."""
-        return self._target.target.raw_path
-
-    @property
-    def request_id(self) -> str:
-        """The request ID, for the access log."""
-        return id_in(self._id_line)
+    started = more_body = disconnected = response_complete = False
+    keep_alive = True
+    body = b""
+    message_event = _NULL_EVENT
+    _chunked = False
+    _monitored: MonitoredConnection | None = None
 
     def client_gone(self) -> None:
         """Abort the upstream connection, because the client disconnected."""
@@ -132,8 +61,8 @@ class LaneExchange:
     # -- upstream.http.interfaces.ResponseHandler
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
-        protocol = self._protocol
-        if protocol.server_state.default_headers:
+        client = self._client
+        if client.server_state.default_headers:
             self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
             if body:
                 # Not `on_body`: the connection is back in its pool and must not be paused.
@@ -141,34 +70,34 @@ class LaneExchange:
             self.on_end()
             return
         date = b"" if head.has_date else b"%b: %b\r\n" % self._lane.date_header.header()
-        protocol.transport.write(
+        client.transport.write(
             b"".join((STATUS_LINE[head.status], head.wire, _VIA_LINE, self._id_line, date, b"\r\n", body))
         )
-        self._lane.gateway.record_response(self, head.status, self._admission.rule.label, self._started_at)
+        self.record_response(head.status)
         self.response_complete = True
         if self._monitored is not None:
             self._forget()
         if head.hidden:
             self._report_rejected_token(rejected_token(head.hidden))
-        protocol.on_response_sent()
+        client.on_response_sent()
 
     def on_head(self, status: int, head: ResponseHead) -> None:
         self.started = True
-        protocol = self._protocol
-        if protocol.server_state.default_headers:
+        client = self._client
+        if client.server_state.default_headers:
             # Default headers are set while the server is draining.
             self.keep_alive = False
         headers, stream, rejected = self._lane.gateway.response_policy.edit(head.headers)
-        protocol.transport.write(self._written(status, headers))
+        client.transport.write(self._written(status, headers))
         if stream:
             self._connection.disable_read_timeout()
-        self._lane.gateway.record_response(self, status, self._admission.rule.label, self._started_at)
+        self.record_response(status)
         if rejected is not None:
             self._report_rejected_token(rejected)
 
     def on_body(self, chunk: bytes) -> None:
         self._write(chunk)
-        if self._protocol.flow.write_paused:
+        if self._client.flow.write_paused:
             self._connection.pause_reading()
 
     def on_trailers(self, headers: Headers) -> None:
@@ -176,39 +105,33 @@ class LaneExchange:
 
     def on_end(self) -> None:
         if self._chunked:
-            self._protocol.transport.write(b"0\r\n\r\n")
+            self._client.transport.write(b"0\r\n\r\n")
         self.response_complete = True
         self._forget()
         if not self.keep_alive:
-            self._protocol.detach()
-        self._protocol.on_response_sent()
+            self._client.detach()
+        self._client.on_response_sent()
 
     def on_failure(self, error: GatewayError) -> None:
         self._forget()
         self.response_complete = True
         if self.started:
             # Close the connection so that a truncated response is not mistaken for a complete one.
-            self._protocol.detach()
+            self._client.detach()
             return
-        stale = self._connection.may_retry(error, idempotent=self._target.idempotent)
-        # If the upstream closed the idle connection just as the request was written, the ASGI path starts over. For any
-        # other error, the ASGI path only sends the error response.
-        app = None if stale else self._lane.failing(error, self._admission.rule.label, self._started_at)
-        self._protocol.fall_back(self, app, retry=stale)
+        app = self._error_app(error)
+        self._client.fall_back(self, app, retry=app is None)
 
     def scope(self) -> Scope:
         """Return the ASGI scope of this request, as uvicorn would have built it."""
         target = self._target.target
-        scope = self._protocol.make_scope(self._headers.headers)
+        scope = self._client.make_scope(self._headers.headers)
         scope["method"] = target.method
         scope["path"] = unquote(target.raw_path.decode("ascii"))
         scope["raw_path"] = target.raw_path
         scope["query_string"] = self._target.query
-        scope[SCOPE_KEY] = self.request_id
+        scope[SCOPE_KEY] = value_in(self._id_line)
         return scope
-
-    def on_writable(self) -> None:
-        return
 
     def on_tick(self) -> None:
         """Monitor the admission from now on, because the response takes longer (a download or a stream)."""
@@ -220,11 +143,11 @@ class LaneExchange:
 
     def _write(self, chunk: bytes) -> None:
         """Write a chunk of the body."""
-        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+        self._client.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
     def _written(self, status: int, headers: Headers) -> bytes:
         """Return the response head as the client gets it."""
-        default_headers = self._protocol.server_state.default_headers
+        default_headers = self._client.server_state.default_headers
         lines = [STATUS_LINE[status]]
         lines += [b"%b: %b\r\n" % header for header in default_headers]
         dated = framed = False
@@ -245,11 +168,11 @@ class LaneExchange:
 
     def _report_rejected_token(self, value: bytes | None) -> None:
         for grant in self._admission.rejected_grants(value):
-            self._protocol.run_in_background(self._runtime.grants.report_stale(grant))
+            self._client.run_in_background(self._runtime.grants.report_stale(grant))
 
     async def _cut(self, code: int) -> None:
         if self.started:
-            self._protocol.transport.abort()
+            self._client.transport.abort()
         else:
             # The request was admitted, and closing the connection before any response would not tell the client why. As
             # on the ASGI path, the response may still arrive. If it takes long, `on_tick` monitors it again and the

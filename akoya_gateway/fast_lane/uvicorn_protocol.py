@@ -118,12 +118,13 @@ class FastLaneProtocol(LimitedHttpProtocol):
         super().start_cycle()
 
     def _dispatch(self, target: CachedTarget, headers: CachedHeaders) -> bool:
-        exchange = self._lane.dispatch(target, headers, self)
+        exchange = self._lane.dispatch(target, headers, LaneExchange, self)
         if exchange is None:
             return False
         self._busy()
         self._exchange = exchange
-        self.cycle = self._running = cast("RequestResponseCycle", exchange)
+        cycle: Any = exchange
+        self.cycle = self._running = cycle
         return True
 
     def _write(self, reply: EncodedResponse) -> None:

@@ -240,7 +240,8 @@ class Gateway:
         `is_forwarded` is True if `peer` was taken from a forwarding header instead of the socket. Without a
         `request_id` a new one is made, unless a trusted proxy has sent one.
         """
-        request_id = request_id or self.request_ids.for_headers(peer, headers, is_forwarded=is_forwarded)
+        if request_id is None:
+            request_id = self.request_ids.for_headers(peer, headers, is_forwarded=is_forwarded).decode()
         return RequestInfo(
             method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=is_forwarded
         )
@@ -257,12 +258,12 @@ class Gateway:
             peer,
             scope["type"] == "websocket",
             is_forwarded,
-            self.request_id(scope),
+            self.request_id(scope).decode(),
         )
 
-    def request_id(self, scope: Scope) -> str:
+    def request_id(self, scope: Scope) -> bytes:
         """Return the ID of a request, and keep it in the scope, so that all parts of the gateway use the same one."""
-        request_id: str | None = scope.get(SCOPE_KEY)
+        request_id: bytes | None = scope.get(SCOPE_KEY)
         if request_id is None:
             peer, is_forwarded = peer_of(scope.get("client"))
             request_id = self.request_ids.for_headers(peer, scope["headers"], is_forwarded=is_forwarded)

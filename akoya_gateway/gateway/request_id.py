@@ -10,7 +10,7 @@ from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 
 SCOPE_KEY = "akoya.request_id"
-"""Key of an ASGI scope for the ID of its request."""
+"""Key of an ASGI scope for the ID of its request, in bytes."""
 _ID_START = len(REQUEST_ID) + 2
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # The multipliers hide how many requests there were. They are odd, so that multiplication modulo a power of two never
@@ -36,7 +36,7 @@ class RequestIds:
 
     def new(self) -> str:
         """Return a new ID."""
-        return id_in(self.new_line())
+        return value_in(self.new_line()).decode()
 
     def new_line(self) -> bytes:
         """Return the header line of a new ID, for the upstream and for the client."""
@@ -46,7 +46,7 @@ class RequestIds:
         """Return True if an `X-Request-Id` of this peer is accepted. The parameters are those of `for_request`."""
         return self._trusted(peer, is_forwarded=is_forwarded)
 
-    def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> str:
+    def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> bytes:
         """Return the ID of a request.
 
         Args:
@@ -55,16 +55,16 @@ class RequestIds:
             is_forwarded: see `TrustedProxies`.
         """
         if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, is_forwarded=is_forwarded):
-            return given.decode("ascii")
-        return self.new()
+            return given
+        return value_in(self.new_line())
 
-    def for_headers(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]], *, is_forwarded: bool) -> str:
+    def for_headers(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]], *, is_forwarded: bool) -> bytes:
         """Return the ID of a request with these headers, as `for_request`."""
         if self.adopts and self.trusts(peer, is_forwarded=is_forwarded):
             for name, value in headers:
                 if name == REQUEST_ID:
                     return self.for_request(peer, value)
-        return self.new()
+        return value_in(self.new_line())
 
     def _begin_block(self) -> bytes:
         """Return the first line of the next block."""
@@ -81,11 +81,11 @@ class RequestIds:
         self._block = 0
 
 
-def line_of(request_id: str) -> bytes:
+def line_of(request_id: bytes) -> bytes:
     """Return the header line of an ID."""
-    return b"%b: %b\r\n" % (REQUEST_ID, request_id.encode())
+    return b"%b: %b\r\n" % (REQUEST_ID, request_id)
 
 
-def id_in(line: bytes) -> str:
+def value_in(line: bytes) -> bytes:
     """Return the ID in a header line."""
-    return line[_ID_START:-2].decode()
+    return line[_ID_START:-2]

@@ -31,7 +31,7 @@ class ExchangeHost(Protocol):
 
     def request_of(self, scope: Scope) -> RequestInfo: ...
 
-    def request_id(self, scope: Scope) -> str: ...
+    def request_id(self, scope: Scope) -> bytes: ...
 
     def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None: ...
 
@@ -51,7 +51,6 @@ class ResponseFilter(StreamCancellation):
         "_send",
         "admission",
         "began",
-        "request_id",
         "request_id_header",
         "started",
         "token_rejected",
@@ -83,8 +82,7 @@ class ResponseFilter(StreamCancellation):
         self._send = send
         self.began = began
         self._request = request
-        self.request_id = gateway.request_id(scope)
-        self.request_id_header = (REQUEST_ID, self.request_id.encode())
+        self.request_id_header = (REQUEST_ID, gateway.request_id(scope))
         """The header line that the app and the client get."""
         self._monitored: MonitoredConnection | None = None
         self.admission = admission
@@ -108,6 +106,11 @@ class ResponseFilter(StreamCancellation):
     def raw_path(self) -> bytes:
         """The path, for the access log."""
         return self._scope.get("raw_path") or self.request.raw_path
+
+    @property
+    def request_id(self) -> str:
+        """The request ID, for the access log."""
+        return self.request_id_header[1].decode()
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Filter a message and return the awaitable that sends it.

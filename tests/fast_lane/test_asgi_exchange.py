@@ -339,13 +339,13 @@ def test_whatever_comes_in_one_turn_of_the_loop(env: GatewayEnv, cookie: bytes, 
         HAPPENINGS[first](connection)
         if second == "cancelled after":
             task.cancel()
-        elif second in HAPPENINGS and (crossing._proxied is None or not crossing._exchange.is_finished):
+        elif second in HAPPENINGS and (crossing._proxied is None or not crossing._stream.is_finished):
             HAPPENINGS[second](connection)
         next_one = asyncio.create_task(Client(app, cookie, "plain", "b", "GET", None).run())
         await asyncio.wait({task}, timeout=30)
         assert task.done(), second
         assert connection._handler is not crossing, second
-        assert crossing._proxied is None or connection._handler is not crossing._exchange, second
+        assert crossing._proxied is None or connection._handler is not crossing._stream, second
         await asyncio.wait_for(next_one, 60)
         if not task.cancelled() and task.exception() is None and first != "head":
             # Everything after a head is its body.

@@ -51,7 +51,7 @@ def test_every_part_agrees_whether_a_peer_is_trusted(
     assert ForwardedHeaders(peers).trusts(peer, is_forwarded=told) is trusted
     assert is_trusted_peer(TrustedProxies(peers), request) is trusted
     assert (client_key(request, peers) == "198.51.100.9") is trusted
-    assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=told) == "given") is trusted
+    assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=told) == b"given") is trusted
 
 
 def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:
