@@ -14,7 +14,7 @@ upgrade, nothing that closes the connection. Everything else is left to uvicorn'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import TypeVar
 
@@ -91,7 +91,7 @@ class CachedHeaders:
 
     def __init__(
         self,
-        headers: Headers | list[bytes],
+        headers: Sequence[bytes | tuple[bytes, bytes]],
         peer: str | None,
         session: str | None,
         authorities: Authorities,
@@ -192,6 +192,9 @@ class RequestParser:
         self._section_cache: BoundedCache[tuple[str | None, bytes], CachedHeaders] = BoundedCache(
             MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True
         )
+        self._scope_section_cache: BoundedCache[
+            tuple[str | None, str, tuple[tuple[bytes, bytes], ...]], CachedHeaders
+        ] = BoundedCache(MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True)
         self._header_cache: BoundedCache[bytes, _CachedHeader] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
@@ -231,14 +234,22 @@ class RequestParser:
         if cached_target is None or cached_target.target.path != scope["path"] or len(headers) > MAX_HEADERS:
             return None
         scheme = scope.get("scheme", "http")
-        cached_headers = self._read_headers(
-            headers, self._scope_header_cache.get, self._read_scope_header, peer, scheme
-        )
-        return None if cached_headers is None else (cached_target, cached_headers)
+        # A tuple, because a server may add to its list later (uvicorn adds trailers).
+        pairs = tuple(headers)
+        key = peer, scheme, pairs
+        cached_headers = self._scope_section_cache.get(key)
+        if cached_headers is None:
+            cached_headers = self._read_headers(
+                pairs, self._scope_header_cache.get, self._read_scope_header, peer, scheme
+            )
+            if cached_headers is None:
+                return None
+            self._scope_section_cache.store(key, cached_headers, sum(len(name) + len(value) for name, value in pairs))
+        return cached_target, cached_headers
 
     def _read_headers(
         self,
-        headers: list[_Written],
+        headers: Sequence[_Written],
         get_cached: Callable[[_Written], _CachedHeader | None],
         parse: Callable[[_Written], _CachedHeader],
         peer: str | None,

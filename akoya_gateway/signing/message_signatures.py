@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from binascii import b2a_base64, hexlify
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from akoya_gateway.errors import UserError
 from akoya_gateway.signing import header_names, header_values
@@ -33,28 +33,16 @@ _NONCE_LENGTH = 32
 _NONCE_BATCH = 64
 
 
-class Nonces:
-    """Generates nonces of 128 random bits in hexadecimal.
+def nonces(random: Random) -> Iterator[bytes]:
+    """Yield nonces of 128 random bits in hexadecimal.
 
-    Random bytes are fetched in batches, so an instance must not be shared across a fork: the processes would use the
+    Random bytes are fetched in batches, so an iterator must not be shared across a fork: the processes would use the
     same nonces.
     """
-
-    __slots__ = ("_at", "_made", "_random")
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._made = b""
-        self._at = 0
-
-    def __call__(self) -> bytes:
-        at = self._at
-        nonce = self._made[at : at + _NONCE_LENGTH]
-        if not nonce:
-            self._made = hexlify(self._random(_NONCE_BATCH * _NONCE_LENGTH // 2))
-            at, nonce = 0, self._made[:_NONCE_LENGTH]
-        self._at = at + _NONCE_LENGTH
-        return nonce
+    while True:
+        made = hexlify(random(_NONCE_BATCH * _NONCE_LENGTH // 2))
+        for at in range(0, len(made), _NONCE_LENGTH):
+            yield made[at : at + _NONCE_LENGTH]
 
 
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
@@ -80,7 +68,7 @@ class MessageSigner:
     def __init__(self, keys: KeySchedule, expires: float, random: Random = os.urandom) -> None:
         self._keys = keys
         self._expires = int(expires)
-        self._nonces = Nonces(random)
+        self._nonces = nonces(random)
 
     def prepare(self, claims: UpstreamClaims) -> PreparedMessage:
         """See `Signer.prepare`."""
@@ -97,7 +85,7 @@ class PreparedMessage:
         "_expires",
         "_keys",
         "_lines",
-        "_nonce",
+        "_nonces",
         "_parameters",
         "_parameters_with_digest",
         "_second",
@@ -106,11 +94,11 @@ class PreparedMessage:
         "_times",
     )
 
-    def __init__(self, claims: Headers, keys: KeySchedule, expires: int, nonces: Nonces) -> None:
+    def __init__(self, claims: Headers, keys: KeySchedule, expires: int, nonces: Iterator[bytes]) -> None:
         self._claims = claims
         self._keys = keys
         self._expires = expires
-        self._nonce = nonces
+        self._nonces = nonces
         covered = b"".join(b'"%s" ' % name for name, _ in claims) + _DERIVED
         self._parameters = b"(%s)" % covered
         self._parameters_with_digest = b'(%s "content-digest")' % covered
@@ -163,11 +151,8 @@ class PreparedMessage:
         if created != self._second:
             self._second = created
             self._times = b';created=%d;expires=%d;nonce="' % (created, created + self._expires)
-        requested = b"".join((method, authority, path, query))
-        if not requested.isascii() or b"\n" in requested:
-            raise UnsignableRequest("the method, host, path or query holds a character that must be percent-encoded")
         covered = self._parameters if content_digest is None else self._parameters_with_digest
-        parameters = b"".join((covered, self._times, self._nonce(), self._suffix))
+        parameters = b"".join((covered, self._times, next(self._nonces), self._suffix))
         rest = b"".join(
             (
                 b'"@method": ',
@@ -182,6 +167,9 @@ class PreparedMessage:
                 parameters,
             )
         )
+        # One line break before each component but the first: one more would begin a component of the sender's choice.
+        if not rest.isascii() or rest.count(b"\n") != (4 if content_digest is None else 5):
+            raise UnsignableRequest("the method, host, path or query holds a character that must be percent-encoded")
         return parameters, b2a_base64(self._context.finish(rest), newline=False)
 
     def _begin(self, now: float) -> None:

@@ -10,7 +10,7 @@ import akoya_verify as v
 from akoya_gateway.secret import Secret
 from akoya_gateway.signing import ConnectionClaim, UpstreamClaims, header_values, signer
 from akoya_gateway.signing.content_digest import sha256
-from akoya_gateway.signing.message_signatures import Nonces, UnsignableRequest, authority
+from akoya_gateway.signing.message_signatures import UnsignableRequest, authority, nonces
 from tests.support.signing import FULL, KEYS, MESSAGES, NOW, signing
 
 VECTOR_NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
@@ -18,7 +18,7 @@ VECTOR_NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
 
 def prepared(algorithm: str, claims: UpstreamClaims = FULL) -> Any:
     made = signer(signing(algorithm), "https://app.example.com", "http://up", clock=lambda: NOW)
-    made._nonces = Nonces(lambda size: VECTOR_NONCE)  # type: ignore[attr-defined]
+    made._nonces = nonces(lambda size: VECTOR_NONCE)  # type: ignore[attr-defined]
     return made.prepare(claims)
 
 
