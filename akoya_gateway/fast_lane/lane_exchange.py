@@ -15,7 +15,7 @@ from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
 from akoya_gateway.gateway.response_policy import rejected_token
 from akoya_gateway.upstream.http.forwarded_headers import VIA
-from akoya_gateway.upstream.http.response_head import Framing, ResponseHead
+from akoya_gateway.upstream.http.response_head import ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 _VIA_LINE = b"via: " + VIA + b"\r\n"
@@ -63,7 +63,7 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         client = self._client
         if client.server_state.default_headers:
-            self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
+            self.on_head(head.status, head.head)
             if body:
                 # Not `on_body`: the connection is back in its pool and must not be paused.
                 self._write(body)

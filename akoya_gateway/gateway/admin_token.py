@@ -58,7 +58,7 @@ class AdminTokenApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self._current_runtime()
-        request_id, facts, result = self._request_ids.new(), dict[str, str](), "ok"
+        request_id, facts, result = self._request_ids.new().decode(), dict[str, str](), "ok"
         try:
             if runtime is None:
                 raise StoreUnavailable("the gateway is stopping")

@@ -265,8 +265,12 @@ class Gateway:
         """Return the ID of a request, and keep it in the scope, so that all parts of the gateway use the same one."""
         request_id: bytes | None = scope.get(SCOPE_KEY)
         if request_id is None:
-            peer, is_forwarded = peer_of(scope.get("client"))
-            request_id = self.request_ids.for_headers(peer, scope["headers"], is_forwarded=is_forwarded)
+            ids = self.request_ids
+            if ids.adopts:
+                peer, is_forwarded = peer_of(scope.get("client"))
+                request_id = ids.for_headers(peer, scope["headers"], is_forwarded=is_forwarded)
+            else:
+                request_id = ids.new()
             scope[SCOPE_KEY] = request_id
         return request_id
 

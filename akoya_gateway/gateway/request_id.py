@@ -34,17 +34,13 @@ class RequestIds:
         self._lines: Iterator[bytes] = iter(())
         self._renew()
 
-    def new(self) -> str:
+    def new(self) -> bytes:
         """Return a new ID."""
-        return value_in(self.new_line()).decode()
+        return self.new_line()[_ID_START:-2]
 
     def new_line(self) -> bytes:
         """Return the header line of a new ID, for the upstream and for the client."""
         return next(self._lines, None) or self._begin_block()
-
-    def trusts(self, peer: str | None, *, is_forwarded: bool = False) -> bool:
-        """Return True if an `X-Request-Id` of this peer is accepted. The parameters are those of `for_request`."""
-        return self._trusted(peer, is_forwarded=is_forwarded)
 
     def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> bytes:
         """Return the ID of a request.
@@ -56,15 +52,15 @@ class RequestIds:
         """
         if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, is_forwarded=is_forwarded):
             return given
-        return value_in(self.new_line())
+        return self.new()
 
     def for_headers(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]], *, is_forwarded: bool) -> bytes:
         """Return the ID of a request with these headers, as `for_request`."""
-        if self.adopts and self.trusts(peer, is_forwarded=is_forwarded):
+        if self.adopts and self._trusted(peer, is_forwarded=is_forwarded):
             for name, value in headers:
                 if name == REQUEST_ID:
                     return self.for_request(peer, value)
-        return value_in(self.new_line())
+        return self.new()
 
     def _begin_block(self) -> bytes:
         """Return the first line of the next block."""

@@ -43,18 +43,10 @@ class ResponseFilter(StreamCancellation):
     cancelled through `StreamCancellation`.
     """
 
-    __slots__ = (
-        "_gateway",
-        "_monitored",
-        "_request",
-        "_scope",
-        "_send",
-        "admission",
-        "began",
-        "request_id_header",
-        "started",
-        "token_rejected",
-    )
+    started = False
+    token_rejected: bytes | None = None
+    """The value of `Akoya-Token-Rejected` in the app's response."""
+    _monitored: MonitoredConnection | None = None
 
     def __init__(
         self,
@@ -75,8 +67,6 @@ class ResponseFilter(StreamCancellation):
             began: The start time, for `ExchangeHost.record_response`.
             request: The parsed `scope`, if it has been parsed already.
         """
-        self.cancelled = None
-        self._listeners = []
         self._gateway = gateway
         self._scope = scope
         self._send = send
@@ -84,11 +74,7 @@ class ResponseFilter(StreamCancellation):
         self._request = request
         self.request_id_header = (REQUEST_ID, gateway.request_id(scope))
         """The header line that the app and the client get."""
-        self._monitored: MonitoredConnection | None = None
         self.admission = admission
-        self.started = False
-        self.token_rejected: bytes | None = None
-        """The value of `Akoya-Token-Rejected` in the app's response."""
 
     @property
     def request(self) -> RequestInfo:

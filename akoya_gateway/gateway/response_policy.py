@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from akoya_gateway.access.request import Headers
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.sessions.cookies import gateway_cookie_names
@@ -29,15 +30,19 @@ _SUSPECT = frozenset(
     for letters in product(*((c, c.upper()) for c in start))
 )
 """The first three characters of every header name that may be hidden. Other headers need no further check."""
+MAX_NAMES, MAX_NAME_BYTES = 1024, 64
+"""Maximum number and size of cached names."""
 
 
 class ResponsePolicy:
     """Edits response heads under one configuration."""
 
-    __slots__ = ("_cookies",)
+    __slots__ = ("_cookies", "_plain")
 
     def __init__(self, cookie: Cookie) -> None:
         self._cookies = frozenset(gateway_cookie_names(cookie))
+        self._plain: BoundedCache[bytes, None] = BoundedCache(MAX_NAMES, MAX_NAME_BYTES)
+        """Names of headers that pass whatever their value, and mean nothing to the gateway."""
 
     def hides(self, name: bytes, value: bytes) -> bool:
         """Return True if this header must not reach the client.
@@ -61,11 +66,16 @@ class ResponsePolicy:
         found = headers if type(headers) is list else list(headers)
         hidden: Headers = []
         stream = False
+        plain = self._plain
         for header in found:
             name = header[0]
+            if name in plain:
+                continue
             if name == b"content-type":
                 stream |= is_event_stream(header[1])
-            elif name[:3] in _SUSPECT and self.hides(*header):
+            elif name[:3] not in _SUSPECT:
+                plain.store(name, None, len(name))
+            elif self.hides(*header):
                 hidden.append(header)
         if not hidden:
             return found, stream, None

@@ -142,31 +142,19 @@ class ReverseProxy:
 class ProxiedExchange:
     """One proxied HTTP request and its response."""
 
-    __slots__ = (
-        "_cancellation",
-        "_helper",
-        "_loop",
-        "_proxy",
-        "_receive",
-        "_scope",
-        "_send",
-        "_sent",
-        "_stream",
-        "started",
-    )
+    started = False
+    """True once the response to the client has started."""
+    _stream: ResponseStream | None = None
+    _helper: asyncio.Task[None] | None = None
+    _sent = 0
 
     def __init__(self, proxy: ReverseProxy, scope: Scope, receive: Receive, send: Send) -> None:
-        self.started = False
-        """True once the response to the client has started."""
         self._proxy = proxy
         self._scope = scope
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._stream: ResponseStream | None = None
-        self._helper: asyncio.Task[None] | None = None
         self._cancellation: StreamCancellation | None = scope.get("akoya.ending")
-        self._sent = 0
 
     async def run(self) -> None:
         """Send the request and forward the response."""
@@ -261,7 +249,7 @@ class ProxiedExchange:
         stream = self._stream = ResponseStream(connection, self._loop, self._on_slow)
         connection.start(data, stream, head_only=head.head_only, complete=complete)
         if self._cancellation is not None:
-            self._cancellation.unlisten(self._on_cancel)
+            self._cancellation.unlisten(self._on_cancel)  # of the attempt before, if this is a retry
             self._cancellation.listen(self._on_cancel)
         return stream
 

@@ -14,11 +14,8 @@ class StreamCancellation:
     The middleware stores it in `scope["akoya.ending"]` and calls `cancel` when the grant or the session ends.
     """
 
-    __slots__ = ("_listeners", "cancelled")
-
-    def __init__(self) -> None:
-        self.cancelled: tuple[int, str] | None = None
-        self._listeners: list[OnCancel] = []
+    cancelled: tuple[int, str] | None = None
+    _listeners: tuple[OnCancel, ...] = ()
 
     def cancel(self, code: int = 1008, reason: str = "the connection to the bank has ended") -> None:
         """Cancel the exchange. Only the first call has an effect.
@@ -27,18 +24,18 @@ class StreamCancellation:
         """
         if self.cancelled is None:
             self.cancelled = (code, reason)
-            listeners, self._listeners = self._listeners, []
+            listeners, self._listeners = self._listeners, ()
             for listener in listeners:
                 listener(code, reason)
 
     def listen(self, listener: OnCancel) -> None:
         """Call `listener` on cancellation, or immediately if the exchange is already cancelled."""
         if self.cancelled is None:
-            self._listeners.append(listener)
+            self._listeners += (listener,)
         else:
             listener(*self.cancelled)
 
     def unlisten(self, listener: OnCancel) -> None:
         """Remove `listener`. Does nothing if it is not registered."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        if self._listeners:
+            self._listeners = tuple([one for one in self._listeners if one != listener])

@@ -47,5 +47,5 @@ def test_the_counter_starts_over_under_a_new_prefix() -> None:
     ids._block = 0xF_FFFF - 1
     made = [ids.new() for _ in range(4096)]
     assert len(set(made)) == 4096
-    assert all(each.startswith("00000001") for each in made)
-    assert ids.new().startswith("00000002")
+    assert all(each.startswith(b"00000001") for each in made)
+    assert ids.new().startswith(b"00000002")

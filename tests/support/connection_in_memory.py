@@ -6,7 +6,7 @@ from typing import Any
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
-from akoya_gateway.upstream.http.response_head import Framing, Headers, ResponseHead
+from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 
@@ -79,7 +79,7 @@ class Holder:
             self.diary.append(chunk)
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
-        self.on_head(head.status, ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False))
+        self.on_head(head.status, head.head)
         if body:
             self.on_body(body)
         self.on_end()

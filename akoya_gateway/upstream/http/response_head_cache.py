@@ -21,7 +21,9 @@ from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.upstream.http.response_head import (
     BODILESS,
     HOP_BY_HOP,
+    Framing,
     Headers,
+    ResponseHead,
     is_event_stream,
     parse_content_length,
 )
@@ -92,7 +94,7 @@ class CachedResponseHead:
         wire: The lines of the other headers.
     """
 
-    __slots__ = ("_lines", "_visible", "has_date", "hidden", "length", "status", "wire")
+    __slots__ = ("_head", "_lines", "_visible", "has_date", "hidden", "length", "status", "wire")
 
     def __init__(
         self,
@@ -109,12 +111,16 @@ class CachedResponseHead:
         self.hidden = hidden
         self.wire = b"".join([line.wire for line in lines])
         self._lines = lines
+        self._head: ResponseHead | None = None
         self._visible: Headers | None = None
 
     @property
-    def headers(self) -> Headers:
-        """A new list of all headers, the same as `response_head.validate_head` returns."""
-        return [line.header for line in self._lines]
+    def head(self) -> ResponseHead:
+        """The head with all headers, the same as `response_head.validate_head` returns."""
+        if self._head is None:
+            headers = [line.header for line in self._lines]
+            self._head = ResponseHead(headers, Framing.LENGTH, close=False, trailers=False)
+        return self._head
 
     @property
     def visible_headers(self) -> Headers:

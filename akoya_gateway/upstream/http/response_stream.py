@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection
-from akoya_gateway.upstream.http.response_head import Framing, Headers, ResponseHead
+from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 HIGH_WATER_BYTES = 131_072
@@ -20,35 +20,21 @@ class ResponseStream:
     `status` is 0 until the response head has arrived.
     """
 
-    __slots__ = (
-        "_buffered",
-        "_chunks",
-        "_loop",
-        "_on_slow",
-        "_waiter",
-        "_writable",
-        "connection",
-        "ended",
-        "failure",
-        "head",
-        "status",
-        "trailers",
-    )
+    status = 0
+    head: ResponseHead | None = None
+    ended = False
+    failure: Exception | None = None
+    _buffered = 0
+    _waiter: asyncio.Future[None] | None = None
+    _writable: asyncio.Future[None] | None = None
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, on_slow: Callable[[], None]) -> None:
         """Create the stream. `on_slow` is called once, at the first tick of the pool if the exchange is still open."""
         self.connection = connection
-        self.status = 0
-        self.head: ResponseHead | None = None
         self.trailers: Headers = []
-        self.ended = False
-        self.failure: Exception | None = None
         self._loop = loop
         self._on_slow: Callable[[], None] | None = on_slow
         self._chunks: list[bytes] = []
-        self._buffered = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +99,7 @@ class ResponseStream:
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self.status = head.status
-        self.head = ResponseHead(head.headers, Framing.LENGTH, close=False, trailers=False)
+        self.head = head.head
         if body:
             self._chunks.append(body)
         self.on_end()
