@@ -13,18 +13,18 @@ from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.config.model import AccessRule, GrantSelector, Require
 
 
-@dataclass(frozen=True, slots=True)
 class RuleMatch:
-    """The rule that matched, and the values of the parameters in its path."""
+    """The rule that matched, and the values of the parameters in its path.
 
-    rule: AccessRule
-    parameters: Mapping[str, str]
+    `key` is the part of the match that a decision can depend on, as a cache key.
+    """
 
-    @property
-    def key(self) -> tuple[int, str | None]:
-        """The part of the match that a decision can depend on, as a cache key."""
-        parameter = self.rule.parameter
-        return self.rule.index, None if parameter is None else self.parameters[parameter]
+    __slots__ = ("key", "parameters", "rule")
+
+    def __init__(self, rule: AccessRule, parameters: Mapping[str, str]) -> None:
+        self.rule = rule
+        self.parameters = parameters
+        self.key = rule.index, None if rule.parameter is None else parameters[rule.parameter]
 
 
 @dataclass(slots=True)
@@ -104,31 +104,37 @@ class RuleTable:
         if found is None:
             return None
         if self._folded is not None:
-            self._folded.require_same(method, path, found)
+            self._folded.require_same(method, path, segments, found)
         return self._matches.get(found.index) or RuleMatch(
             found, {name: segments[position + 1] for position, name in self._names[found.index]}
         )
 
-    def require_same(self, method: str, path: str, rule: AccessRule) -> None:
+    def require_same(self, method: str, path: str, segments: list[str], rule: AccessRule) -> None:
         """Check that spelling variants of `path` are not under a rule with a requirement that differs from `rule`.
 
-        Called on the table of case-folded patterns. The variants are the case-folded path, and that with a trailing
-        slash added or removed.
+        Called on the table of case-folded patterns, with the segments of `path`. The variants are the case-folded path,
+        and that with a trailing slash added or removed.
 
         Raises:
             AmbiguousSpelling: A variant is under a rule with another requirement. Rules that require nothing do
                 not count.
         """
         folded = path.casefold()
-        other = folded[:-1] if folded.endswith("/") else folded + "/"
+        if folded != path:
+            segments = folded.split("/")
         # If neither the path nor any pattern has another case, the folded path is the path itself, under `rule`.
-        spellings = (other,) if self._is_folded and folded == path else (folded, other)
-        for spelling in spellings:
-            found = _search(self._root, spelling.split("/"), 1, method, None) if spelling else None
-            if found is None or found.index == rule.index or found.require is Require.NOTHING:
-                continue
-            if _requirement(found) != _requirement(rule):
-                raise AmbiguousSpelling(found)
+        if folded != path or not self._is_folded:
+            self._require_same(method, segments, rule)
+        other = [*segments, ""] if segments[-1] else segments[:-1]
+        if len(other) > 1:
+            self._require_same(method, other, rule)
+
+    def _require_same(self, method: str, segments: list[str], rule: AccessRule) -> None:
+        found = _search(self._root, segments, 1, method, None)
+        if found is None or found.index == rule.index or found.require is Require.NOTHING:
+            return
+        if _requirement(found) != _requirement(rule):
+            raise AmbiguousSpelling(found)
 
     def has_method_rules(self, path: str) -> bool:
         """Return True if another method could fall under another rule.

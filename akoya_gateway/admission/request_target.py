@@ -40,7 +40,7 @@ class RequestTarget:
         match: RuleMatch | None,
         *,
         is_own: bool,
-        public: bool,
+        public: Admitted | None,
         secure: bool,
     ) -> None:
         self.method = method
@@ -49,7 +49,7 @@ class RequestTarget:
         self.path = path
         self.is_own = is_own
         self.match = match
-        self.public = Admitted(match.rule) if public and match is not None else None
+        self.public = public
         self.secure = secure
 
 
@@ -68,6 +68,8 @@ class TargetRouter:
         self._policy = policy
         self._is_own = is_own
         self._secure = secure
+        self._rules: dict[int, tuple[Admitted | None, bool]] = {}
+        """`RequestTarget.public` and `secure` of each rule that has matched, by its index."""
         self._targets: BoundedCache[tuple[str, bytes], RequestTarget] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
@@ -88,6 +90,11 @@ class TargetRouter:
         path = normalize_path(raw_path)
         is_own = self._is_own(path)
         match = None if is_own else self._policy.match(method, path)
-        public = match is not None and not self._policy.needs_owner(match)
-        secure = match is not None and self._secure(match.rule)
+        public, secure = (None, False) if match is None else self._rules.get(match.rule.index) or self._add_rule(match)
         return RequestTarget(method, raw_path, path, match, is_own=is_own, public=public, secure=secure)
+
+    def _add_rule(self, match: RuleMatch) -> tuple[Admitted | None, bool]:
+        rule = match.rule
+        public = None if self._policy.needs_owner(match) else Admitted(rule)
+        found = self._rules[rule.index] = public, self._secure(rule)
+        return found

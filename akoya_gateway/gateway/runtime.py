@@ -140,7 +140,13 @@ class Runtime:
         self.targets = TargetRouter(policy, self.router.matches, self.injector.secure)
         bodies = not self.digests and not self.body_bytes
         self.scope_fast_path = ScopeFastPath(
-            self.targets, self.gate, self.injector, self.signs, clock, bodies=bodies, root_path=config.root_path
+            self.targets,
+            self.gate,
+            self.injector,
+            clock,
+            signs_in_process=self._signs_in_process,
+            bodies=bodies,
+            root_path=config.root_path,
         )
 
     @classmethod

@@ -7,8 +7,6 @@ decision, which starts again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.types import Scope
 
 from akoya_gateway.access.request import Headers
@@ -32,23 +30,23 @@ class ScopeFastPath:
         targets: TargetRouter,
         gate: AccessGate,
         injector: HeaderInjector,
-        signs: Callable[[Admitted], bool],
         clock: Clock,
         *,
+        signs_in_process: bool,
         bodies: bool,
         root_path: str,
     ) -> None:
         """Initialize the fast path.
 
-        `signs` returns True if the app gets signed headers. `bodies` is True if requests with a body may take the fast
-        path, because neither a digest nor a limit applies to them.
+        `signs_in_process` is True if an app in this process gets signed headers, as an upstream does. `bodies` is True
+        if requests with a body may take the fast path, because neither a digest nor a limit applies to them.
         """
         self._route = targets.route
         self._gate = gate
         self._injector = injector
         self._read = injector.read
         self._trusts_some = bool(injector.trusts)
-        self._signs = signs
+        self._signs_in_process = signs_in_process
         self._clock = clock
         self._reads_bodies = bodies
         self._root_path = root_path
@@ -89,7 +87,7 @@ class ScopeFastPath:
         else:
             # A copy: the app may modify its scope, but not the cached headers.
             upstream_headers = headers.untrusted_upstream_headers.copy()
-        if not self._signs(admitted):
+        if admitted.prepared is None or not (self._signs_in_process or admitted.rule.upstream is not None):
             return admitted, upstream_headers, 0
         injected = admitted.headers(target.verb, headers.authorities[target.secure], raw_path, query, now)
         upstream_headers += injected

@@ -38,7 +38,7 @@ SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000
 def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarget:
     raw_path, _, query = url.partition(b"?")
     secure = proxy.pool.upstream.secure
-    target = RequestTarget(method, raw_path, raw_path.decode(), None, is_own=False, public=False, secure=secure)
+    target = RequestTarget(method, raw_path, raw_path.decode(), None, is_own=False, public=None, secure=secure)
     return CachedTarget(target, query, proxy)
 
 

@@ -187,7 +187,7 @@ class RequestWriter:
             section = self._cached_section(
                 headers[:-injected_headers], peer, scheme, http_version, trailers, is_forwarded
             )
-            made = b"".join([b"%b: %b\r\n" % header for header in headers[-injected_headers:]])
+            made = b"\r\n".join(map(b": ".join, headers[-injected_headers:])) + b"\r\n"
         else:
             section = self.section(
                 headers,
