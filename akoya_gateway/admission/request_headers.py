@@ -11,7 +11,7 @@ from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Config, IdentitySource
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
-from akoya_gateway.signing.header_names import strip
+from akoya_gateway.signing.header_names import REQUEST_ID, strip
 from akoya_gateway.signing.message_signatures import authority as without_default_port
 
 MAX_ENTRIES = 1024
@@ -50,7 +50,15 @@ _BY_DEFAULT = ClientHeaders()
 class RequestHeaders:
     """Parsed request headers. Instances are shared between requests: do not modify them."""
 
-    __slots__ = ("authorities", "bodiless", "override", "session", "untrusted_upstream_headers", "upstream_headers")
+    __slots__ = (
+        "authorities",
+        "bodiless",
+        "override",
+        "request_id",
+        "session",
+        "untrusted_upstream_headers",
+        "upstream_headers",
+    )
 
     def __init__(self, headers: Headers, cookies: GatewayCookies, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
         self.session = cookies.session(headers)
@@ -60,6 +68,8 @@ class RequestHeaders:
         """True if a header overrides the request method."""
         self.bodiless = not any(name in _BODY_HEADERS for name, _ in headers)
         """True if no body follows in HTTP/1.1 (RFC 9112 section 6.3)."""
+        self.request_id = next((value for name, value in headers if name == REQUEST_ID), None)
+        """Value of the first `X-Request-Id`, or None. Not validated."""
         stripped = strip(headers, cookies.without_gateway_cookies)
         passes = client_headers.passes
         self.upstream_headers = [pair for pair in stripped if passes(pair[0], from_proxy=True)]

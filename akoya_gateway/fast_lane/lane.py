@@ -33,7 +33,6 @@ from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
-from akoya_gateway.signing.header_names import REQUEST_ID
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import Body, RequestWriter
@@ -231,7 +230,12 @@ class FastLane:
         section = self._writer.section(request_headers.upstream_headers, peer=peer, scheme=scheme)
         if section.body is not Body.NONE or not all(authorities) or request_headers.override:
             return None
-        request_id = next((value for name, value in headers if name == REQUEST_ID), None)
         return CachedHeaders(
-            headers, peer, request_headers.session, authorities, section.lines, section.forwarded + b"\r\n", request_id
+            headers,
+            peer,
+            request_headers.session,
+            authorities,
+            section.lines,
+            section.forwarded + b"\r\n",
+            request_headers.request_id,
         )

@@ -297,7 +297,9 @@ class Gateway:
             except GatewayError as error:
                 return self._answer_error(error, self.request_of(scope), send, began)
             if plain is not None:
-                admission, headers, injected = plain
+                admission, headers, injected, request_id = plain
+                if SCOPE_KEY not in scope:
+                    scope[SCOPE_KEY] = self.request_ids.accept(request_id)
                 reply = ResponseFilter(self, scope, send, admission, began)
                 return self._forward(runtime, reply, headers, injected, scope, receive, send)
         return self._decide(scope, receive, send, began)
@@ -369,8 +371,9 @@ class Gateway:
             await self._answer_error(error, reply.request, send, reply.began, admission.rule.label)
         finally:
             reply.finish()
-        for grant in admission.rejected_grants(reply.token_rejected):
-            await runtime.grants.report_stale(grant)
+        if reply.token_rejected is not None:
+            for grant in admission.rejected_grants(reply.token_rejected):
+                await runtime.grants.report_stale(grant)
 
     async def _answer_error(
         self, error: GatewayError, request: RequestInfo, send: Send, began: float, rule: str | None = None

@@ -50,9 +50,11 @@ class RequestIds:
             given: its `X-Request-Id` header, or None.
             is_forwarded: see `TrustedProxies`.
         """
-        if given is not None and _VALID_ID.fullmatch(given) and self._trusted(peer, is_forwarded=is_forwarded):
-            return given
-        return self.new()
+        return self.accept(given) if self._trusted(peer, is_forwarded=is_forwarded) else self.new()
+
+    def accept(self, given: bytes | None) -> bytes:
+        """Return the ID that a trusted proxy has sent, or a new one if it has sent none or an invalid one."""
+        return given if given is not None and _VALID_ID.fullmatch(given) else self.new()
 
     def for_headers(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]], *, is_forwarded: bool) -> bytes:
         """Return the ID of a request with these headers, as `for_request`."""

@@ -10,6 +10,7 @@ from starlette.types import Message, Scope, Send
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
+from akoya_gateway.gateway.request_id import SCOPE_KEY
 from akoya_gateway.gateway.response_observer import REFUSED
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.observability.access_log import LoggedRequest
@@ -20,7 +21,6 @@ from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 _START_MESSAGES = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _TRAILERS = "http.response.trailers"
 _CLOSE = "websocket.close"
-_OTHER_MESSAGES = (_TRAILERS, _CLOSE)
 
 
 class ExchangeHost(Protocol):
@@ -72,7 +72,7 @@ class ResponseFilter(StreamCancellation):
         self._send = send
         self.began = began
         self._request = request
-        self.request_id_header = (REQUEST_ID, gateway.request_id(scope))
+        self.request_id_header = (REQUEST_ID, scope.get(SCOPE_KEY) or gateway.request_id(scope))
         """The header line that the app and the client get."""
         self.admission = admission
 
@@ -108,12 +108,11 @@ class ResponseFilter(StreamCancellation):
             message = self._begin(kind, message)
         elif self.cancelled is not None:
             raise StreamCancelled("the bank connection of this stream has ended")
-        elif kind in _OTHER_MESSAGES:
-            if kind == _TRAILERS:
-                message, _ = self._filtered(message)
-            elif not self.started:
-                self.started = True
-                self._gateway.record_response(self, REFUSED, self.admission.rule.label, self.began)
+        elif kind == _TRAILERS:
+            message = self._edited_trailers(message)
+        elif kind == _CLOSE and not self.started:
+            self.started = True
+            self._gateway.record_response(self, REFUSED, self.admission.rule.label, self.began)
         return self._send(message)
 
     def _begin(self, kind: str, message: Message) -> Message:
@@ -123,11 +122,12 @@ class ResponseFilter(StreamCancellation):
         """
         self.started = True
         self._gateway.record_response(self, message.get("status", 101), self.admission.rule.label, self.began)
-        message, stream = self._filtered(message)
+        headers, stream, self.token_rejected = self._gateway.response_policy.edit(message.get("headers", ()))
         if stream and kind == "http.response.start" and self.admission.owner is not None:
             self._monitored = MonitoredConnection(self.request, self._close)
             self._gateway.connections.add(self._monitored)
-        return message
+        # A new list, because an app may send its own one again.
+        return {**message, "headers": [*headers, self.request_id_header]}
 
     def finish(self) -> None:
         """Stop monitoring the response; called when the app has finished."""
@@ -137,12 +137,9 @@ class ResponseFilter(StreamCancellation):
     async def _close(self, code: int) -> None:
         self.cancel(code)
 
-    def _filtered(self, message: Message) -> tuple[Message, bool]:
-        """Return the message as the client gets it, and whether it begins an event stream."""
-        headers, stream, rejected = self._gateway.response_policy.edit(message.get("headers", ()))
+    def _edited_trailers(self, message: Message) -> Message:
+        """Return trailers as the client gets them."""
+        headers, _, rejected = self._gateway.response_policy.edit(message.get("headers", ()))
         if rejected is not None:
             self.token_rejected = rejected
-        if message["type"] != _TRAILERS:
-            # A new list, because an app may send its own one again.
-            headers = [*headers, self.request_id_header]
-        return {**message, "headers": headers}, stream
+        return {**message, "headers": headers}

@@ -18,8 +18,12 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.trusted_proxies import peer_of
 
-FastAdmission = tuple[Admitted, Headers, int]
-"""An admitted request: the decision, the headers for the app, and how many of the last headers are the gateway's."""
+FastAdmission = tuple[Admitted, Headers, int, bytes | None]
+"""An admitted request.
+
+The decision, the headers for the app, how many of the last headers are the gateway's, and the `X-Request-Id` that a
+trusted proxy has sent.
+"""
 
 
 class ScopeFastPath:
@@ -43,8 +47,8 @@ class ScopeFastPath:
         """
         self._route = targets.route
         self._gate = gate
-        self._injector = injector
         self._read = injector.read
+        self._trusts = injector.trusts
         self._trusts_some = bool(injector.trusts)
         self._signs_in_process = signs_in_process
         self._clock = clock
@@ -81,14 +85,16 @@ class ScopeFastPath:
         admitted = self._gate.try_admit(target, headers.session, now)
         if admitted is None:
             return None
+        request_id = None
+        passed = headers.untrusted_upstream_headers
         if self._trusts_some:
             peer, is_forwarded = peer_of(scope.get("client"))
-            upstream_headers = self._injector.upstream_headers(headers, peer, is_forwarded=is_forwarded)
-        else:
-            # A copy: the app may modify its scope, but not the cached headers.
-            upstream_headers = headers.untrusted_upstream_headers.copy()
+            if self._trusts(peer, is_forwarded=is_forwarded):
+                passed, request_id = headers.upstream_headers, headers.request_id
+        # A copy: the app may modify its scope, but not the cached headers.
+        passed = passed.copy()
         if admitted.prepared is None or not (self._signs_in_process or admitted.rule.upstream is not None):
-            return admitted, upstream_headers, 0
+            return admitted, passed, 0, request_id
         injected = admitted.headers(target.verb, headers.authorities[target.secure], raw_path, query, now)
-        upstream_headers += injected
-        return admitted, upstream_headers, len(injected)
+        passed += injected
+        return admitted, passed, len(injected), request_id

@@ -37,5 +37,7 @@ class StreamCancellation:
 
     def unlisten(self, listener: OnCancel) -> None:
         """Remove `listener`. Does nothing if it is not registered."""
-        if self._listeners:
-            self._listeners = tuple([one for one in self._listeners if one != listener])
+        if listener in self._listeners:
+            left = list(self._listeners)
+            left.remove(listener)
+            self._listeners = tuple(left)
