@@ -47,6 +47,7 @@ def nonces(random: Random) -> Iterator[bytes]:
 
 _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = header_names.LABEL.encode()
+_MEMBER = _LABEL + b"="
 _DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
 _SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
 
@@ -129,8 +130,8 @@ class PreparedMessage:
         parameters, signature = self._sign(method, authority, path, query, now, content_digest)
         signed = [
             *self._claims,
-            (header_names.SIGNATURE_INPUT, b"%s=%s" % (_LABEL, parameters)),
-            (header_names.SIGNATURE, b"%s=:%s:" % (_LABEL, signature)),
+            (header_names.SIGNATURE_INPUT, _MEMBER + parameters),
+            (header_names.SIGNATURE, b"".join((_MEMBER, b":", signature, b":"))),
         ]
         if content_digest is not None:
             signed.append((header_names.CONTENT_DIGEST, content_digest))

@@ -80,7 +80,7 @@ class ReverseProxy:
         if kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "http":
-            await self._http(scope, receive, send)
+            await self.forward(scope, receive, send)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -96,7 +96,8 @@ class ReverseProxy:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an `http` scope, as `__call__`."""
         exchange = ProxiedExchange(self, scope, receive, send)
         try:
             await exchange.run()
