@@ -56,7 +56,7 @@ class AdminDataApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self._current_runtime()
-        request_id, facts, result = self._request_ids.new(), dict[str, str](), "ok"
+        request_id, facts, result = self._request_ids.new().decode(), dict[str, str](), "ok"
         sent = _NumberedSend(send, request_id)
         response = None
         try:
