@@ -6,8 +6,6 @@ forwarded with the gateway headers, or denied.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -26,6 +24,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.endpoints.router import MethodNotAllowed
 from akoya_gateway.errors import GatewayError, OperatorError
+from akoya_gateway.gateway.active_runtime import ActiveRuntime
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.lifespan import is_built_by_starlette, lifespan
@@ -45,16 +44,6 @@ from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.trusted_proxies import peer_of
 
 log = logger("akoya_gateway.gateway")
-
-
-class GatewayStopped(OperatorError):
-    """Raised for requests that arrive after shutdown; a runtime started then would never be closed."""
-
-    code = "stopped"
-    retry_after = 1
-
-    def __init__(self) -> None:
-        super().__init__("The gateway has been stopped.")
 
 
 class Gateway:
@@ -88,11 +77,8 @@ class Gateway:
         self._app = app
         self._observers = observers
         self._clock = clock
-        self._runtime: Runtime | None = None
-        self._starting: asyncio.Task[Runtime] | None = None
-        self._retiring_tasks: set[asyncio.Task[None]] = set()
-        self._stopping = asyncio.Event()
-        """Set when a shutdown begins, until the next start."""
+        self.current_runtime: Runtime | None = None
+        """The active runtime; None before startup and after shutdown."""
         self.request_ids = RequestIds()
         self._fault: ConfigurationError | None = None
         """The errors of the configuration, to be raised at startup and by requests."""
@@ -103,101 +89,56 @@ class Gateway:
                 raise
             self._fault = error
             return
-        self.request_ids = RequestIds(self._config.trusted_proxies)
+        self._active = ActiveRuntime(self._config, observers, clock, self._use)
         self._error_responder = ErrorResponder(self._config)
-        self.response_policy = ResponsePolicy(self._config.sessions.cookie)
-        """Edits the heads of the app's responses."""
+        self._apply(self._config)
         self._reported_errors: dict[str, float] = {}
         self.connections = ConnectionMonitor(self._still_admitted)
 
     @property
     def runtime(self) -> Runtime:
         """The active runtime. Raises `RuntimeError` before startup."""
-        if self._runtime is None:
+        if self.current_runtime is None:
             raise RuntimeError("the gateway has not been started")
-        return self._runtime
+        return self.current_runtime
 
     async def startup(self) -> Runtime:
         """Open the runtime. May be called again after `shutdown`. Raises what `Runtime.open` raises."""
-        if self._stopping.is_set():
-            self._stopping = asyncio.Event()
+        if self._fault is None:
+            self._active.allow_start()
         return await self._ready()
+
+    async def shutdown(self) -> None:
+        """Stop the connection monitor, then close the runtimes that a reload replaced and the active one."""
+        self._active.refuse_start()
+        await self.connections.stop()
+        await self._active.close()
+
+    async def reload(self, config: Config) -> None:
+        """Switch to another configuration, as `ActiveRuntime.replace`."""
+        await self._active.replace(config)
 
     async def _ready(self) -> Runtime:
         """Return the active runtime, opening it if necessary: without lifespan, the first request starts the gateway.
 
-        Raises what `Runtime.open` raises, `GatewayStopped`, and `ConfigurationError` (see `__init__`).
+        Raises what `ActiveRuntime.open` raises, and `ConfigurationError` (see `__init__`).
         """
-        if self._runtime is not None:
-            return self._runtime
         if self._fault is not None:
             raise ConfigurationError(self._fault.diagnostics)  # a new one: each raise adds to its traceback
-        if self._stopping.is_set():
-            raise GatewayStopped
-        if self._starting is None:
-            self._starting = asyncio.ensure_future(self._open())
-        # Shielded: the first client may disconnect while other requests wait for the same start.
-        return await asyncio.shield(self._starting)
+        return await self._active.open()
 
-    async def _open(self) -> Runtime:
-        try:
-            runtime = await Runtime.open(self._config, self._observers, self._clock)
-            self._activate(runtime)
-            return runtime
-        finally:
-            self._starting = None
-
-    async def shutdown(self) -> None:
-        """Stop the connection monitor, then close the runtimes that a reload replaced and the active one."""
-        self._stopping.set()
-        await self.connections.stop()
-        if self._starting is not None:
-            await asyncio.wait({self._starting})
-        if self._retiring_tasks:
-            await asyncio.gather(*self._retiring_tasks, return_exceptions=True)
-        runtime, self._runtime = self._runtime, None
+    def _use(self, runtime: Runtime | None) -> None:
+        self.current_runtime = runtime
         if runtime is not None:
-            await runtime.close()
-
-    async def reload(self, config: Config) -> None:
-        """Switch to another configuration. Requests in progress finish with the runtime they started with.
-
-        Raises what `Runtime.open` raises, and `GatewayStopped`. The old runtime stays active then.
-        """
-        old = await self._ready()
-        same_store = config.sessions.store == old.config.sessions.store
-        runtime = await Runtime.open(config, self._observers, self._clock, old.store if same_store else None)
-        if self._stopping.is_set():
-            # A shutdown began in the meantime and does not know about this runtime.
-            await runtime.close(keep_store=same_store)
-            raise GatewayStopped
-        self._config = config
-        self.response_policy = ResponsePolicy(config.sessions.cookie)
-        self.request_ids = RequestIds(config.trusted_proxies)
-        self._activate(runtime)
-        task = asyncio.create_task(self._retire(old, same_store, tuple(self._retiring_tasks)))
-        self._retiring_tasks.add(task)
-        task.add_done_callback(self._retiring_tasks.discard)
-
-    async def _retire(self, runtime: Runtime, keep_store: bool, before: tuple[asyncio.Task[None], ...]) -> None:
-        """Close a replaced runtime after `RETIRE_AFTER` seconds, or when the gateway stops.
-
-        `before` are the tasks of runtimes replaced earlier. They may still write to the store that this one closes, so
-        they finish first.
-        """
-        await runtime.grants.stop_background_work()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETIRE_AFTER):
-                await self._stopping.wait()
-        if before:
-            await asyncio.wait(before)
-        await runtime.close(keep_store=keep_store)
-
-    def _activate(self, runtime: Runtime) -> None:
-        if self._runtime is not runtime:
             runtime.grants.on_disconnect(self._on_disconnect)
-            self._runtime = runtime
             self._error_responder = runtime.error_responder
+            self._apply(runtime.config)
+
+    def _apply(self, config: Config) -> None:
+        self._config = config
+        self.request_ids = RequestIds(config.trusted_proxies)
+        self.response_policy = ResponsePolicy(config.sessions.cookie)
+        """Edits the heads of the app's responses."""
 
     def _on_disconnect(self, grant: Grant) -> None:
         self.connections.check_now()
@@ -218,11 +159,6 @@ class Gateway:
         """Whether forward-auth is on: the configuration's choice, or the default given to `Gateway`."""
         chosen = self._config.forward_auth
         return self._forward_auth if chosen is None else chosen
-
-    @property
-    def current_runtime(self) -> Runtime | None:
-        """The active runtime; None before startup and after shutdown."""
-        return self._runtime
 
     def request_info(
         self,
@@ -290,7 +226,7 @@ class Gateway:
 
     def _http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         began = self.started_at()
-        runtime = self._runtime
+        runtime = self.current_runtime
         if runtime is not None:
             try:
                 plain = runtime.scope_fast_path.admit(scope)
@@ -309,7 +245,7 @@ class Gateway:
         responses = self._observed_send(request, send, began)
         reply: ResponseFilter | None = None
         try:
-            runtime = self._runtime or await self._ready()
+            runtime = self.current_runtime or await self._ready()
             if runtime.digests:
                 request, receive = await digest_body(request, receive, runtime.digests)
             target = self._route(runtime, request, scope)
@@ -463,7 +399,7 @@ class Gateway:
         began = self.started_at()
         responses = self._observed_send(request, send, began)
         try:
-            runtime = self._runtime or await self._ready()
+            runtime = self.current_runtime or await self._ready()
             target = self._route(runtime, request, scope)
             require_own_origin(request, runtime.config.public_url)
             if target.is_own:
@@ -513,10 +449,6 @@ class Gateway:
         runtime = self.runtime
         target = runtime.targets.route(request.method, request.raw_path)
         return await runtime.gate.still_admits(target, request, runtime.injector.read(request.headers))
-
-
-RETIRE_AFTER = 30.0
-"""Seconds for which a runtime replaced by a reload stays open for the requests that started with it."""
 
 
 def _raw_path(path: str) -> bytes:
