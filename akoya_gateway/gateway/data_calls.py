@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from starlette.types import Receive, Scope, Send
 
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted
-from akoya_gateway.config.model import AccessRule, DataApi, GrantSource
+from akoya_gateway.config.model import AccessRule, DataApi, GrantSource, Origin
 from akoya_gateway.data_api.call import SAFE, DataRequest
 from akoya_gateway.data_api.paths import forwarded_query
 from akoya_gateway.data_api.service import DataApis
 from akoya_gateway.endpoints.router import MethodNotAllowed
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.gateway.request_id import SCOPE_KEY
+from akoya_gateway.gateway.websocket_origin import require_own_origin
 
 
 class DataCalls:
     """Makes the calls for requests that were admitted under one configuration."""
 
-    def __init__(self, apis: DataApis) -> None:
+    def __init__(self, apis: DataApis, public_url: Origin) -> None:
         self._apis = apis
+        self._public_url = public_url
 
-    async def __call__(self, admitted: Admitted, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, admitted: Admitted, info: RequestInfo, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Make the call of one request.
 
         Args:
             admitted: The decision.
+            info: The request as the client sent it.
             path: The normalized path.
             scope: The ASGI scope for the app.
             receive: Returns the client's messages.
@@ -38,6 +44,8 @@ class DataCalls:
             # Not reached with a valid configuration: no call is made without the grant that was required.
             raise OperatorError("There is no grant for this call.")
         _require_method(rule, scope["method"])
+        if scope["method"] not in SAFE:
+            require_own_origin(info, self._public_url, "Data is changed from the app's own pages only.")
         _require_environment(rule.data_api, grant.key.environment)
         request = DataRequest(
             api=rule.data_api,

@@ -298,7 +298,7 @@ class Gateway:
                 await self._app(app_scope, receive, reply)
             else:
                 path = runtime.targets.route(app_scope["method"], reply.raw_path).path
-                await runtime.data_calls(admission, path, app_scope, receive, reply)
+                await runtime.data_calls(admission, reply.request, path, app_scope, receive, reply)
         except GatewayError as error:
             if reply.started:
                 # The response has already started. Re-raise so that the server aborts the connection and the client

@@ -110,7 +110,7 @@ class Runtime:
             names_lifetime=_owner_lifetime(config),
         )
         self.data_apis = DataApis(config, self.grants, encrypted_store, observers.data_calls, clock)
-        self.data_calls = DataCalls(self.data_apis)
+        self.data_calls = DataCalls(self.data_apis, config.public_url)
         self.orphan_cleaner = OrphanCleaner(encrypted_store, self.grants, self.sessions.for_owner, clock=clock)
         self.signing_keys = load_schedule(config.signing.algorithm, config.signing.keys)
         self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)

@@ -154,6 +154,15 @@ def test_post_is_never_repeated(env: GatewayEnv, server: ProductsServer, browser
     assert refreshes(env) == before + 1
 
 
+def test_request_of_another_origin_that_could_change_something_makes_no_call(
+    env: GatewayEnv, server: ProductsServer, browser: Browser
+) -> None:
+    foreign = browser.fetch(PATH, "POST", headers={"origin": "https://evil.example"})
+    assert (foreign.status_code, problem(foreign)) == (403, "foreign-origin")
+    assert server.received == []
+    assert browser.fetch(PATH, "POST", headers={"origin": env.url}).status_code == 200
+
+
 def test_client_that_leaves_in_its_body_ends_the_call(
     env: GatewayEnv, server: ProductsServer, browser: Browser
 ) -> None:

@@ -89,7 +89,7 @@ class Results:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900 if IS_FULL else 300)
 async def test_replicas_stay_within_one_budget_and_serve_users_before_jobs(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
@@ -139,7 +139,7 @@ async def test_replicas_stay_within_one_budget_and_serve_users_before_jobs(
         ours = {"429 urn:akoya-gateway:problem:too-many-requests None"}
         assert users.bodies <= ours
         assert jobs.bodies <= ours
-        # Users first: jobs alone take this long, because they get at most four fifths.
-        assert jobs_left > 0
+        # With fewer calls a busy machine could do the jobs first: `test_budget.py` has the priorities in virtual time.
+        assert jobs_left > 0 or not IS_FULL
         # No faster than the budget. A busy machine only makes it slower.
         assert took > (USERS + len(jobs.seconds)) / RATE - 1.5
