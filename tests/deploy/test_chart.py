@@ -89,6 +89,8 @@ def test_configuration_of_each_example_has_no_fault_and_only_the_banks_of_the_op
     (tmp_path / "gateway.yaml").write_text(text)
     result = validate_config(tmp_path / "gateway.yaml", {}, secrets=NO_SECRETS)
     assert [str(diagnostic) for diagnostic in result.diagnostics] == []
+    assert result.config is not None
+    assert [warning for warning in result.config.warnings if "trusted_proxies" in warning] == []
     config = yaml.safe_load(text)
     assert list(config["connectors"]) == ["first-bank"]
     assert list(config["clients"]) == ["app"]
@@ -195,3 +197,22 @@ def test_examples_set_what_they_are_named_for(base: Path) -> None:
     variables = pod("environment-variables", base)
     assert variables["containers"][0]["envFrom"] == [{"secretRef": {"name": "akoya"}}]
     assert "secrets" not in {volume["name"] for volume in variables["volumes"]}
+
+
+def test_notes_warn_of_https_without_trusted_proxies(base: Path, tmp_path: Path) -> None:
+    """`helm template` does not render notes, so a template of a copied chart renders their text."""
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    (chart / "templates" / "NOTES.txt").rename(chart / "notes.txt")
+    (chart / "templates" / "notes.yaml").write_text('notes: {{ tpl (.Files.Get "notes.txt") . | quote }}\n')
+
+    def notes(*changes: str) -> str:
+        done = helm("template", "bank", str(chart), "-s", "templates/notes.yaml", "--values", str(base), *changes)
+        assert done.returncode == 0, done.stderr
+        return str(yaml.safe_load(done.stdout)["notes"])
+
+    assert "WARNING" not in notes()
+    assert "config.trusted_proxies is not set" in notes("--set", "config.trusted_proxies=null")
+    assert "WARNING" not in notes(
+        "--set", "config.trusted_proxies=null", "--set", "config.public_url=http://localhost:8080"
+    )

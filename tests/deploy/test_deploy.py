@@ -46,7 +46,10 @@ def configurations() -> dict[str, str]:
 def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(configurations()[name])
-    assert [str(diagnostic) for diagnostic in validate_config(path, {}, secrets=NO_SECRETS).diagnostics] == []
+    result = validate_config(path, {}, secrets=NO_SECRETS)
+    assert [str(diagnostic) for diagnostic in result.diagnostics] == []
+    assert result.config is not None
+    assert [warning for warning in result.config.warnings if "trusted_proxies" in warning] == []
 
 
 def test_token_route_that_the_sidecar_manifest_suggests_passes_the_check(tmp_path: Path) -> None:
