@@ -21,13 +21,16 @@ from tests.support.ports import free_port
 
 assert settings.configured, f"{apps.__name__} configures Django"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated"),
+]
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 OLDEST = dict(re.findall(r"(?m)^(\S+)==(\S+)$", (Path(__file__).parent / "oldest.txt").read_text()))
 PAGES = ("starlette", "fastapi", "django", "flask")
-WAIT = 100.0
+WAIT = 280.0
 
 
 def files_of(page: str) -> dict[str, str]:

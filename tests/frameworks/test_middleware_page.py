@@ -27,6 +27,8 @@ from tests.support.environment import HMAC_SECRET, STORE_KEY
 from tests.support.ports import free_port
 from tests.support.processes import wait_for_port
 
+pytestmark = pytest.mark.timeout(300)
+
 PAGE = (Path(__file__).parents[2] / "docs" / "middleware.md").read_text()
 FILES = {name: f"# {name}\n{text}" for name, text in re.findall(r"(?ms)^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", PAGE)}
 DJANGO = {
@@ -45,7 +47,8 @@ urlpatterns = [
 ]
 """,
 }
-WAIT = 60.0
+WAIT = 280.0
+"""Seconds. On a busy machine, a process of its own may take a minute to import everything."""
 
 
 def environ(akoya: SandboxServer | None = None) -> dict[str, str]:
