@@ -99,7 +99,7 @@ def _choice(rule: AccessRule) -> str:
 def _document(found: Explanation) -> dict[str, Any]:
     document = asdict(found)
     if found.rule is not None:
-        upstream = found.rule.upstream
+        upstream = found.rule.upstream or found.rule.data_api
         document["rule"] = {
             "label": found.rule.label,
             "line": found.rule.line,

@@ -100,6 +100,9 @@ class Explainer:
         return RequestInfo(method, raw.encode("ascii"), query.encode("latin-1", "replace"), headers, None, "explain")
 
     def _describe_decision(self, decision: Allow | Deny, request: RequestInfo) -> str:
+        if isinstance(decision, Allow) and decision.rule.data_api is not None:
+            api = decision.rule.data_api
+            return f"the gateway calls {api.name} ({api.base_url}); no app gets the request or the token"
         if isinstance(decision, Allow):
             return f"it goes to the upstream{_which(decision.rule)}" + ("" if decision.grant else " without a token")
         response = self._error_responder.denial_response(decision, request)
@@ -111,7 +114,7 @@ class Explainer:
 
     def _headers(self, decision: Allow | Deny, request: RequestInfo, chosen: str | None) -> tuple[tuple[str, str], ...]:
         """Return the headers that the upstream would get. `chosen` is shown as the ID of the grant that is passed."""
-        if not isinstance(decision, Allow) or not decision.identified:
+        if not isinstance(decision, Allow) or not decision.identified or decision.rule.data_api is not None:
             return ()
         config = self._config
         origin, audience = str(config.public_url), config.audience(decision.rule.upstream)

@@ -125,6 +125,21 @@ def test_explain_names_the_upstream_of_a_request(folder: Path) -> None:
         assert json.loads(explain(folder, "GET", path, "--format", "json").stdout)["rule"]["upstream"] == place
 
 
+def test_explain_names_the_data_api_of_a_request_and_shows_no_headers(folder: Path) -> None:
+    file = folder / "gateway.yaml"
+    rule = '{path: "/b/{connector}/*", require: "{connector}", upstream: bank-data}'
+    text = file.read_text().replace("{path: /static/*, require: nothing}", rule)
+    file.write_text("upstreams: {bank-data: {data_api: sandbox}}\n" + text)
+    done = explain(folder, "GET", "/b/mikomo/balances")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == (
+        "  with it      the gateway calls bank-data (https://sandbox-products.ddp.akoya.com); "
+        "no app gets the request or the token"
+    )
+    document = json.loads(explain(folder, "GET", "/b/mikomo/balances", "--format", "json").stdout)
+    assert (document["rule"]["upstream"], document["headers"]) == ("upstreams.bank-data", {})
+
+
 def test_a_faulty_file_is_not_explained(folder: Path) -> None:
     (folder / "gateway.yaml").write_text("version: 1\nupstreem: {}\n")
     done = explain(folder, "GET", "/")
