@@ -50,7 +50,7 @@ class App:
         self.left.append(path)
 
     def was_left(self, path: str) -> bool:
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 60
         while path not in self.left and time.monotonic() < deadline:
             time.sleep(0.02)
         return path in self.left

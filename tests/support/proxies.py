@@ -209,7 +209,7 @@ class ProxyProcess:
 
     def _wait_for_routes(self) -> None:
         """Wait until Traefik has loaded its routes: it listens earlier and returns 404 until then."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while httpx.get(f"http://127.0.0.1:{self._port}/akoya/", trust_env=False, timeout=60).status_code == 404:
             assert time.monotonic() < deadline, self.log.read_text(errors="replace")
             time.sleep(0.05)

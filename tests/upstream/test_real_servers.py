@@ -108,7 +108,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Origin, Pr
         )
         process = subprocess.Popen([NGINX, "-c", str(configuration), "-p", str(directory)], stderr=subprocess.PIPE)
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", front), 1).close()
