@@ -44,7 +44,7 @@ def upstream() -> Iterator[AppServer]:
         yield server
 
 
-class Clinic:
+class DoctorEnv:
     """A configuration whose provider is the emulator."""
 
     def __init__(self, folder: Path, upstream: AppServer) -> None:
@@ -69,10 +69,10 @@ class Clinic:
 
 
 @pytest.fixture
-def clinic(tmp_path: Path, upstream: AppServer) -> Iterator[Clinic]:
-    clinic = Clinic(tmp_path, upstream)
-    yield clinic
-    clinic.akoya.stop()
+def env(tmp_path: Path, upstream: AppServer) -> Iterator[DoctorEnv]:
+    env = DoctorEnv(tmp_path, upstream)
+    yield env
+    env.akoya.stop()
 
 
 def of(findings: list[CheckResult], about: str) -> list[CheckResult]:
@@ -83,8 +83,8 @@ def faults(findings: list[CheckResult]) -> list[CheckResult]:
     return [result for result in findings if result.verdict is Severity.FAULT]
 
 
-def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
-    findings = clinic.findings()
+def test_a_healthy_configuration_has_no_fault(env: DoctorEnv) -> None:
+    findings = env.findings()
     assert faults(findings) == []
     seen = {result.about: result.says for result in findings}
     assert seen["clients.demo.client_secret"].startswith("accepted")
@@ -92,25 +92,25 @@ def test_a_healthy_configuration_has_no_fault(clinic: Clinic) -> None:
     assert seen["environments.double.jwks_uri"].endswith("key(s)")
     assert [each.says for each in of(findings, "token_endpoint")][-1] == "clock: agrees with the provider"
     assert "will be created at the first start" in seen["sessions.store"]
-    assert not (clinic.folder / "grants.db").exists()
+    assert not (env.folder / "grants.db").exists()
     assert not [each.says for each in findings if each.says.startswith("DNS")], "an address needs no name server"
 
 
-def test_a_wrong_client_secret_is_named_and_not_shown(clinic: Clinic) -> None:
-    found = faults(clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}))
+def test_a_wrong_client_secret_is_named_and_not_shown(env: DoctorEnv) -> None:
+    found = faults(env.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}))
     assert [result.about for result in found] == ["clients.demo.client_secret"]
     assert "dialect.code_auth" in found[0].remedy
     assert "some-other-secret" not in str(found)
 
 
-def test_credentials_are_not_tested_if_switched_off(clinic: Clinic) -> None:
-    findings = clinic.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}, credentials=False)
+def test_credentials_are_not_tested_if_switched_off(env: DoctorEnv) -> None:
+    findings = env.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}, credentials=False)
     assert of(findings, "client_secret") == []
 
 
-def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
-    clinic.config["clients"]["demo"]["redirect_uri"] += "/other"
-    found = of(clinic.findings(), "redirect_uri")
+def test_a_redirect_uri_that_is_not_registered_is_named(env: DoctorEnv) -> None:
+    env.config["clients"]["demo"]["redirect_uri"] += "/other"
+    found = of(env.findings(), "redirect_uri")
     assert [result.verdict for result in found] == [Severity.FAULT]
     assert "is exactly" in found[0].remedy
 
@@ -128,44 +128,44 @@ def test_a_redirect_uri_that_is_not_registered_is_named(clinic: Clinic) -> None:
     ],
 )
 def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(
-    clinic: Clinic, location: str, told: str
+    env: DoctorEnv, location: str, told: str
 ) -> None:
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            where = location.replace("CALLBACK", clinic.redirect_uri).encode()
+            where = location.replace("CALLBACK", env.redirect_uri).encode()
             await send({"type": "http.response.start", "status": 303, "headers": [(b"location", where)]})
             await send({"type": "http.response.body"})
 
     with AppServer(answer) as provider:
-        clinic.config["environments"]["double"]["authorization_endpoint"] = f"{provider.url}/auth"
-        (found,) = of(clinic.findings(credentials=False), "redirect_uri")
+        env.config["environments"]["double"]["authorization_endpoint"] = f"{provider.url}/auth"
+        (found,) = of(env.findings(credentials=False), "redirect_uri")
     assert (found.verdict, found.says) == (Severity.FAULT, told)
 
 
-def test_issuer_that_differs_from_the_published_one_is_a_fault(clinic: Clinic) -> None:
-    environment = clinic.config["environments"]["double"]
-    (right,) = of(clinic.findings(credentials=False), "double.issuer")
+def test_issuer_that_differs_from_the_published_one_is_a_fault(env: DoctorEnv) -> None:
+    environment = env.config["environments"]["double"]
+    (right,) = of(env.findings(credentials=False), "double.issuer")
     assert (right.verdict, right.says) == (Severity.FINE, "matches the published issuer")
     published = environment["issuer"]
     environment["issuer"] = published.rstrip("/") if published.endswith("/") else published + "/"
-    (wrong,) = of(clinic.findings(credentials=False), "double.issuer")
+    (wrong,) = of(env.findings(credentials=False), "double.issuer")
     assert wrong.verdict is Severity.FAULT
     assert wrong.says == f"{environment['issuer']} is configured, but the provider publishes {published}"
     environment["issuer"] = "http://127.0.0.1:9"
-    assert of(clinic.findings(credentials=False), "double.issuer") == [], "the provider publishes nothing"
+    assert of(env.findings(credentials=False), "double.issuer") == [], "the provider publishes nothing"
 
 
-def test_endpoint_that_differs_from_the_published_one_is_a_warning(clinic: Clinic) -> None:
-    environment = clinic.config["environments"]["double"]
+def test_endpoint_that_differs_from_the_published_one_is_a_warning(env: DoctorEnv) -> None:
+    environment = env.config["environments"]["double"]
     published = environment["token_endpoint"]
     environment["token_endpoint"] = published.replace("127.0.0.1", "localhost")
-    found = [each for each in of(clinic.findings(credentials=False), "token_endpoint") if "publishes" in each.says]
+    found = [each for each in of(env.findings(credentials=False), "token_endpoint") if "publishes" in each.says]
     assert [(each.verdict, each.says) for each in found] == [
         (Severity.WARNING, f"the provider publishes a different value: {published}")
     ]
 
 
-def test_key_set_without_a_key_that_verifies_is_a_fault(clinic: Clinic) -> None:
+def test_key_set_without_a_key_that_verifies_is_a_fault(env: DoctorEnv) -> None:
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             body = b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQAB"}]}'
@@ -173,18 +173,18 @@ def test_key_set_without_a_key_that_verifies_is_a_fault(clinic: Clinic) -> None:
             await send({"type": "http.response.body", "body": body})
 
     with AppServer(answer) as provider:
-        clinic.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
-        found = [each for each in of(clinic.findings(credentials=False), "jwks_uri") if each.verdict is Severity.FAULT]
+        env.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
+        found = [each for each in of(env.findings(credentials=False), "jwks_uri") if each.verdict is Severity.FAULT]
     assert [each.says for each in found] == [
         "the response is not a JWK Set (RFC 7517) with a usable key: no usable key"
     ]
 
 
-def test_wrong_paths_are_named(clinic: Clinic) -> None:
-    environment = clinic.config["environments"]["double"]
+def test_wrong_paths_are_named(env: DoctorEnv) -> None:
+    environment = env.config["environments"]["double"]
     for key in ("token_endpoint", "revocation_endpoint", "jwks_uri"):
         environment[key] += "x"
-    about = {result.about for result in faults(clinic.findings(credentials=False))}
+    about = {result.about for result in faults(env.findings(credentials=False))}
     assert {"environments.double.token_endpoint", "environments.double.jwks_uri"} <= about
     assert "environments.double.revocation_endpoint" in about
 
@@ -192,36 +192,36 @@ def test_wrong_paths_are_named(clinic: Clinic) -> None:
 @pytest.mark.parametrize(
     ("seconds", "verdict"), [(20, Severity.WARNING), (-20, Severity.WARNING), (300, Severity.FAULT)]
 )
-def test_a_wrong_clock_is_found(clinic: Clinic, seconds: int, verdict: Severity) -> None:
-    findings = clinic.findings(clock=lambda: time.time() + seconds)
+def test_a_wrong_clock_is_found(env: DoctorEnv, seconds: int, verdict: Severity) -> None:
+    findings = env.findings(clock=lambda: time.time() + seconds)
     clock = next(each for each in of(findings, "token_endpoint") if each.says.startswith("clock"))
     assert clock.verdict is verdict
     assert ("ahead" if seconds > 0 else "behind") in clock.says
 
 
-def test_a_provider_and_an_upstream_that_are_not_there(clinic: Clinic) -> None:
+def test_a_provider_and_an_upstream_that_are_not_there(env: DoctorEnv) -> None:
     dead = free_port()
-    clinic.akoya.stop()
-    clinic.config["upstream"]["url"] = f"http://127.0.0.1:{dead}"
-    found = faults(clinic.findings())
+    env.akoya.stop()
+    env.config["upstream"]["url"] = f"http://127.0.0.1:{dead}"
+    found = faults(env.findings())
     assert any(result.about.startswith("environments.double 127.0.0.1") for result in found)
     assert any(result.about == "upstream.url" and str(dead) in result.says for result in found)
 
 
-def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clinic, tmp_path: Path) -> None:
+def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(env: DoctorEnv, tmp_path: Path) -> None:
     pem = tmp_path / "secure.pem"
     pem.write_bytes(self_signed())
     dead = free_port()
     with AppServer(App(), ssl_certfile=str(pem)) as secure:
         url = f"https://127.0.0.1:{secure.port}"
-        clinic.config["upstreams"] = {
+        env.config["upstreams"] = {
             "trusted": {"url": url, "tls": {"ca": str(pem)}},
             "untrusted": {"url": url},
-            "dead": {"url": [clinic.config["upstream"]["url"], f"http://127.0.0.1:{dead}"]},
+            "dead": {"url": [env.config["upstream"]["url"], f"http://127.0.0.1:{dead}"]},
         }
-        clinic.load()
+        env.load()
         done = subprocess.run(
-            [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", "json"],
+            [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(env.path), "--format", "json"],
             env={**os.environ, **ENVIRON}, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 1, done.stderr
@@ -237,25 +237,25 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(clinic: Clini
     }
 
 
-def test_working_store_reports_its_round_trip_time(clinic: Clinic) -> None:
-    (clinic.folder / "grants.db").touch(0o600)
-    found = of(clinic.findings(credentials=False), "sessions.store")
+def test_working_store_reports_its_round_trip_time(env: DoctorEnv) -> None:
+    (env.folder / "grants.db").touch(0o600)
+    found = of(env.findings(credentials=False), "sessions.store")
     assert [result.verdict for result in found] == [Severity.FINE]
     assert found[0].milliseconds is not None
 
 
-def test_a_store_that_does_not_is_a_fault_without_its_password(clinic: Clinic) -> None:
-    clinic.config["sessions"]["store"] = {"env": "STORE"}
+def test_a_store_that_does_not_is_a_fault_without_its_password(env: DoctorEnv) -> None:
+    env.config["sessions"]["store"] = {"env": "STORE"}
     url = f"redis://user:hush-hush@127.0.0.1:{free_port()}/0"
-    found = of(clinic.findings({"STORE": url}, credentials=False), "sessions.store")
+    found = of(env.findings({"STORE": url}, credentials=False), "sessions.store")
     assert [result.verdict for result in found] == [Severity.FAULT]
     assert "hush" not in str(found)
     assert found[0].says.count("redis://") == 1
 
 
-def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
+def test_a_store_whose_records_do_not_open_is_a_fault(env: DoctorEnv) -> None:
     """The round trip check passes with any key, but every request of a signed-in user would get 503."""
-    config = clinic.load()
+    config = env.load()
 
     async def fill() -> None:
         store = EncryptedStore(
@@ -267,20 +267,20 @@ def test_a_store_whose_records_do_not_open_is_a_fault(clinic: Clinic) -> None:
         await store.close()
 
     asyncio.run(fill())
-    (found,) = of(clinic.findings(credentials=False), "sessions.store")
+    (found,) = of(env.findings(credentials=False), "sessions.store")
     assert found.verdict is Severity.FAULT
     assert "3 of 3 checked records cannot be decrypted" in found.says
     assert key_id(b"o" * 32) in found.says
 
 
 def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(
-    clinic: Clinic, own_redis: RedisServer
+    env: DoctorEnv, own_redis: RedisServer
 ) -> None:
     with own_redis.client as client:
         client.execute_command("ACL", "SETUSER", "u", "on", ">hush-hush", "~*", "&*", "+@all", "-evalsha")
-    clinic.config["sessions"]["store"] = {"env": "STORE"}
+    env.config["sessions"]["store"] = {"env": "STORE"}
     (found,) = of(
-        clinic.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False),
+        env.findings({"STORE": f"redis://u:hush-hush@127.0.0.1:{own_redis.port}/0"}, credentials=False),
         "sessions.store",
     )
     assert found.verdict is Severity.FAULT
@@ -353,9 +353,9 @@ def test_check_result_cleans_texts_of_other_servers() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_the_command_prints_and_its_exit_code_tells(clinic: Clinic, form: str) -> None:
-    clinic.load()
-    command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(clinic.path), "--format", form]
+def test_the_command_prints_and_its_exit_code_tells(env: DoctorEnv, form: str) -> None:
+    env.load()
+    command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(env.path), "--format", form]
     environ = {**os.environ, **ENVIRON, "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -364,6 +364,6 @@ def test_the_command_prints_and_its_exit_code_tells(clinic: Clinic, form: str) -
         assert json.loads(done.stdout)["fine"] is True
     else:
         assert "0 fault(s)" in done.stdout
-    clinic.akoya.stop()
+    env.akoya.stop()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
     assert done.returncode == 1

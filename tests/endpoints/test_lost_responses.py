@@ -21,17 +21,17 @@ from akoya_gateway.sessions.recovery import KIND
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encryption import DamagedRecord
 from tests.support.cancellation import cut
-from tests.support.gateway_in_process import MOST, House, Person, house, turns
+from tests.support.gateway_in_process import MOST, InProcessEnv, Person, env, turns
 from tests.support.redis_servers import own_redis
 
-__all__ = ["house", "own_redis"]
+__all__ = ["env", "own_redis"]
 
 
 async def back(person: Person, login: str) -> str:
     """Sign in with this login and return the redirect location."""
     path, code = await person.callback()
     location = (await person.go(path.replace(code, login))).headers["location"]
-    person.house.bank.spent_codes.discard(login)  # This test bank uses the code as the login.
+    person.env.bank.spent_codes.discard(login)  # This test bank uses the code as the login.
     return location
 
 
@@ -45,21 +45,21 @@ async def lost(person: Person) -> str:
     path, code = await person.callback()
     await person.go(path)
     person.http.cookies = cookies
-    person.house.bank.spent_codes.discard(code)
+    person.env.bank.spent_codes.discard(code)
     return code
 
 
-async def test_a_callback_that_is_cut_anywhere_costs_no_bank(house: House) -> None:
+async def test_a_callback_that_is_cut_anywhere_costs_no_bank(env: InProcessEnv) -> None:
     for later in (None, 0, 3, 7):
         for at in range(MOST):
-            person = Person(house)
+            person = Person(env)
             await person.connect()
             path, code = await person.callback()
             cookies = httpx.Cookies(person.http.cookies)
             done, _ = await cut(person.go(path), at, later)
-            await house.settled()
+            await env.settled()
             person.http.cookies = cookies
-            house.bank.spent_codes.discard(code)
+            env.bank.spent_codes.discard(code)
             assert "error" not in await back(person, code)
             assert await banks(person) == 2
             if done:
@@ -79,7 +79,7 @@ def failing(error: Exception) -> Callable[[Record], Record]:
     return fail
 
 
-@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize("env", ["memory"], indirect=True)
 @pytest.mark.parametrize(
     "trouble",
     [failing(StoreUnavailable()), failing(UndecryptableRecord("old")), failing(DamagedRecord("cut")),
@@ -87,12 +87,12 @@ def failing(error: Exception) -> Callable[[Record], Record]:
      altered(b"[]"), altered(b"\xff"), altered(b"")],
 )  # fmt: skip
 async def test_a_word_that_cannot_be_read_costs_no_tokens(
-    house: House, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Record], Record]
+    env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Record], Record]
 ) -> None:
-    person = Person(house)
+    person = Person(env)
     await person.connect()
     login = await lost(person)
-    store = house.gateway.runtime.grants.repository._store
+    store = env.gateway.runtime.grants.repository._store
     get = store.store.get
 
     async def get_with_trouble(self: object, kind: str, key: str) -> Record | None:
@@ -110,15 +110,15 @@ async def test_a_word_that_cannot_be_read_costs_no_tokens(
 VERBS = ("get", "put", "find", "delete", "take")
 
 
-@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize("env", ["memory"], indirect=True)
 @pytest.mark.parametrize("how", ["not done", "done and not told", "the first done and not told"])
 @pytest.mark.parametrize("journey", ["connecting", "coming back"])
 @pytest.mark.parametrize("failing", [1, 4])
 async def test_a_store_that_fails_at_any_step_costs_no_bank(
-    house: House, monkeypatch: pytest.MonkeyPatch, how: str, journey: str, failing: int
+    env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, how: str, journey: str, failing: int
 ) -> None:
     """Fail `failing` consecutive store calls, starting at each store call of the callback in turn."""
-    store = house.gateway.runtime.grants.repository._store.store
+    store = env.gateway.runtime.grants.repository._store.store
     calls, at = 0, -1
 
     def faulty(verb: str) -> Callable[..., Awaitable[Any]]:
@@ -139,7 +139,7 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
         monkeypatch.setattr(store, verb, faulty(verb))
     for n in range(MOST):
         at = -1
-        person = Person(house)
+        person = Person(env)
         await person.connect()
         login = await lost(person) if journey == "coming back" else None
         path, code = await person.callback()
@@ -147,10 +147,10 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
         answer = await person.go(path if login is None else path.replace(code, login))
         through, at = calls <= n, -1
         assert answer.status_code in (302, 503), n
-        await house.settled()
+        await env.settled()
         if login is None:
             assert await banks(person) >= 1, (n, "the previous bank must be reachable without signing in again")
-        house.bank.spent_codes.discard(login or code)
+        env.bank.spent_codes.discard(login or code)
         if "location" not in answer.headers or "error" in answer.headers["location"]:
             assert "error" not in await back(person, login or code), n
             assert await banks(person) == 2, n
@@ -165,17 +165,17 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
         pytest.fail("the callback never ran without a failing store call")
 
 
-@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize("env", ["memory"], indirect=True)
 @pytest.mark.parametrize("step", ["renew", "exchange", "connect", "end", "put", "store"])
 async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
-    house: House, monkeypatch: pytest.MonkeyPatch, step: str
+    env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    runtime = house.gateway.runtime
+    runtime = env.gateway.runtime
     owners: dict[str, object] = {
-        "renew": runtime.sessions, "exchange": house.bank, "connect": runtime.grants, "end": runtime.sessions,
+        "renew": runtime.sessions, "exchange": env.bank, "connect": runtime.grants, "end": runtime.sessions,
         "put": runtime.sessions._store.store, "store": runtime.callback._recovery,
     }  # fmt: skip
-    person = Person(house)
+    person = Person(env)
     await person.connect()
     path, _ = await person.callback()
 
@@ -195,18 +195,18 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
     assert await banks(person) == (2 if step == "store" else 1)
 
 
-@pytest.mark.parametrize("house", ["memory"], indirect=True)
+@pytest.mark.parametrize("env", ["memory"], indirect=True)
 @pytest.mark.parametrize(
     ("policy", "step"), [("ask", "for_owner"), ("replace", "for_owner"), ("replace", "disconnect")]
 )
 async def test_an_unexpected_exception_after_the_grant_is_stored_keeps_session_and_logins(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, policy: str, step: str
+    env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, policy: str, step: str
 ) -> None:
-    runtime = house.gateway.runtime
+    runtime = env.gateway.runtime
     connectors = dict(runtime.config.connectors)
     connectors["mikomo"] = replace(connectors["mikomo"], other_login=OtherLogin(policy))
     monkeypatch.setattr(runtime.callback, "_config", replace(runtime.config, connectors=connectors))
-    person = Person(house)
+    person = Person(env)
     await person.connect()
     path, _ = await person.callback()
 
@@ -226,9 +226,9 @@ async def behind(late: int, person: Person, path: str) -> httpx.Response:
     return await person.go(path)
 
 
-async def test_concurrent_callbacks_with_one_session_id_let_only_one_continue_as_its_owner(house: House) -> None:
+async def test_concurrent_callbacks_with_one_session_id_let_only_one_continue_as_its_owner(env: InProcessEnv) -> None:
     """Race a session fixation: the attacker who planted the session ID returns from the bank together with the victim."""
-    planter, victim = Person(house), Person(house)
+    planter, victim = Person(env), Person(env)
     for at in range(30):
         await planter.connect()
         await victim.go("/akoya/connect/mikomo")
@@ -240,6 +240,6 @@ async def test_concurrent_callbacks_with_one_session_id_let_only_one_continue_as
         answers = await asyncio.gather(planter.go(first), behind(at, victim, second))
         landed = ["error" not in answer.headers["location"] for answer in answers]
         assert sum(landed) == 1, at
-        assert (code in house.bank.spent_codes, other in house.bank.spent_codes) == tuple(landed), at
+        assert (code in env.bank.spent_codes, other in env.bank.spent_codes) == tuple(landed), at
         assert [await banks(person) for person in (planter, victim)].count(0) == 1, at
-        planter, victim = Person(house), Person(house)
+        planter, victim = Person(env), Person(env)

@@ -10,7 +10,7 @@ import httpx
 
 from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.sessions.last_access import PERIOD, rounded
-from tests.support.gateway_in_process import House, Person
+from tests.support.gateway_in_process import InProcessEnv, Person
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -20,67 +20,67 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": header})
 
 
-async def passed(house: House, person: Person) -> tuple[int, int]:
+async def passed(env: InProcessEnv, person: Person) -> tuple[int, int]:
     """Return the owner's last access as the app received it, and the latest time that it may have."""
     answer = await person.go("/x")
     assert answer.status_code == 200
-    return int(datetime.fromisoformat(answer.text).astimezone(UTC).timestamp()), int(house.clock())
+    return int(datetime.fromisoformat(answer.text).astimezone(UTC).timestamp()), int(env.clock())
 
 
-async def owner_of(house: House, code: str) -> str:
-    grant = await house.grant(code)
+async def owner_of(env: InProcessEnv, code: str) -> str:
+    grant = await env.grant(code)
     assert grant is not None
     return grant.key.owner
 
 
 async def test_last_access_is_the_time_of_the_request_and_survives_a_restart(tmp_path: Path) -> None:
-    house = House(tmp_path, f"sqlite://{tmp_path}/grants.db", app)
-    runtime = await house.gateway.startup()
-    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
-    person = Person(house)
-    owner = await owner_of(house, await person.connect())
+    env = InProcessEnv(tmp_path, f"sqlite://{tmp_path}/grants.db", app)
+    runtime = await env.gateway.startup()
+    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    person = Person(env)
+    owner = await owner_of(env, await person.connect())
     for _ in range(4):
-        house.later += 61
-        before = int(house.clock())
-        at, after = await passed(house, person)
+        env.later += 61
+        before = int(env.clock())
+        at, after = await passed(env, person)
         assert at in {rounded(owner, second) for second in range(before, after + 1)}
         assert after - at < PERIOD + after - before
-    await house.gateway.shutdown()
-    house.later += 600
-    runtime = await house.gateway.startup()
+    await env.gateway.shutdown()
+    env.later += 600
+    runtime = await env.gateway.startup()
     assert await runtime.last_access.get(owner) == at
-    await house.gateway.shutdown()
+    await env.gateway.shutdown()
 
 
 async def test_check_of_an_open_connection_is_no_activity(tmp_path: Path) -> None:
-    house = House(tmp_path, "memory://", app)
-    runtime = await house.gateway.startup()
-    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
-    person = Person(house)
-    owner = await owner_of(house, await person.connect())
-    at, _ = await passed(house, person)
+    env = InProcessEnv(tmp_path, "memory://", app)
+    runtime = await env.gateway.startup()
+    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    person = Person(env)
+    owner = await owner_of(env, await person.connect())
+    at, _ = await passed(env, person)
     cookie = "; ".join(f"{name}={value}" for name, value in person.http.cookies.items())
     headers = [(b"host", b"app.example.com"), (b"cookie", cookie.encode())]
     request = RequestInfo("GET", b"/x", b"", headers, "127.0.0.1", "r-1")
-    house.later += 300
-    assert await house.gateway._still_admitted(request)
+    env.later += 300
+    assert await env.gateway._still_admitted(request)
     assert await runtime.last_access.get(owner) == at
-    later, _ = await passed(house, person)
+    later, _ = await passed(env, person)
     assert later > at
     assert await runtime.last_access.get(owner) == later
     anonymous = RequestInfo("GET", b"/x", b"", headers[:1], "127.0.0.1", "r-1")
-    assert not await house.gateway._still_admitted(anonymous)
-    await house.gateway.shutdown()
+    assert not await env.gateway._still_admitted(anonymous)
+    await env.gateway.shutdown()
 
 
 async def test_client_cannot_set_the_last_access(tmp_path: Path) -> None:
-    house = House(tmp_path, "memory://", app)
-    runtime = await house.gateway.startup()
-    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
-    person = Person(house)
+    env = InProcessEnv(tmp_path, "memory://", app)
+    runtime = await env.gateway.startup()
+    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    person = Person(env)
     await person.connect()
     forged = {"akoya-last-access": "2099-01-01T00:00:00Z", "akoya_last_access": "2099-01-01T00:00:00Z"}
     answer: httpx.Response = await person.http.get("/x", headers=forged)
     assert answer.text.startswith("20")
     assert not answer.text.startswith("2099")
-    await house.gateway.shutdown()
+    await env.gateway.shutdown()

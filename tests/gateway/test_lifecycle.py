@@ -24,20 +24,20 @@ from tests.support.config_documents import error_lines, validated
 class SlowStore(MemoryStore):
     """A store whose `open` blocks until the test allows it."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, stores: HeldStores) -> None:
         super().__init__()
-        self._house = house
+        self._stores = stores
 
     async def open(self) -> None:
-        self._house.opening.set()
-        await self._house.may_open.wait()
-        self._house.open.append(self)
+        self._stores.opening.set()
+        await self._stores.may_open.wait()
+        self._stores.open.append(self)
 
     async def close(self) -> None:
-        self._house.open.remove(self)
+        self._stores.open.remove(self)
 
 
-class House:
+class HeldStores:
     """The stores that the gateways of a test open, and when they may open."""
 
     def __init__(self) -> None:
@@ -53,15 +53,15 @@ class House:
 
 
 @pytest.fixture
-async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    house = House()
+async def stores(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HeldStores]:
+    stores = HeldStores()
     before = asyncio.all_tasks()
-    monkeypatch.setattr(engine_module, "open_store", lambda url, clock: SlowStore(house))
-    yield house
+    monkeypatch.setattr(engine_module, "open_store", lambda url, clock: SlowStore(stores))
+    yield stores
     await asyncio.sleep(0)
     ours = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not ours, "a task is still running"
-    assert not house.open
+    assert not stores.open
 
 
 def configured(folder: Path, **changes: Any) -> Config:
@@ -79,7 +79,7 @@ async def status(gateway: Gateway) -> int:
         return (await client.get("/akoya/", headers={"accept": "application/json"})).status_code
 
 
-async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, house: House) -> None:
+async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
     assert await status(gateway) == 200, "without lifespan events the first request must start the runtime"
     await gateway.shutdown()
@@ -89,7 +89,7 @@ async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, house: Hous
     assert gateway.current_runtime is None
 
 
-async def test_it_may_be_started_again(tmp_path: Path, house: House) -> None:
+async def test_it_may_be_started_again(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
     for _ in range(2):
         first = await gateway.startup()
@@ -100,58 +100,58 @@ async def test_it_may_be_started_again(tmp_path: Path, house: House) -> None:
         await gateway.shutdown()
 
 
-async def test_an_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: Path, house: House) -> None:
+async def test_an_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
-    house.hold()
+    stores.hold()
     starting = asyncio.create_task(status(gateway))
-    await house.opening.wait()
+    await stores.opening.wait()
     ending = asyncio.create_task(gateway.shutdown())
     await asyncio.sleep(0)
-    house.may_open.set()
+    stores.may_open.set()
     await ending
     assert gateway.current_runtime is None
     await starting
     assert gateway.current_runtime is None
 
 
-async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Path, house: House) -> None:
+async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
     await gateway.startup()
-    house.hold()
+    stores.hold()
     another = configured(tmp_path, **{"sessions.store": f"sqlite://{tmp_path}/other.db"})
     reloading = asyncio.create_task(gateway.reload(another))
-    await house.opening.wait()
+    await stores.opening.wait()
     ending = asyncio.create_task(gateway.shutdown())
     await asyncio.sleep(0)
-    house.may_open.set()
+    stores.may_open.set()
     await ending
     with pytest.raises(GatewayError):
         await reloading
     assert gateway.current_runtime is None
 
 
-async def test_waiter_for_the_start_does_not_restore_a_replaced_runtime(tmp_path: Path, house: House) -> None:
+async def test_waiter_for_the_start_does_not_restore_a_replaced_runtime(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
-    house.hold()
+    stores.hold()
     reloading = asyncio.create_task(gateway.reload(configured(tmp_path, prefix="/banks")))
     waiting = [asyncio.create_task(status(gateway)) for _ in range(3)]
-    await house.opening.wait()
+    await stores.opening.wait()
     await asyncio.sleep(0)
-    house.may_open.set()
+    stores.may_open.set()
     await reloading
     await asyncio.wait(waiting)
     assert gateway.runtime.config.prefix == "/banks"
     await gateway.shutdown()
 
 
-async def test_first_client_may_disconnect_during_the_start(tmp_path: Path, house: House) -> None:
+async def test_first_client_may_disconnect_during_the_start(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
-    house.hold()
+    stores.hold()
     first = asyncio.create_task(status(gateway))
-    await house.opening.wait()
+    await stores.opening.wait()
     first.cancel()
     await asyncio.wait({first})
-    house.may_open.set()
+    stores.may_open.set()
     assert await status(gateway) == 200
-    assert len(house.open) == 1
+    assert len(stores.open) == 1
     await gateway.shutdown()

@@ -11,7 +11,7 @@ import pytest
 from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.oauth.outcomes import TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
-from tests.support.gateway_in_process import Bank, House, Person
+from tests.support.gateway_in_process import Bank, InProcessEnv, Person
 
 PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
@@ -31,37 +31,37 @@ class MisreadBank(Bank):
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House(tmp_path, "memory://")
-    house.bank = MisreadBank(house.bank.client, house.clock)
-    await house.gateway.startup()
-    installed(house)
-    yield house
-    await house.gateway.shutdown()
+async def env(tmp_path: Path) -> AsyncIterator[InProcessEnv]:
+    env = InProcessEnv(tmp_path, "memory://")
+    env.bank = MisreadBank(env.bank.client, env.clock)
+    await env.gateway.startup()
+    installed(env)
+    yield env
+    await env.gateway.shutdown()
 
 
-def installed(house: House) -> None:
-    house.gateway.runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
+def installed(env: InProcessEnv) -> None:
+    env.gateway.runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
 
 
-async def waited(house: House, person: Person) -> None:
+async def waited(env: InProcessEnv, person: Person) -> None:
     """Move the clock to the next refresh."""
     (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
-    grant = await house.gateway.runtime.grants.repository.get(to_record_id(connection["id"]))
+    grant = await env.gateway.runtime.grants.repository.get(to_record_id(connection["id"]))
     assert grant is not None
-    house.later += max(grant.retry_at - house.clock(), 0.0) + 1.1
+    env.later += max(grant.retry_at - env.clock(), 0.0) + 1.1
 
 
-async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(house: House) -> None:
-    assert isinstance(house.bank, MisreadBank)
-    person = Person(house)
+async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(env: InProcessEnv) -> None:
+    assert isinstance(env.bank, MisreadBank)
+    person = Person(env)
     await person.connect()
-    house.bank.misread = True
-    house.later += house.bank.life - 10
+    env.bank.misread = True
+    env.later += env.bank.life - 10
     old = await person.go("/x")
     assert (old.status_code, old.text) == (200, "bearer-1"), "the old bearer must be used until it expires"
-    await waited(house, person)
-    house.later += 10
+    await waited(env, person)
+    env.later += 10
 
     for number in range(2, 6):
         answer = await person.go("/x")
@@ -80,34 +80,34 @@ async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(house: Ho
         assert connection["reconnect"] == (None if number < 3 else "/akoya/connect/mikomo")
         connections = (await person.http.get("/akoya/", headers=PAGE)).text
         assert ("cannot be verified" in connections) is (number >= 3)
-        await waited(house, person)
+        await waited(env, person)
 
-    house.bank.misread = False
+    env.bank.misread = False
     again = await person.go("/x")
-    assert (again.status_code, again.text) == (200, house.bank.families[0].bearers[-1])
-    assert again.text not in house.bank.unvalidated
+    assert (again.status_code, again.text) == (200, env.bank.families[0].bearers[-1])
+    assert again.text not in env.bank.unvalidated
     (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
     assert connection["reconnect"] is None
 
 
-async def test_reload_after_the_correction_serves_every_user_at_once(house: House) -> None:
-    assert isinstance(house.bank, MisreadBank)
-    people = [Person(house) for _ in range(6)]
+async def test_reload_after_the_correction_serves_every_user_at_once(env: InProcessEnv) -> None:
+    assert isinstance(env.bank, MisreadBank)
+    people = [Person(env) for _ in range(6)]
     for person in people:
         await person.connect()
-    house.bank.misread = True
-    house.later += house.bank.life + 1
+    env.bank.misread = True
+    env.later += env.bank.life + 1
     for _ in range(6):
         assert {(await person.go("/x")).status_code for person in people} == {503}
-        await waited(house, people[0])
-    assert (await house.gateway.runtime.check()) == [], "the gateway must stay ready"
-    (note,) = house.gateway.runtime.grants.notes
+        await waited(env, people[0])
+    assert (await env.gateway.runtime.check()) == [], "the gateway must stay ready"
+    (note,) = env.gateway.runtime.grants.notes
     assert "mikomo" in note
     assert {(await person.go("/x")).status_code for person in people} == {503}
 
-    house.bank.misread = False
-    await house.gateway.reload(house.gateway.runtime.config)
-    installed(house)
-    house.gateway.runtime.grants._refresher._providers = house.gateway.runtime.providers
+    env.bank.misread = False
+    await env.gateway.reload(env.gateway.runtime.config)
+    installed(env)
+    env.gateway.runtime.grants._refresher._providers = env.gateway.runtime.providers
     assert {(await person.go("/x")).status_code for person in people} == {200}
-    assert house.gateway.runtime.grants.notes == ()
+    assert env.gateway.runtime.grants.notes == ()

@@ -73,7 +73,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": token})
 
 
-class House:
+class InProcessEnv:
     """A gateway with its bank and a clock that can be moved forward. It wraps `inner`."""
 
     def __init__(self, folder: Path, store: str, inner: Any = app) -> None:
@@ -121,10 +121,10 @@ class House:
 class Person:
     """A user with a browser."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, env: InProcessEnv) -> None:
+        self.env = env
         self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(house.gateway), base_url="https://app.example.com", cookies=httpx.Cookies()
+            transport=httpx.ASGITransport(env.gateway), base_url="https://app.example.com", cookies=httpx.Cookies()
         )
 
     async def go(self, path: str) -> httpx.Response:
@@ -134,14 +134,14 @@ class Person:
         """Start connecting a bank. Return the callback path and its code."""
         begun = await self.go("/akoya/connect/mikomo")
         (state,) = parse_qs(urlsplit(begun.headers["location"]).query)["state"]
-        code = next(self.house.codes)
+        code = next(self.env.codes)
         return f"/akoya/callback?{urlencode({'state': state, 'code': code})}", code
 
     async def connect(self) -> str:
         path, code = await self.callback()
         assert "error" not in (await self.go(path)).headers["location"]
-        (new,) = await self.connection_ids() - set(self.house.grant_ids.values())
-        self.house.grant_ids[code] = new
+        (new,) = await self.connection_ids() - set(self.env.grant_ids.values())
+        self.env.grant_ids[code] = new
         return code
 
     async def connection_ids(self) -> set[str]:
@@ -155,13 +155,13 @@ class Person:
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+async def env(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[InProcessEnv]:
     store = {"memory": "memory://", "sqlite": f"sqlite://{tmp_path}/grants.db"}.get(request.param)
     if store is None:
         server: RedisServer = request.getfixturevalue("own_redis")
         store = f"{server.url}?timeout=20"  # on a busy machine, two seconds may pass without a response
-    house = House(tmp_path, store)
-    runtime = await house.gateway.startup()
-    runtime.providers._providers["demo-app"] = house.bank  # type: ignore[assignment]
-    yield house
-    await house.gateway.shutdown()
+    env = InProcessEnv(tmp_path, store)
+    runtime = await env.gateway.startup()
+    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    yield env
+    await env.gateway.shutdown()
