@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.data_api.conftest import CHANGES
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.waiting import until
 
@@ -140,19 +141,24 @@ def test_every_error_of_akoya_has_its_meaning(env: GatewayEnv, browser: Browser)
     def run(product: str, rows: list[Any]) -> list[Any]:
         return [(fault, *outcome_of(env, browser, product, fault, calls)) for fault, _, _, calls in rows]
 
-    def end_of_time(path: str, **fault: Any) -> httpx.Response:
-        env.akoya.fault(endpoint=f"data.{path.partition('/')[0]}", **fault)
-        return browser.fetch(f"/bank-data/mikomo/{path}")
-
     with ThreadPoolExecutor() as pool:
-        slow = pool.submit(end_of_time, "tax-forms", kind="slow", seconds=9.0)
-        limited = pool.submit(end_of_time, "customers/current", kind="status", status=429)
         groups = [FAULTS[start :: len(GROUPS)] for start in range(len(GROUPS))]
         found = list(pool.map(run, GROUPS, groups))
     assert found == groups
-    assert (slow.result().status_code, problem(slow.result())) == (504, "bank-timeout")
-    assert (limited.result().status_code, problem(limited.result())) == (429, "too-many-requests")
-    assert int(limited.result().headers["retry-after"]) >= 1
+
+
+def test_end_of_the_time_is_bank_timeout_or_too_many_requests(tmp_path: Path) -> None:
+    changes = {**CHANGES, "upstreams": {"bank-data": {"data_api": "double", "timeout": "8s"}}}
+    with GatewayEnv(tmp_path, settings={"v3_rate_limit": None}, changes=changes) as env, env.browser() as browser:
+        browser.connect()
+        env.akoya.fault("slow", "data.tax-forms", seconds=30.0)
+        env.akoya.fault("status", "data.customers", status=429)
+        with ThreadPoolExecutor() as pool:
+            slow = pool.submit(browser.fetch, "/bank-data/mikomo/tax-forms", timeout=60)
+            limited = pool.submit(browser.fetch, "/bank-data/mikomo/customers/current", timeout=60)
+        assert (slow.result().status_code, problem(slow.result())) == (504, "bank-timeout")
+        assert (limited.result().status_code, problem(limited.result())) == (429, "too-many-requests")
+        assert int(limited.result().headers["retry-after"]) >= 1
 
 
 def test_rejected_fresh_token_is_not_entitled_and_is_not_refreshed_again_at_once(
@@ -192,12 +198,14 @@ def test_response_that_is_cut_is_seen_as_incomplete(env: GatewayEnv, browser: Br
 
 
 def test_client_that_leaves_ends_the_call(env: GatewayEnv, browser: Browser) -> None:
-    env.akoya.fault("slow", "data.balances", seconds=30.0)
+    env.akoya.fault("slow", "data.balances", seconds=60.0, times=1)
     since = count(env)
-    with contextlib.suppress(httpx.TimeoutException):
-        browser.fetch(PATH, timeout=1.0)
+    cookie = "; ".join(f"{one.name}={one.value}" for one in browser.http.cookies.jar)
+    head = f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{env.port}\r\nCookie: {cookie}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", env.port), 30) as client:
+        client.sendall(head.encode())
+        until(lambda: not httpx.get(f"{env.akoya.url}/_sandbox/faults").json()["faults"], "the call has arrived")
     until(lambda: [e for e in last_calls(env, since) if e["outcome"] == "caller_gone"], "the call has ended")
-    env.akoya.clear_faults()
     assert browser.fetch(PATH).status_code == 200
 
 
