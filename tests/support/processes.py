@@ -85,6 +85,8 @@ class AppServer:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
+        self._thread.join(1)
+        self._server.force_exit = True  # a response that never ends would keep it
         self._thread.join(10)
         self._listener.close()
 
