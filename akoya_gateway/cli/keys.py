@@ -185,7 +185,7 @@ def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> Non
     with _locked(file):
         text, now = file.read_text("utf-8-sig"), time.time()
         if '"keys"' not in text:
-            click.echo(f"{file} is a single JWK; `keys rotate` keeps JWK Sets going (`keys new --set`)", err=True)
+            click.echo(f"{file} is a single JWK; `keys rotate` needs a JWK Set (`keys new --set`)", err=True)
             raise SystemExit(1)
         if age is not None and now - key_generation.newest_key_time(text) < age:
             click.echo("nothing to do: the newest key is young enough", err=True)

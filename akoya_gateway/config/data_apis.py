@@ -14,7 +14,7 @@ _PAYMENTS = "payments"
 
 
 def read_data_apis(names: Node, environments_node: Node, environments: Mapping[str, Environment]) -> dict[str, DataApi]:
-    """Read the entries of `upstreams` that have `data_api`. Those without a known environment are left out."""
+    """Read the entries of `upstreams` that have `data_api`. Those with an unknown environment are skipped."""
     found: dict[str, DataApi] = {}
     for name, node in names.entries():
         if "data_api" not in node.value:
@@ -24,8 +24,8 @@ def read_data_apis(names: Node, environments_node: Node, environments: Mapping[s
             continue
         other = next((each for each in found.values() if each.environment is environment), None)
         if other is not None:
-            message = f"environment {quoted(environment.name)} is already that of {other.address}"
-            node.error(message, "keep one, and name it in all access rules", key="data_api")
+            message = f"environment {quoted(environment.name)} is already used by {other.address}"
+            node.error(message, "keep one, and use it in all access rules", key="data_api")
         _check_url(node, environment)
         intent = Intent(node.plain("intent"))
         found[name] = DataApi(
@@ -42,7 +42,7 @@ def read_data_apis(names: Node, environments_node: Node, environments: Mapping[s
 def _check_url(node: Node, environment: Environment) -> None:
     if environment.products_url is None:
         message = f"environment {quoted(environment.name)} has no products_url"
-        node.error(message, "name the base URL of its data APIs there", key="data_api")
+        node.error(message, "set it to the base URL of its data APIs", key="data_api")
     elif "?" in environment.products_url:
         message = f"products_url of environment {quoted(environment.name)} has a query"
         node.error(message, "remove what follows ?", key="data_api")
@@ -60,7 +60,7 @@ def _products(node: Node, intent: Intent) -> frozenset[str]:
 
 
 def check_data_rules(access: Node | None, rules: tuple[AccessRule, ...], connectors: Mapping[str, Connector]) -> None:
-    """Check the access rules that lead to a data API, and warn about rules beside them that pass tokens to apps."""
+    """Check the access rules that lead to a data API, and warn about other rules that pass tokens to apps."""
     if access is None or not any(rule.data_api is not None for rule in rules):
         return
     nodes = {node.path[-1]: node for node in access.items()}
@@ -75,10 +75,10 @@ def check_data_rules(access: Node | None, rules: tuple[AccessRule, ...], connect
 
 def _check_rule(node: Node, rule: AccessRule, data_api: DataApi, connectors: Mapping[str, Connector]) -> None:
     if not rule.path.endswith("/*"):
-        node.error("the path of a rule for a data API ends in /*", "the rest of it is the product", key="path")
+        node.error("the path of a rule for a data API must end in /*", "the * stands for the product", key="path")
     if rule.require not in (Require.CONNECTORS, Require.PARAMETER) or len(rule.connectors) > 1:
         remedy = 'name one, or a parameter of the path: "{connector}"'
-        node.error("a call of a data API needs exactly one connector", remedy, key="require")
+        node.error("a data API call needs exactly one connector", remedy, key="require")
         return
     if rule.otherwise is Otherwise.PASS:
         node.error("a call without a token is not possible", "use unauthorized or connect", key="otherwise")

@@ -1,4 +1,4 @@
-"""Akoya's data APIs as an upstream: the gateway calls them with the user's token, which no app sees.
+"""Akoya's data APIs as an upstream. The gateway calls them with the user's token, so the app never gets the token.
 
 `gateway.data_calls` routes requests here. Paths, headers and the meaning of responses are pure functions.
 """

@@ -1,7 +1,7 @@
-"""The calls of one environment that may be sent: one budget for all processes that share the store.
+"""Limits the rate of data API calls of one environment, over all processes that share the store.
 
-Calls wait here until it is their turn. One task reserves calls for all that wait in this process, so that the store is
-asked at most once a tick, however many wait.
+Calls wait here until they may be sent. One task per process reserves calls for all waiting calls together, so that it
+accesses the store about once a tick, however many calls wait.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ KIND = "data_rate"
 RECORD_SECONDS = 60.0
 """Seconds after which the record of an unused budget is deleted."""
 MAX_WAITING = 100
-"""Maximum number of calls that wait in this process. The next gets 429 at once."""
+"""Maximum number of calls that wait in this process. Further calls get 429 at once."""
 MAX_CONFLICTS = 5
-"""Number of processes that may change the record first before this one waits for the next tick."""
+"""Number of write conflicts with other processes after which this one waits for the next tick."""
 
 log = logger("akoya_gateway.data_api")
 
@@ -35,7 +35,7 @@ Waiter = asyncio.Future[None]
 
 
 class FairQueue:
-    """Waiting calls by owner. Owners take turns, so that one with many calls does not delay the others."""
+    """Waiting calls, grouped by owner. Owners take turns, so that one with many calls does not delay the others."""
 
     def __init__(self) -> None:
         self._owners: OrderedDict[str, deque[Waiter]] = OrderedDict()
@@ -45,19 +45,19 @@ class FairQueue:
         return self._count
 
     def add(self, owner: str, waiter: Waiter) -> None:
-        """Add a call at the end of its owner's."""
+        """Add a call after the other calls of its owner."""
         self._owners.setdefault(owner, deque()).append(waiter)
         self._count += 1
 
     def remove(self, owner: str, waiter: Waiter) -> None:
-        """Remove a call that no longer waits, if it is still here."""
+        """Remove a call that no longer waits, if it is still queued."""
         waiting = self._owners.get(owner)
         if waiting is not None and waiter in waiting:
             waiting.remove(waiter)
             self._removed(owner, waiting)
 
     def pop(self) -> Waiter:
-        """Return and remove the first call of the owner whose turn it is."""
+        """Remove and return the first call of the owner whose turn is next."""
         owner, waiting = next(iter(self._owners.items()))
         self._owners.move_to_end(owner)
         waiter = waiting.popleft()
@@ -65,7 +65,7 @@ class FairQueue:
         return waiter
 
     def pop_last(self) -> Waiter:
-        """Return and remove the last call of the owner who has had a turn most recently."""
+        """Remove and return the last call of the owner whose turn is furthest away."""
         owner, waiting = next(reversed(self._owners.items()))
         waiter = waiting.pop()
         self._removed(owner, waiting)
@@ -78,7 +78,7 @@ class FairQueue:
 
 
 class Budget:
-    """The budget of one environment: at most `rate` calls in any second."""
+    """Rate limit of one environment: at most `rate` calls in any second."""
 
     def __init__(
         self, environment: str, rate: float, store: EncryptedStore, clock: Clock, random: Callable[[], float]
@@ -92,7 +92,7 @@ class Budget:
         self._background = FairQueue()
         self._usage = Usage()
         self._version = 0
-        """The version of the record that holds `_usage`, if no other process has changed it since; 0: no record."""
+        """The version of the stored record that `_usage` is from, or 0 if there is none. It may be outdated."""
         self._paused_until = 0.0
         self._task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -104,20 +104,20 @@ class Budget:
         return len(self._interactive) + len(self._background)
 
     def retry_after(self) -> int:
-        """Return the seconds after which another try may be worthwhile."""
+        """Return the seconds after which another call may succeed."""
         return max(1, math.ceil(self.waiting / self._rate))
 
     def pause(self, seconds: float) -> None:
-        """Send nothing for a while, because Akoya said that there were too many calls."""
+        """Send no calls for `seconds`, because Akoya has reported too many."""
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
     async def acquire(self, owner: str, *, is_background: bool) -> None:
         """Wait until a call may be sent.
 
-        An interactive call takes the place of a background call if too many wait.
+        If too many wait, an interactive call replaces a background call, which then fails.
 
         Raises:
-            TooManyCalls: `MAX_WAITING` calls wait already, or this background call has lost its place.
+            TooManyCalls: `MAX_WAITING` calls wait already, or an interactive call has replaced this background call.
         """
         if self.waiting >= MAX_WAITING:
             if is_background or not self._background:
@@ -136,7 +136,7 @@ class Budget:
             queue.remove(owner, waiter)
 
     async def close(self) -> None:
-        """Stop. Calls that wait fail."""
+        """Stop. Waiting calls fail with `TooManyCalls`."""
         await cancel_and_wait(self._task)
         while self.waiting:
             self._drop((self._interactive or self._background).pop())
@@ -146,7 +146,7 @@ class Budget:
             waiter.set_exception(TooManyCalls(retry_after=self.retry_after()))
 
     async def _run(self) -> None:
-        """Reserve calls and let them go, until none waits."""
+        """Reserve and release calls until none waits."""
         loop = asyncio.get_running_loop()
         while self.waiting:
             pause = self._paused_until - loop.time()
@@ -164,7 +164,7 @@ class Budget:
                 await self._sleep(reserved.wait + TICK * self._random())
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not longer than until an interactive call arrives while only background calls wait."""
+        """Sleep. If only background calls wait, the arrival of an interactive call ends the sleep."""
         if self._interactive:
             await asyncio.sleep(seconds)
             return
@@ -175,7 +175,7 @@ class Budget:
             pass
 
     async def _reserve(self) -> Reservation:
-        """Reserve calls in the store. If the store cannot be used, this process counts its own calls only."""
+        """Reserve calls in the store. If the store is unavailable, count only the calls of this process."""
         try:
             reserved = await self._reserve_shared()
         except (StoreUnavailable, UndecryptableRecord, DamagedRecord) as error:

@@ -1,10 +1,10 @@
-"""One call of a data API: sends it, repeats it where that is safe and helps, and streams the response.
+"""One call of a data API: sends it, retries it where that is safe and useful, and streams the response.
 
-What is repeated, within the `timeout` of the upstream, and GET and HEAD only:
+Only GET and HEAD are retried, and only within the `timeout` of the upstream:
 
-- a rejected token: once, after a refresh
-- too many requests: when it is this call's turn again
-- a bank or a connection that failed: up to three times, with growing pauses
+- after a rejected token: once, with a refreshed token
+- after too many requests: when the budget allows another call
+- after a failure of the bank or the connection: up to three times, with growing pauses
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from akoya_gateway.grants.grant import Grant
 from akoya_gateway.grants.manager import GrantManager
 
 SAFE = frozenset({"GET", "HEAD"})
-"""Methods whose requests may be repeated."""
+"""Methods whose requests may be retried."""
 MAX_REPETITIONS = 3
-"""Number of repetitions after a failure of the bank, as Akoya recommends (docs/akoya.md section 6)."""
+"""Number of retries after a failure of the bank, as Akoya recommends (docs/akoya.md section 6)."""
 FIRST_PAUSE = 0.2
-"""Seconds, about, before the first repetition. Doubled each time."""
+"""Approximate seconds before the first retry. Doubled for each further one."""
 LIMIT_PAUSE = 1.0
-"""Seconds to wait after 429. Akoya counts by the second, and documents no Retry-After."""
+"""Seconds to wait after a 429. Akoya's limit is per second, and no Retry-After is documented."""
 _NO_BODY = frozenset({204, 304})
 
 
@@ -64,7 +64,7 @@ class Outcome(StrEnum):
     PARTIAL = "partial"
     """206: some accounts failed."""
     REJECTED = "rejected"
-    """The request was wrong: an error that was passed on, or one of the gateway's own."""
+    """The request was invalid: Akoya's error was passed on, or the gateway refused it."""
     BANK_UNAVAILABLE = "bank-unavailable"
     BANK_TIMEOUT = "bank-timeout"
     CONSENT_ENDED = "consent-ended"
@@ -77,14 +77,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DataRequest:
-    """A request for a data API that was admitted."""
+    """An admitted request for a data API."""
 
     api: DataApi
     method: str
     rest: str
-    """The normalized path after the prefix: the product and what follows."""
+    """The normalized path after the access rule's prefix: the product and what follows."""
     query: bytes = field(repr=False)
-    """The query, without what is for the gateway only."""
+    """The query, without the parameters that are for the gateway only."""
     headers: Headers = field(repr=False)
     """The client's headers."""
     grant: Grant
@@ -99,12 +99,12 @@ class DataRequest:
 
     @property
     def may_have_body(self) -> bool:
-        """Return True if the request's body goes along."""
+        """Return True if the request's body is forwarded."""
         return self.method not in SAFE
 
 
 class CallServices(Protocol):
-    """What a call needs of `DataApis`."""
+    """The part of `DataApis` that a call needs."""
 
     grants: GrantManager
     entitlements: Entitlements
@@ -120,7 +120,7 @@ class CallServices(Protocol):
 
 @dataclass(slots=True)
 class _Answer:
-    """A response whose head has arrived, and the part of its body that was read to find out what it means."""
+    """A response whose head has arrived, and the part of its body that was read to classify it."""
 
     response: httpx.Response
     meaning: Meaning
@@ -129,7 +129,7 @@ class _Answer:
 
 
 class Call:
-    """One call. `run` may be called once; the other attributes are what the log says about it."""
+    """One call. `run` may be called once; the public attributes are for the log and the metrics."""
 
     def __init__(self, services: CallServices, request: DataRequest, messages: ClientMessages) -> None:
         self._services = services
@@ -138,7 +138,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._remaining = float(request.api.timeout)
         self._late: GatewayError = BankTimeout()
-        """The error if the time is over now."""
+        """The error to raise if `_remaining` runs out now."""
         self.messages = messages
         self.product = "-"
         self.outcome = Outcome.CLIENT_LEFT
@@ -184,7 +184,7 @@ class Call:
         except httpx.InvalidURL:
             raise UserError("The address is too long.", status=414, code="path-too-long") from None
 
-    # --- until there is a response for the client ---------------------------------------------------------------
+    # --- until there is a response to pass on -------------------------------------------------------------------
 
     async def _answer(self, url: httpx.URL, first: bytes, *, more: bool) -> _Answer:
         """Return the response to pass on. Raises `GatewayError`."""
@@ -226,7 +226,7 @@ class Call:
             self._late = before
 
     async def _after_limit(self, *, repeatable: bool) -> None:
-        """Wait for another turn, because there were too many requests although this one had its turn."""
+        """Pause after a rate limit error from Akoya. Raises TooManyCalls if the call may not be retried."""
         budget = self._services.budget(self._request.api.environment.name)
         if budget is not None:
             budget.pause(LIMIT_PAUSE)
@@ -247,7 +247,7 @@ class Call:
         self._grant = await self._services.grants.replace_rejected(grant)
 
     async def _send(self, url: httpx.URL, first: bytes, *, more: bool) -> _Answer | None:
-        """Send the request once. Returns None if there was no response."""
+        """Send the request once. Returns None if no response was received."""
         request = self._request
         has_body = bool(first) or more
         headers = [
@@ -266,13 +266,13 @@ class Call:
         try:
             response = await client.send(built, stream=True, follow_redirects=False)
         except httpx.LocalProtocolError:
-            raise UserError("The body is not as long as Content-Length says.") from None
+            raise UserError("The length of the body differs from Content-Length.") from None
         except httpx.TransportError:
             return None
         return await self._read_head(response)
 
     async def _read_head(self, response: httpx.Response) -> _Answer | None:
-        """Return the response with what it means. An error's body is read for its code."""
+        """Classify the response. Reads the body of an error, because it contains the code."""
         self.interaction_id = interaction_id(response.headers.raw)
         stream = aiter(cast("httpx.AsyncByteStream", response.stream))
         if not may_have_code(response.status_code):
@@ -291,7 +291,7 @@ class Call:
     # --- the response ---------------------------------------------------------------------------------------------
 
     async def _pass_on(self, answer: _Answer, send: Send) -> None:
-        """Stream the response. Only the time in which the gateway waits for Akoya counts, not that of a slow client."""
+        """Stream the response. Only time spent waiting for Akoya counts towards the timeout."""
         response = answer.response
         self.status = response.status_code
         self.outcome = _outcome_of_status(self.status)

@@ -1,4 +1,4 @@
-"""Errors of calls of the data APIs, as the client gets them (docs/data-api.md)."""
+"""Errors of data API calls, as clients get them (docs/data-api.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class BankUnavailable(ProviderError):
 
 
 class BankTimeout(ProviderError):
-    """There was no response in time."""
+    """No response arrived within `timeout`, or Akoya's own timeout passed (408)."""
 
     status = 504
     code = "bank-timeout"
@@ -31,13 +31,13 @@ class BankRedirect(ProviderError):
 
 
 class ResponseTruncated(ProviderError):
-    """The response ended before its end. The client sees a truncated response, because its head was sent."""
+    """Akoya's response was truncated. Its head had been sent, so the client sees a truncated response."""
 
     code = "bank-response-truncated"
 
 
 class NotEntitled(UserError):
-    """A fresh token was rejected too: the consent does not include this data."""
+    """A freshly refreshed token was rejected as well: the consent does not include this data."""
 
     status = 403
     code = "not-entitled"
@@ -45,7 +45,7 @@ class NotEntitled(UserError):
 
 
 class TooManyCalls(UserError):
-    """The budget of calls is used up (`data_rate`, or Akoya's own limit)."""
+    """The rate limit was reached: `data_rate`, or Akoya's own limit."""
 
     status = 429
     code = "too-many-requests"
@@ -54,7 +54,7 @@ class TooManyCalls(UserError):
 
 
 class TokenRefreshed(ProviderError):
-    """The token was rejected and has been replaced. The request is not repeated, because it may change something."""
+    """The token was rejected and has been replaced. The request was not retried, because that may not be safe."""
 
     status = 503
     code = "token-refreshed"

@@ -1,7 +1,7 @@
-"""The headers of a call, and those of its response for the client. No I/O.
+"""The headers of a call and of its response to the client. No I/O.
 
-Both are allow lists. The data comes from banks and is served in the app's origin, so a response must not run there, set
-a cookie, open the origin to others or lead anywhere.
+Both are allow lists. The data comes from banks and is served from the app's origin, so a response must not run scripts
+there, set cookies, allow other origins to read it (CORS), or redirect.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from akoya_gateway.config.model import DataApi
 from akoya_gateway.secret import Secret
 
 INTERACTION_ID = b"x-akoya-interaction-id"
-"""Akoya's number of the call, for support."""
+"""Akoya's ID of the call, which its support asks for."""
 
 _FROM_CLIENT = frozenset(
     {
@@ -55,9 +55,9 @@ _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 def request_headers(client_headers: Iterable[tuple[bytes, bytes]], *, has_body: bool) -> Headers:
-    """Return the client's headers that go along: content negotiation, conditions and ranges.
+    """Return the client headers to forward: content negotiation, conditions and ranges.
 
-    With a body also its type and its length.
+    If there is a body, its type and length are forwarded as well.
     """
     allowed = _FROM_CLIENT | {b"content-type", b"content-length"} if has_body else _FROM_CLIENT
     return [(name, value) for name, value in client_headers if name in allowed and _VALUE.fullmatch(value)]
@@ -77,14 +77,14 @@ def context_headers(api: DataApi, bearer: Secret, interaction_type: str, last_ac
         (b"x-akoya-interaction-type", interaction_type.encode("ascii")),
         (b"x-akoya-last-access", last_access.encode("ascii")),
         (b"x-akoya-intent-type", api.intent.value.encode("ascii")),
-        # The body is passed on as it is, and the client may not accept a compressed one.
+        # The body is passed on unchanged, and the client may not accept a compressed one.
         (b"accept-encoding", b"identity"),
         (b"user-agent", b"akoya-gateway"),
     ]
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Return the response's headers for the client."""
+    """Return the response headers to send to the client."""
     lowered = ((name.lower(), value) for name, value in headers)
     return [pair for pair in lowered if pair[0] in _TO_CLIENT] + _CONFINED
 

@@ -16,11 +16,11 @@ _QUERY = "!$&'()*+,;=:@/?%-._~"
 
 
 class UnknownProduct(UserError):
-    """The first segment is none of the `products`."""
+    """The first segment is not in `products`."""
 
     status = 404
     code = "unknown-product"
-    title = "There is no such product"
+    title = "Unknown product"
 
 
 def product_of(rest: str) -> str:
@@ -38,7 +38,7 @@ def target_path(api: DataApi, provider: str, rest: str) -> str:
 
     Raises:
         UnknownProduct: The product is not in `api.products`.
-        UserError: A segment is `.` or `..`, which the path normalization has refused already.
+        UserError: A segment is `.` or `..`. Path normalization refuses these earlier.
     """
     product, *below = rest.split("/")
     if product not in api.products:

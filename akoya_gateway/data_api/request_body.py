@@ -1,4 +1,4 @@
-"""The client's side of a call: its request body, and whether it is still there."""
+"""The client's side of a call: the request body, and whether the client is still connected."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ClientMessages:
             self._body_is_read.set()
 
     async def first(self) -> tuple[bytes, bool]:
-        """Return the first part of the body, and whether more follows. Raises ClientGone."""
+        """Return the first chunk of the body, and whether more follows. Raises ClientGone."""
         return await self._next() if self._has_body else (b"", False)
 
     async def rest(self, first: bytes) -> AsyncIterator[bytes]:
-        """Yield the body, whose first part has been read. Raises ClientGone, or what `receive` raises."""
+        """Yield the whole body, starting with the chunk already read. Raises ClientGone, or what `receive` raises."""
         yield first
         more = True
         while more:
@@ -52,7 +52,7 @@ class ClientMessages:
         return message.get("body", b""), more
 
     async def until_disconnected(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work` to its end, or cancel it when the client disconnects. Raises what `work` raises."""
+        """Run `work`, and cancel it if the client disconnects. Raises what `work` raises."""
         task = asyncio.get_running_loop().create_task(work)
         watcher = asyncio.get_running_loop().create_task(self._disconnected())
         try:

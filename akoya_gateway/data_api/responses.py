@@ -1,4 +1,4 @@
-"""What a response of Akoya's data API means for the call (docs/akoya.md section 6). No I/O."""
+"""Classifies responses of Akoya's data APIs (docs/akoya.md section 6). No I/O."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from enum import Enum, auto
 
 MAX_ERROR_BYTES = 65_536
-"""Size of the largest error body in which the code is searched."""
+"""Maximum size of an error body that is searched for Akoya's code."""
 
 TOKEN_REJECTED_CODES = frozenset({601, 602})
-"""602: the token has expired, was revoked, or does not entitle to this data. 601: customer not found, which some
+"""602: the token has expired, was revoked, or does not cover this data. 601: customer not found, which some
 providers return after a revocation."""
 TOO_MANY_REQUESTS = 1207
 
@@ -22,19 +22,19 @@ class Meaning(Enum):
     PASS = auto()
     """Pass it on to the client."""
     TOKEN_REJECTED = auto()
-    """Refresh the grant, and repeat the call with the new token."""
+    """Refresh the grant, and retry the call with the new token."""
     LIMITED = auto()
-    """Wait, and repeat the call: there were too many."""
+    """Wait, and retry the call: there were too many."""
     UNAVAILABLE = auto()
-    """Repeat the call after a pause: the bank or Akoya failed."""
+    """Retry the call after a pause: the bank or Akoya failed."""
     TIMED_OUT = auto()
-    """Give up: Akoya's own time limit of 10 s has passed."""
+    """Give up: Akoya's own timeout of 10 s has passed."""
     REDIRECT = auto()
     """Give up: a redirect is never followed."""
 
 
 def may_have_code(status: int) -> bool:
-    """Return True if the body must be read to know what the response means."""
+    """Return True if the body must be read to classify the response."""
     return 400 <= status < 500
 
 
@@ -43,7 +43,7 @@ def meaning_of(status: int, body: bytes = b"") -> Meaning:
 
     Args:
         status: The HTTP status.
-        body: The body if `may_have_code`, at most `MAX_ERROR_BYTES` bytes.
+        body: The body if `may_have_code`. Bodies over `MAX_ERROR_BYTES` are not searched for a code.
     """
     if status in _UNAVAILABLE:
         return Meaning.UNAVAILABLE
@@ -56,14 +56,14 @@ def meaning_of(status: int, body: bytes = b"") -> Meaning:
     code = error_code(body)
     if status == 429 or code == TOO_MANY_REQUESTS:
         return Meaning.LIMITED
-    # No status of code 601 is documented; a 404 with it is not about an account.
+    # The status that comes with code 601 is not documented. A 404 with it is not about a missing account.
     if (status in (401, 403) or (status == 404 and code == 601)) and code in TOKEN_REJECTED_CODES:
         return Meaning.TOKEN_REJECTED
     return Meaning.TOKEN_REJECTED if status == 401 and code is None else Meaning.PASS
 
 
 def error_code(body: bytes) -> int | None:
-    """Return Akoya's `code`: an integer, or digits in a string as FDX has it. None if the body has none."""
+    """Return Akoya's `code`, an integer or (as in FDX) digits in a string, or None if the body has none."""
     if len(body) > MAX_ERROR_BYTES:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Decides how many calls of a data API may be sent now, by those of the last second. No I/O and no clock.
+"""Decides how many data API calls may be sent now, given those of the last second. No I/O and no clock.
 
-Akoya rejects calls that are too many within any one second (code 1207), so a token bucket that refills while a burst is
-under way would send up to twice the rate. Here the calls of every second are counted. Time is divided into ticks, and a
-window is a little longer than a second, because two calls that are sent a second apart can arrive closer together.
+Akoya limits the calls in any one second (code 1207). A token bucket, which refills while a burst is under way, could
+send up to twice the rate within a second. So the calls in a sliding window are counted. Time is divided into ticks, and
+the window is a little longer than a second, because two calls sent a second apart can arrive closer together.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 TICK = 0.05
 """Seconds. All calls of a tick are counted together."""
 WINDOW = 22
-"""Number of ticks in which at most one second's worth of calls is sent: between 1.05 and 1.1 seconds."""
+"""Length of the window in ticks, between 1.05 and 1.1 seconds. It contains at most `rate` calls."""
 URGENT_SECONDS = 0.5
-"""Seconds for which background calls wait everywhere after some process has had interactive calls to wait."""
+"""Seconds for which background calls wait in every process after interactive calls had to wait in one."""
 _MIN_SPREAD = 5
 _SPREAD_OVER = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The calls of the last window, of all processes.
+    """The calls of all processes in the last window.
 
     `ticks` are (number of the tick, all calls, background calls). Background calls wait until `urgent_until` (Unix
     seconds).
@@ -37,7 +37,7 @@ class Usage:
 
     @classmethod
     def decoded(cls, body: bytes) -> Usage:
-        """Return the usage that `encoded` returned. What cannot be read counts as no usage."""
+        """Return the usage that `encoded` returned. Invalid bytes count as no usage."""
         try:
             ticks, urgent_until = json.loads(body)
             return cls(tuple((int(tick), int(total), int(background)) for tick, total, background in ticks),
@@ -63,13 +63,13 @@ class Reservation:
 def reserve(usage: Usage, now: float, rate: float, interactive: int, background: int) -> Reservation:
     """Reserve calls to be sent now.
 
-    Interactive calls come first. Background calls take at most four fifths of the rate, and none while interactive
-    calls of any process wait. Large bursts are spread over a few ticks, so that they arrive as they were counted.
+    Interactive calls come first. Background calls get at most four fifths of the rate, and nothing while interactive
+    calls of any process wait. Large bursts are spread over a few ticks, so that Akoya sees them at the counted rate.
 
     Args:
         usage: The calls so far.
         now: Unix seconds.
-        rate: Calls a second, at least 1.
+        rate: Calls per second, at least 1.
         interactive: The number of interactive calls that wait in this process.
         background: The number of background calls that wait in this process.
     """

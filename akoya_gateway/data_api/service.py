@@ -78,9 +78,9 @@ class DataApis:
         return self._kept if keep_alive else self._single
 
     async def serve(self, request: DataRequest, receive: Receive, send: Send) -> None:
-        """Make one call and stream the response to the client. A client that disconnects ends the call.
+        """Make one call and stream the response to the client. If the client disconnects, the call is cancelled.
 
-        Raises `GatewayError`: before the response has started, it is the client's response.
+        Raises `GatewayError`. Before the response has started, the caller turns it into the client's response.
         """
         began = asyncio.get_running_loop().time()
         call = Call(self, request, ClientMessages(receive, has_body=request.may_have_body))

@@ -1,4 +1,4 @@
-"""Calls one product of the data APIs with the token of a grant that the operator names. The token is not refreshed."""
+"""Calls one product of a data API with the token of a grant that the operator names. Does not refresh the token."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _REMEDIES = {
     Meaning.TOKEN_REJECTED: "the gateway would refresh the token now; if that does not help, the consent has ended or "
     "does not include this product",
     Meaning.LIMITED: "lower data_rate of the environment",
-    Meaning.UNAVAILABLE: "Akoya or the bank is down: tell Akoya's support the interaction ID",
-    Meaning.TIMED_OUT: "the bank is slow: tell Akoya's support the interaction ID",
+    Meaning.UNAVAILABLE: "Akoya or the bank is down: give Akoya's support the interaction ID",
+    Meaning.TIMED_OUT: "the bank is slow: give Akoya's support the interaction ID",
     Meaning.REDIRECT: "correct products_url of the environment",
 }
 

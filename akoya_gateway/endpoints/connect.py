@@ -57,7 +57,7 @@ class ConnectEndpoint:
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
         if is_speculative(request.info):
-            raise UserError("Connecting a bank is not begun ahead of time.", status=403, code="prefetch")
+            raise UserError("A prefetch or preview request cannot connect a bank.", status=403, code="prefetch")
         require_owner(request.principal, self._identity)
         self._cookies.require_once(request.info.headers)
         parameters = request.parameters()

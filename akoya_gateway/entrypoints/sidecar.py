@@ -306,4 +306,4 @@ def _announce(log: Log, config: Config, public: socket.socket, admin: socket.soc
 def _log_unchanged_settings(log: Log, before: Config, after: Config) -> None:
     for part in RESTART_KEYS:
         if getattr(before, part) != getattr(after, part):
-            log.warning(f"{part} has changed; it takes a restart to come into force", setting=part)
+            log.warning(f"{part} has changed; restart the gateway to apply it", setting=part)

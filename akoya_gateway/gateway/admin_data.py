@@ -1,7 +1,8 @@
 """`GET /akoya/data/{connector}/{product}...?owner=&grant=` on the admin listener: a call of a data API for a job.
 
-It exists where the token route does (`gateway.admin_token`) and a data API is an upstream, and takes the same bearer
-token. The job gets the data, and no token. Its calls have the interaction type `batch`, and come after those of users.
+The route exists if the token route does (`gateway.admin_token`) and an upstream is a data API. It takes the same bearer
+token. The job gets the data but no token. Its calls have the interaction type `batch` and a lower priority than those
+of users.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class AdminDataApp:
             await runtime.data_apis.serve(request, receive, sent)
         except GatewayError as error:
             if sent.status:
-                # The response has started: the server closes the connection, so that the job sees that it is cut.
+                # The response has started: the server closes the connection, so that the job sees a truncated response.
                 raise
             # 404, as from the token route: a 401 means that the job's own bearer token is wrong.
             ended = NoToken(code=error.code, title=error.title) if isinstance(error, NeedsReconnect) else error
@@ -95,7 +96,7 @@ class AdminApps:
 
 
 class _NumberedSend:
-    """Adds the request ID to the response, and remembers its status: 0 until it has started."""
+    """Adds the request ID to the response, and records its status (0 until it has started)."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -110,11 +111,11 @@ class _NumberedSend:
 
 
 async def _data_request(runtime: Runtime, request: Request, request_id: str, facts: dict[str, str]) -> DataRequest:
-    """Return the call that a job asks for, and add what the log says about it to `facts`. Raises `GatewayError`."""
+    """Return the call that a job requests, and add the log fields to `facts`. Raises `GatewayError`."""
     if request.method not in SAFE:
         raise UserError("Use GET.", status=405, code="method-not-allowed")
     authenticate(runtime, request)
-    # The same normalization as on the public port, so that no path means anything else to Akoya.
+    # The same normalization as on the public port, so that a path cannot mean something else to Akoya.
     path = normalize_path(request.scope["raw_path"]).removeprefix(f"{runtime.config.prefix}/data/")
     connector, _, rest = path.partition("/")
     owner = named_owner(request)
@@ -142,4 +143,4 @@ def _data_api(runtime: Runtime, connector: str) -> DataApi:
     for api in runtime.config.data_apis.values():
         if configured is not None and api.environment.name == configured.client.environment.name:
             return api
-    raise UserError("No bank of that name has a data API here.", status=404, code="unknown-connector")
+    raise UserError("No bank of that name has a data API.", status=404, code="unknown-connector")

@@ -1,4 +1,4 @@
-"""Serves admitted requests whose access rule leads to a data API: the ASGI app in the place of the upstream."""
+"""Serves admitted requests whose access rule leads to a data API, instead of an upstream app."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DataCalls:
             raise OperatorError("There is no grant for this call.")
         _require_method(rule, scope["method"])
         if scope["method"] not in SAFE:
-            require_own_origin(info, self._public_url, "Data is changed from the app's own pages only.")
+            require_own_origin(info, self._public_url, "Only the app's own pages may change data.")
         _require_environment(rule.data_api, grant.key.environment)
         request = DataRequest(
             api=rule.data_api,

@@ -60,62 +60,67 @@ def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -
 
 METRICS = (
     # Grants and the provider
-    _counter("refreshes", "Refresh calls.", "environment", "connector", "outcome"),
+    _counter("refreshes", "Finished refresh requests.", "environment", "connector", "outcome"),
     _histogram(
-        "refresh_duration_seconds", "From the refresh request to the durable result.", "environment",
+        "refresh_duration_seconds", "Time from the refresh request to the stored result.", "environment",
         buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0),
     ),
-    _gauge("last_refresh_timestamp_seconds", "Last granted refresh.", "environment", "connector", combine=max),
-    _gauge("refreshes_unsaved", "Refreshed tokens held in memory: the store refuses them."),
+    _gauge(
+        "last_refresh_timestamp_seconds", "Time of the last granted refresh.", "environment", "connector", combine=max,
+    ),
+    _gauge("refreshes_unsaved", "Refreshed tokens held in memory because the store has not accepted them."),
     _counter("provider_answers", "Provider responses.", "environment", "operation", "answer"),
-    _gauge("provider_breaker_open", "1: the circuit breaker is open.", "environment", combine=max),
+    _gauge("provider_breaker_open", "1 if the circuit breaker is open, else 0.", "environment", combine=max),
     _counter("grant_moves", "Grants that reached a state.", "environment", "connector", "state"),
     _gauge("grants_in_use", "Owners whose grants are cached in memory.", sampled=True),
     # Of one store, so each process reports the same values.
     _gauge("grants", "Grants in the store.", "environment", "connector", "state", combine=max, sampled=True),
     _gauge("sessions", "Sessions of users in the store.", combine=max, sampled=True),
-    _gauge("grants_counted_timestamp_seconds", "When the grants were counted.", combine=max, sampled=True),
+    _gauge("grants_counted_timestamp_seconds", "Time at which the grants were counted.", combine=max, sampled=True),
     _gauge("revocations_waiting", "Refresh tokens still to be revoked at the provider.", combine=max, sampled=True),
     _counter("key_fetch_failures", "Failed fetches of the keys that verify id_tokens or identities.", "source"),
     # Users
-    _counter("attempts_started", "Authorization attempts begun.", "connector"),
-    _counter("attempts_finished", "Authorization attempts ended.", "connector", "result"),
+    _counter("attempts_started", "Authorization attempts started.", "connector"),
+    _counter("attempts_finished", "Authorization attempts finished.", "connector", "result"),
     _counter("disconnects", "Grants disconnected by their users.", "connector"),
     _counter("identity_failures", "Requests whose identity header or token was refused.", "reason"),
     _counter("limit_refusals", "Requests that a limit refused.", "limit"),
     _counter("malformed_requests", "Requests that could not be parsed."),
     # Data APIs
-    _counter("data_calls", "Calls of data APIs.", "connector", "product", "result"),
+    _counter("data_calls", "Data API calls.", "connector", "product", "result"),
     _histogram(
-        "data_call_duration_seconds", "Until the response is complete, with repetitions.", "connector", "product",
+        "data_call_duration_seconds", "Time until the response is complete, including retries.", "connector", "product",
         buckets=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0),
     ),
     # The store and the upstreams
     _histogram(
-        "store_duration_seconds", "Calls of the store.", "operation",
+        "store_duration_seconds", "Duration of store calls.", "operation",
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5),
     ),
     _counter("store_errors", "Store calls that failed.", "operation"),
     _counter("upstream_failures", "Failed upstream requests.", "upstream", "kind"),
     _gauge("upstream_connections", "Connections to the upstream.", "upstream", "state", sampled=True),
-    _gauge("upstream_connections_max", "Maximum connections (`pool`).", "upstream", sampled=True),
-    _gauge("upstream_requests_waiting", "Requests that wait for a connection.", "upstream", sampled=True),
-    _gauge("upstream_address_resting", "1: it rests after failures.", "upstream", "address", combine=max, sampled=True),
+    _gauge("upstream_connections_max", "Maximum number of connections (`pool`).", "upstream", sampled=True),
+    _gauge("upstream_requests_waiting", "Requests waiting for a connection.", "upstream", sampled=True),
+    _gauge(
+        "upstream_address_resting", "1 if the address gets no requests after failures, else 0.", "upstream", "address",
+        combine=max, sampled=True,
+    ),
     # Clients
-    _gauge("client_connections", "Connections of clients.", sampled=True),
-    _gauge("requests_in_flight", "Requests whose response is not complete, without WebSockets.", sampled=True),
-    _gauge("websockets", "WebSockets open."),
+    _gauge("client_connections", "Open client connections.", sampled=True),
+    _gauge("requests_in_flight", "Requests whose response is not complete, excluding WebSockets.", sampled=True),
+    _gauge("websockets", "Open WebSockets."),
     # Signing keys
-    _gauge("signing_key_start_timestamp_seconds", "When it may sign (`nbf`).", "key", combine=max, sampled=True),
-    _gauge("signing_key_end_timestamp_seconds", "When the key ends (`exp`).", "key", combine=max, sampled=True),
-    _gauge("signing_key_signs", "1: the key that signs now.", "key", combine=max, sampled=True),
+    _gauge("signing_key_start_timestamp_seconds", "Start of validity (`nbf`).", "key", combine=max, sampled=True),
+    _gauge("signing_key_end_timestamp_seconds", "End of validity (`exp`).", "key", combine=max, sampled=True),
+    _gauge("signing_key_signs", "1 if this key signs now, else 0.", "key", combine=max, sampled=True),
     # The process
     _counter("worker_restarts", "Workers that exited and were replaced.", "reason"),
-    _gauge("draining", "1: the process was asked to stop.", combine=max, sampled=True),
+    _gauge("draining", "1 if the process is shutting down, else 0.", combine=max, sampled=True),
     _counter("config_reloads", "Reloads of the configuration.", "result", combine=max),
-    _gauge("config_loaded_timestamp_seconds", "When the current configuration was loaded.", combine=min),
-    _gauge("config_last_reload_successful", "1: the last reload succeeded.", combine=min),
-    _gauge("build_info", "1.", "version", "python", combine=max),
+    _gauge("config_loaded_timestamp_seconds", "Time at which the current configuration was loaded.", combine=min),
+    _gauge("config_last_reload_successful", "1 if the last reload succeeded, else 0.", combine=min),
+    _gauge("build_info", "Always 1. The version is in the labels.", "version", "python", combine=max),
 )  # fmt: skip
 
 _COMBINE: dict[str, Combine] = {
@@ -125,5 +130,5 @@ _COMBINE: dict[str, Combine] = {
 
 
 def combine(name: str) -> Combine:
-    """Return how the values of two workers are combined. Those of metrics that are not listed are added up."""
+    """Return how the values of two workers are combined. Values of metrics that are not in the table are added."""
     return _COMBINE.get(name, _add)

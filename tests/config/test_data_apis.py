@@ -88,7 +88,7 @@ REFUSED = [
     ),
     (
         document(**{"upstreams.second": DATA}),
-        'upstreams.second.data_api: environment "sandbox" is already that of upstreams.bank-data',
+        'upstreams.second.data_api: environment "sandbox" is already used by upstreams.bank-data',
     ),
     (
         document(
@@ -101,15 +101,18 @@ REFUSED = [
         document({"data_api": "production"}, **{"environments.production": {"preset": "akoya-production"}}),
         'access[0].require: connector "mikomo" is of environment "sandbox", and upstreams.bank-data of "production"',
     ),
-    (document(rule={**RULE, "path": "/data/{connector}"}), "access[0].path: the path of a rule for a data API ends in"),
-    (document(rule={**RULE, "require": "any"}), "access[0].require: a call of a data API needs exactly one connector"),
-    (document(rule={**RULE, "require": "nothing"}), "access[0].require: a call of a data API needs exactly one"),
+    (
+        document(rule={**RULE, "path": "/data/{connector}"}),
+        "access[0].path: the path of a rule for a data API must end in",
+    ),
+    (document(rule={**RULE, "require": "any"}), "access[0].require: a data API call needs exactly one connector"),
+    (document(rule={**RULE, "require": "nothing"}), "access[0].require: a data API call needs exactly one"),
     (
         document(
             rule={**RULE, "require": ["mikomo", "other"]},
             connectors={"mikomo": {"client": "demo-app"}, "other": {"client": "demo-app"}},
         ),
-        "access[0].require: a call of a data API needs exactly one connector",
+        "access[0].require: a data API call needs exactly one connector",
     ),
     (document(rule={**RULE, "otherwise": "pass"}), "access[0].otherwise: a call without a token is not possible"),
     (document(rule={**RULE, "pass_token": True}), "access[0].pass_token: the gateway uses the token itself"),
