@@ -22,8 +22,9 @@ _LINE_ENDS = tuple([b"%03x\r\n" % (count * 0x9E5 & 0xFFF) for count in range(0x1
 class RequestIds:
     """Creates request IDs of 16 hex digits: 8 random ones per process, 5 for each block of 4,096 IDs, 3 in the block.
 
-    Create it after a fork, not before, so that processes do not share the random part. An incoming `X-Request-Id` is
-    accepted only from a peer in `trusted`, and only if it consists of 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+    The random part is drawn with the first ID, so processes forked before that (gunicorn with `preload_app`) do not
+    share it. An incoming `X-Request-Id` is accepted only from a peer in `trusted`, and only if it consists of 1 to 64
+    characters of `A-Z a-z 0-9 . _ -`.
     """
 
     def __init__(self, trusted: Sequence[TrustedPeer] = (), random: Callable[[int], bytes] = os.urandom) -> None:
@@ -32,7 +33,8 @@ class RequestIds:
         """True if the ID of any peer is accepted."""
         self._random = random
         self._lines: Iterator[bytes] = iter(())
-        self._renew()
+        self._prefix = b""
+        self._block = _MAX_BLOCK
 
     def new(self) -> bytes:
         """Return a new ID."""
@@ -68,15 +70,12 @@ class RequestIds:
         """Return the first line of the next block."""
         self._block += 1
         if self._block > _MAX_BLOCK:
-            self._renew()
+            self._prefix = b"%b: %b" % (REQUEST_ID, self._random(4).hex().encode())
+            self._block = 0
         start = b"%b%05x" % (self._prefix, self._block * _BLOCK_MULTIPLIER & _MAX_BLOCK)
         # Without Python code for each line, because every request has one.
         self._lines = map(start.__add__, _LINE_ENDS)
         return next(self._lines)
-
-    def _renew(self) -> None:
-        self._prefix = b"%b: %b" % (REQUEST_ID, self._random(4).hex().encode())
-        self._block = 0
 
 
 def line_of(request_id: bytes) -> bytes:

@@ -5,9 +5,9 @@ RFC 6749 sections 4.1.3, 5 and 6; OpenID Connect Core 3.1.3 and 12; docs/akoya.m
 How a response is evaluated; the first match wins:
 
 1. 2xx: the tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or
-   `Untrusted` if at least a new refresh token could be read, anywhere in the body. With any other status, a new refresh
-   token is `Untrusted` as well. A body without tokens but with a readable `error` is
-   evaluated as if its status were 400, because some providers send errors with 200.
+   `Untrusted` if at least a new refresh token could be read. With any other status, or elsewhere in the body, it counts
+   only next to a bearer, because an error may quote or explain the parameter `refresh_token`. A body without tokens but
+   with a readable `error` is evaluated as if its status were 400, because some providers send errors with 200.
 2. The environment's `dialect.errors`. A rule without a status matches 4xx only, unless its category is `provider_down`:
    dex sends `invalid_request` with 500 when its storage fails, and the token is then still valid.
 3. 429, 408, 425, and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
@@ -24,8 +24,10 @@ How a response is evaluated; the first match wins:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 from akoya_gateway.config.model import Bearer, Client, Dialect, ErrorCategory, ErrorRule
 from akoya_gateway.oauth.client_authentication import FormRequest, authenticated_request
@@ -149,7 +151,7 @@ def parse_token_response(
     members = read_members(response)
     reply = read_reply(response.status, members, secrets)
     if not 200 <= response.status < 300:
-        new = _new_refresh_token(members.get("refresh_token"), secrets)
+        new = _new_refresh_token(members.get, secrets)
         if new is not None:
             return Untrusted(f"the token endpoint answered {response.status} with a refresh_token", new, reply=reply)
         return parse_error(dialect, response, reply, now)
@@ -158,7 +160,7 @@ def parse_token_response(
         return parse_error(dialect, response, reply, now)
     parsed = _success(dialect, members, reply)
     if isinstance(parsed, OutcomeUnknown):
-        new = _new_refresh_token(find_member(response.body[:MAX_BODY_BYTES], "refresh_token"), secrets)
+        new = _new_refresh_token(partial(find_member, response.body[:MAX_BODY_BYTES]), secrets)
         return parsed if new is None else Untrusted(parsed.detail, new, reply=reply)
     return parsed
 
@@ -340,10 +342,19 @@ def _refresh_token(value: object) -> Secret | None:
     return Secret(value)
 
 
-def _new_refresh_token(value: object, secrets: tuple[Secret, ...]) -> Secret | None:
-    """Return the refresh token unless it is one of `secrets`: an error may quote the request."""
-    new = _refresh_token(value)
-    return None if new is None or new in secrets else new
+def _new_refresh_token(member: Callable[[str], object], secrets: tuple[Secret, ...]) -> Secret | None:
+    """Return the refresh token of a response that is not a proper success response, or None if it has no new one.
+
+    `member` returns the value of a member. An error may quote the request, masked or not, or explain under the name of
+    the parameter what is wrong with it (`"refresh_token": "is required"`). Storing that would overwrite a valid token,
+    so a new token is one that comes with a bearer, as in every response that rotates it (RFC 6749 section 5.1), and is
+    none of `secrets`.
+    """
+    new = _refresh_token(member("refresh_token"))
+    bearers = (member("id_token"), member("access_token"))
+    if new is None or new in secrets or not any(is_visible_ascii(bearer, MAX_TOKEN_BYTES) for bearer in bearers):
+        return None
+    return new
 
 
 def _secret(value: str | None) -> Secret | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from ipaddress import ip_network
 
 import pytest
@@ -20,6 +21,12 @@ def test_ids_are_16_hex_digits_and_all_different() -> None:
 
 def test_two_processes_do_not_make_the_same_ids() -> None:
     assert RequestIds().new()[:8] != RequestIds().new()[:8]
+
+
+def test_processes_forked_before_the_first_id_do_not_make_the_same_ids() -> None:
+    """gunicorn with `preload_app` imports the app, and creates the gateway, before it forks."""
+    created = RequestIds()
+    assert copy.copy(created).new()[:8] != copy.copy(created).new()[:8]
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"])
@@ -44,7 +51,8 @@ def test_what_does_not_fit_is_replaced(given: bytes) -> None:
 def test_the_counter_starts_over_under_a_new_prefix() -> None:
     prefixes = iter([b"\0\0\0\1", b"\0\0\0\2"])
     ids = RequestIds(random=lambda _: next(prefixes))
-    ids._block = 0xF_FFFF - 1
+    ids.new()
+    ids._block, ids._lines = 0xF_FFFF - 1, iter(())
     made = [ids.new() for _ in range(4096)]
     assert len(set(made)) == 4096
     assert all(each.startswith(b"00000001") for each in made)

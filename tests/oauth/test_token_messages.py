@@ -234,6 +234,28 @@ def test_refresh_token_that_the_provider_quotes_from_the_request_is_no_new_one(s
         assert not isinstance(parsed, Untrusted)
 
 
+@pytest.mark.parametrize("text", ["is required", "sent-***", "invalid", "sent-refresh"])
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, {"error": "invalid_client", "refresh_token": "TEXT"}, ClientRejected),
+        (400, {"error": "invalid_grant", "refresh_token": "TEXT"}, Refused),
+        (422, {"refresh_token": "TEXT"}, ClientRejected),
+        (429, {"refresh_token": "TEXT", "id_token": ""}, ProviderDown),
+        (503, {"refresh_token": "TEXT", "access_token": None}, ProviderDown),
+        (200, {"status": "error", "errors": {"refresh_token": "TEXT"}}, OutcomeUnknown),
+        (200, [{"error": "server_error", "request": {"refresh_token": "TEXT"}}], OutcomeUnknown),
+    ],
+)
+def test_error_that_explains_or_masks_the_refresh_token_does_not_replace_it(
+    status: int, body: Any, expected: type, text: str
+) -> None:
+    """The token that was sent is still valid after most of these, and would be lost."""
+    sent = json.dumps(body).replace("TEXT", text).encode()
+    parsed = parse_token_response(Dialect(), HttpResponse(status, sent), NOW, (Secret("sent-refresh"),))
+    assert type(parsed) is expected
+
+
 def test_form_is_read_as_a_response() -> None:
     """Servers from before RFC 6749 respond with a form, whatever its Content-Type says."""
     tokens = judge(
