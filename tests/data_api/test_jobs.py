@@ -103,6 +103,10 @@ async def test_clients_of_akoya_verify_get_the_data_or_the_reason(env: GatewayEn
         for path in ("../../token/mikomo", "balances/../x", "", "/balances"):
             with pytest.raises(ValueError, match="is no product"):
                 client.data("mikomo", owner, path)
+        for connector in ("..", ".", ""):
+            # httpx would request /akoya/token/mikomo for the first.
+            with pytest.raises(ValueError, match="is no connector"):
+                client.data(connector, owner, "token/mikomo")
         with pytest.raises(Unavailable) as refused:
             client.data("mikomo", owner, "balances%2f..%2f?owner=x#")
         assert refused.value.status == 400

@@ -27,6 +27,8 @@ TIMEOUT = 30.0
 """Seconds. The gateway may have to refresh the token at the provider first."""
 
 PROBLEM = "urn:akoya-gateway:problem:"
+_NO_SEGMENTS = frozenset({"", ".", ".."})
+"""Segments that httpx removes from a URL, with or without the one before."""
 
 Parameters = Mapping[str, str] | Sequence[tuple[str, str]]
 _Key = tuple[str, str, str | None]
@@ -97,6 +99,8 @@ class _Tokens:
 
     def _request(self, route: str, key: _Key, path: str = "", parameters: Parameters = ()) -> dict[str, Any]:
         connector, owner, grant = key
+        if connector in _NO_SEGMENTS:
+            raise ValueError(f"{connector!r} is no connector")
         named = [("owner", owner)] if grant is None else [("owner", owner), ("grant", grant)]
         more = parameters.items() if isinstance(parameters, Mapping) else parameters
         url = f"{self._url}/{route}/{quote(connector, safe='')}{path}"
@@ -130,6 +134,7 @@ class TokenClient(_Tokens):
             grant: One of several logins (`Verified.grant`). None: the one connected last.
 
         Raises:
+            ValueError: `connector` is empty, `.` or `..`.
             NeedsReconnect: The owner has to connect the bank.
             Unavailable: The gateway gave no token for another reason.
             httpx.TransportError: The gateway cannot be reached.
@@ -155,7 +160,8 @@ class TokenClient(_Tokens):
             Akoya's response, which may be an error of its own.
 
         Raises:
-            ValueError: `path` has an empty segment, `.` or `..`, which could lead to the route of tokens.
+            ValueError: `connector` is, or `path` has, an empty segment, `.` or `..`, which could lead to the route of
+                tokens.
             NeedsReconnect: The owner has to connect the bank.
             Unavailable: The gateway did not get a response, or refused the call.
             httpx.TransportError: The gateway cannot be reached.
@@ -261,7 +267,7 @@ class TokenAuth(httpx.Auth):
 
 def _below(path: str) -> str:
     """Return the path of a product with a leading slash, percent-encoded. Raises ValueError."""
-    if {"", ".", ".."} & set(path.split("/")):
+    if not _NO_SEGMENTS.isdisjoint(path.split("/")):
         raise ValueError(f"{path!r} is no product, such as balances or transactions/123")
     return "/" + quote(path)
 
