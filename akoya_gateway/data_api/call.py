@@ -33,6 +33,7 @@ from akoya_gateway.data_api.errors import (
 )
 from akoya_gateway.data_api.headers import (
     INTERACTION_ID,
+    NO_CONTENT,
     context_headers,
     interaction_id,
     request_headers,
@@ -54,7 +55,6 @@ FIRST_PAUSE = 0.2
 """Approximate seconds before the first retry. Doubled for each further one."""
 LIMIT_PAUSE = 1.0
 """Seconds to wait after a 429. Akoya's limit is per second, and no Retry-After is documented."""
-_NO_BODY = frozenset({204, 304})
 
 
 class Outcome(StrEnum):
@@ -207,6 +207,8 @@ class Call:
                 await self._replace_token(is_fresh=refreshed)
                 refreshed = True
                 if not repeatable:
+                    # If the client repeats it and the new token is rejected too, it is not refreshed again.
+                    self._services.entitlements.reject(self._grant.id, self.product)
                     raise TokenRefreshed
             elif meaning is Meaning.LIMITED:
                 await self._after_limit(repeatable=repeatable)
@@ -297,9 +299,9 @@ class Call:
         self.outcome = _outcome_of_status(self.status)
         if self.status < 400:
             self._services.entitlements.accept(self._grant.id, self.product)
-        headers = response_headers(response.headers.raw)
+        headers = response_headers(response.headers.raw, self.status)
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        if self._request.method != "HEAD" and self.status not in _NO_BODY:
+        if self._request.method != "HEAD" and self.status not in NO_CONTENT:
             if answer.read:
                 await send({"type": "http.response.body", "body": answer.read, "more_body": True})
             while (chunk := await self._chunk(answer.stream)) is not None:

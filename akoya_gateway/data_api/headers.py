@@ -16,6 +16,9 @@ from akoya_gateway.secret import Secret
 INTERACTION_ID = b"x-akoya-interaction-id"
 """Akoya's ID of the call, which its support asks for."""
 
+NO_CONTENT = frozenset({204, 304})
+"""Statuses whose responses have no content."""
+
 _FROM_CLIENT = frozenset(
     {
         b"accept",
@@ -83,10 +86,16 @@ def context_headers(api: DataApi, bearer: Secret, interaction_type: str, last_ac
     ]
 
 
-def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Return the response headers to send to the client."""
-    lowered = ((name.lower(), value) for name, value in headers)
-    return [pair for pair in lowered if pair[0] in _TO_CLIENT] + _CONFINED
+def response_headers(headers: Iterable[tuple[bytes, bytes]], status: int = 200) -> Headers:
+    """Return the response headers to send to the client.
+
+    A `Content-Length` that is not the length of what follows is left out: next to `Transfer-Encoding`, which overrides
+    it (RFC 9112 section 6.3), and with 204 and 304. ASGI servers would close the client's connection.
+    """
+    lowered = [(name.lower(), value) for name, value in headers]
+    has_other_length = status in NO_CONTENT or any(name == b"transfer-encoding" for name, _ in lowered)
+    allowed = _TO_CLIENT - {b"content-length"} if has_other_length else _TO_CLIENT
+    return [pair for pair in lowered if pair[0] in allowed] + _CONFINED
 
 
 def interaction_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -45,7 +45,7 @@ def meaning_of(status: int, body: bytes = b"") -> Meaning:
         status: The HTTP status.
         body: The body if `may_have_code`. Bodies over `MAX_ERROR_BYTES` are not searched for a code.
     """
-    if status in _UNAVAILABLE:
+    if status in _UNAVAILABLE or status >= 600:  # No such status exists, and ASGI servers cannot send it.
         return Meaning.UNAVAILABLE
     if status == 408:
         return Meaning.TIMED_OUT

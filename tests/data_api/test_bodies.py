@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,51 @@ def test_post_is_never_repeated(env: GatewayEnv, server: ProductsServer, browser
     assert found == NEVER_REPEATED
     assert [request.body for request in server.received] == [b"once"] * len(NEVER_REPEATED)
     assert refreshes(env) == before + 1
+
+
+def test_post_that_a_fresh_token_is_rejected_for_is_not_entitled_and_not_refreshed_again(
+    env: GatewayEnv, server: ProductsServer, browser: Browser
+) -> None:
+    """Each refresh spends a refresh token, and clients repeat what `Retry-After` tells them to repeat."""
+    before = refreshes(env)
+    server.answers = [(401, {}, error(602))]
+    path = "/send/mikomo/statements"
+    found = [problem(browser.fetch(path, "POST")) for _ in range(3)]
+    assert found == ["token-refreshed", "not-entitled", "not-entitled"]
+    assert refreshes(env) == before + 1
+    server.answers = [(200, {}, b"{}")]
+    assert browser.fetch(path, "POST").status_code == 200
+
+
+RAW = {
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\nConnection: close\r\n\r\n": (304, b""),
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nConnection: close\r\n\r\n": (204, b""),
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n0\r\n\r\n": (200, b"01234567"),
+    b"HTTP/1.1 404 X\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n01234567\r\n0\r\n\r\n": (404, b"01234567"),
+    b"HTTP/1.1 700 X\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab": (503, None),
+}  # fmt: skip
+"""Responses of a data API whose length or status an ASGI server does not accept; the client's status and body."""
+
+
+def test_length_or_status_that_the_server_cannot_send_does_not_end_the_clients_connection(tmp_path: Path) -> None:
+    responses = iter(RAW)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            self.wfile.write(next(responses))
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as api:
+        url = f"http://127.0.0.1:{api.server_address[1]}"
+        threading.Thread(target=api.serve_forever, daemon=True).start()
+        with OtherProducts(tmp_path, url, changes=CHANGES) as env, env.browser() as browser:
+            browser.connect()
+            found = [browser.fetch(PATH, "POST") for _ in RAW]
+        api.shutdown()
+    for response, (status, body) in zip(found, RAW.values(), strict=True):
+        assert response.status_code == status
+        assert body is None or response.content == body
 
 
 def test_request_of_another_origin_that_could_change_something_makes_no_call(
