@@ -43,14 +43,14 @@ class DataCalls:
         if rule.data_api is None or grant is None or claims is None or claims.last_access is None:
             # Not reached with a valid configuration: no call is made without the grant that was required.
             raise OperatorError("There is no grant for this call.")
-        _require_method(rule, scope["method"])
+        require_method(rule, scope["method"])
         if scope["method"] not in SAFE:
             require_own_origin(info, self._public_url, "Only the app's own pages may change data.")
         _require_environment(rule.data_api, grant.key.environment)
         request = DataRequest(
             api=rule.data_api,
             method=scope["method"],
-            rest=_rest(rule, path),
+            rest=path_below(rule, path),
             query=forwarded_query(scope["query_string"], _own_parameters(rule)),
             headers=scope["headers"],
             grant=grant,
@@ -60,7 +60,8 @@ class DataCalls:
         await self._apis.serve(request, receive, send)
 
 
-def _require_method(rule: AccessRule, method: str) -> None:
+def require_method(rule: AccessRule, method: str) -> None:
+    """Raise MethodNotAllowed for other methods than GET and HEAD, unless the rule names its methods."""
     if rule.methods is None and method not in SAFE:
         raise MethodNotAllowed("GET, HEAD")
 
@@ -71,7 +72,7 @@ def _require_environment(api: DataApi, environment: str) -> None:
         raise OperatorError(f"{api.address} is not of environment {environment}.")
 
 
-def _rest(rule: AccessRule, path: str) -> str:
+def path_below(rule: AccessRule, path: str) -> str:
     """Return what the `*` at the end of the rule's path stands for."""
     return path.split("/", rule.path.count("/"))[-1]
 

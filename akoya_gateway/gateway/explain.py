@@ -12,9 +12,11 @@ from akoya_gateway.access.request import RequestInfo, is_navigation, names_a_met
 from akoya_gateway.access.rule_table import AmbiguousSpelling
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.header_injector import upstream_claims
-from akoya_gateway.config.model import AccessRule, Config, Connector, SigningKey
+from akoya_gateway.config.model import AccessRule, Config, Connector, DataApi, SigningKey
+from akoya_gateway.data_api.paths import target_path
 from akoya_gateway.endpoints.router import describe_route
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.gateway.data_calls import path_below, require_method
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants, is_public_id
 from akoya_gateway.oauth.outcomes import TokenSet
 from akoya_gateway.secret import Secret
@@ -101,8 +103,7 @@ class Explainer:
 
     def _describe_decision(self, decision: Allow | Deny, request: RequestInfo) -> str:
         if isinstance(decision, Allow) and decision.rule.data_api is not None:
-            api = decision.rule.data_api
-            return f"the gateway calls {api.name} ({api.base_url}); no app gets the request or the token"
+            return self._describe_call(decision, decision.rule.data_api, request)
         if isinstance(decision, Allow):
             return f"it goes to the upstream{_which(decision.rule)}" + ("" if decision.grant else " without a token")
         response = self._error_responder.denial_response(decision, request)
@@ -111,6 +112,17 @@ class Explainer:
         if location:
             return f"{who} is redirected to {location} ({response.status_code})"
         return f"{who} gets {response.status_code} {decision.reason}"
+
+    def _describe_call(self, decision: Allow, api: DataApi, request: RequestInfo) -> str:
+        assert decision.grant is not None, "check refuses such a rule unless it names one bank"
+        provider = self._config.connectors[decision.grant.key.connector].id
+        rest = path_below(decision.rule, normalize_path(request.raw_path))
+        try:
+            require_method(decision.rule, request.method)
+            path = target_path(api, provider, rest)
+        except GatewayError as fault:
+            return f"it gets {fault.status} {fault.code}, without a call to {api.name}"
+        return f"the gateway calls {api.base_url}{path} ({api.name}); no app gets the request or the token"
 
     def _headers(self, decision: Allow | Deny, request: RequestInfo, chosen: str | None) -> tuple[tuple[str, str], ...]:
         """Return the headers that the upstream would get. `chosen` is shown as the ID of the grant that is passed."""

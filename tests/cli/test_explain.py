@@ -133,11 +133,17 @@ def test_explain_names_the_data_api_of_a_request_and_shows_no_headers(folder: Pa
     done = explain(folder, "GET", "/b/mikomo/balances")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == (
-        "  with it      the gateway calls bank-data (https://sandbox-products.ddp.akoya.com); "
+        "  with it      the gateway calls https://sandbox-products.ddp.akoya.com/balances/v3/mikomo (bank-data); "
         "no app gets the request or the token"
     )
     document = json.loads(explain(folder, "GET", "/b/mikomo/balances", "--format", "json").stdout)
     assert (document["rule"]["upstream"], document["headers"]) == ("upstreams.bank-data", {})
+    for method, path, refused in (
+        ("GET", "/b/mikomo/nothing", "404 unknown-product"),
+        ("POST", "/b/mikomo/balances", "405 method-not-allowed"),
+    ):
+        last = explain(folder, method, path).stdout.splitlines()[-1]
+        assert last == f"  with it      it gets {refused}, without a call to bank-data"
 
 
 def test_a_faulty_file_is_not_explained(folder: Path) -> None:
