@@ -65,13 +65,13 @@ def _logo(node: Node | None) -> str | None:
         return None
     media_type = _media_type(content)
     if media_type is None:
-        node.error("the logo is none of PNG, JPEG, GIF, WebP and SVG")
+        node.error("the logo is not a PNG, JPEG, GIF, WebP or SVG image")
         return None
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _media_type(content: bytes) -> str | None:
-    """Return the type of an image by its content, or None. A name may be wrong."""
+    """Return the media type of an image by its content, because its name may be wrong, or None if it is unknown."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
     if _SVG.match(content.decode("utf-8-sig", "replace")):

@@ -1,4 +1,4 @@
-"""`/akoya/disconnect/{connector}` and `/akoya/logout`: GET asks, POST does it."""
+"""`/akoya/disconnect/{connector}` and `/akoya/logout`: GET shows a confirmation page, POST takes effect."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DisconnectEndpoint:
         self._observer = observer
 
     async def __call__(self, request: EndpointRequest) -> Response:
-        """Show the page that asks (GET), or disconnect and redirect back (POST, 303).
+        """Show the confirmation page (GET), or disconnect and redirect back (POST, 303).
 
         The grants are deleted at once and revoked at Akoya. With the parameter `grant`, only that grant is
         disconnected.
@@ -76,7 +76,7 @@ class DisconnectEndpoint:
         return redirect_response(target, 303)
 
     async def _question(self, request: EndpointRequest, owner: str) -> Response:
-        """Return the page that asks, or redirect back (303) if there is nothing to disconnect."""
+        """Return the confirmation page, or redirect back (303) if there is nothing to disconnect."""
         parameters = request.parameters()
         wanted, return_to = parameters.get("grant"), self._redirects.validate_or(parameters.get("return_to"), "")
         owner_grants = await self._grants.for_owner(owner)
@@ -125,7 +125,7 @@ class LogoutEndpoint:
         self._pages = pages
 
     async def __call__(self, request: EndpointRequest) -> Response:
-        """Show the page that asks (GET), or end the session, delete the cookie and redirect back (POST, 303).
+        """Show the confirmation page (GET), or end the session, delete the cookie and redirect back (POST, 303).
 
         The cookie is deleted even if the session is gone, but never for a form of another site.
 
@@ -152,9 +152,9 @@ class LogoutEndpoint:
         )
 
     async def _question(self, request: EndpointRequest, session: Session | None) -> Response:
-        """Return the page that asks whether to disconnect all banks.
+        """Return the page that confirms disconnecting all banks.
 
-        If signing out disconnects none, there is nothing to ask: redirect (303) to the page with the button.
+        If signing out disconnects none, redirect (303) to the page with the sign-out button.
         """
         return_to = self._redirects.validate_or(request.parameters().get("return_to"), "")
         back = return_to or f"{self._config.prefix}/"

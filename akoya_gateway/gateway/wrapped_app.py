@@ -9,7 +9,7 @@ from typing import Any
 def require_asgi(app: Any) -> None:
     """Raise TypeError for a WSGI app, which takes two arguments instead of `scope`, `receive` and `send`.
 
-    It would fail with the first request. An app whose arguments Python does not know is accepted.
+    Such an app would fail on every request. An app whose signature cannot be inspected is accepted.
     """
     try:
         inspect.signature(app).bind("environ", "start_response")

@@ -17,7 +17,7 @@ LANGUAGES = ("en", "es")
 DOMAIN = "pages"
 
 MAX_HEADER_LENGTH = 1000
-"""Number of characters of `Accept-Language` that are read: a browser sends some 40."""
+"""Maximum number of characters of `Accept-Language` that are parsed. Browsers send about 40."""
 
 _RANGE = re.compile(r"([a-z]{1,8}(?:-[a-z0-9]{1,8})*|\*)(?:\s*;\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?")
 

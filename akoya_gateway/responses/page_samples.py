@@ -1,4 +1,4 @@
-"""Example values for every page, in its different states: what `check` renders to find faults in templates."""
+"""Example values for every page in its different states. `check` renders templates with them to find faults."""
 
 from __future__ import annotations
 
@@ -77,4 +77,4 @@ SAMPLES: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("problem", {"title": "-", "detail": "", "ways": _WAYS, "request_id": "0123456789abcdef"}),
     ("problem", {"title": "-", "detail": "-", "ways": _WAYS, "request_id": "0123456789abcdef"}),
 )
-"""Name of the template, and its values. The last sample of each page shows the most."""
+"""Name of the template, and its values. The last sample of each page has the most content."""

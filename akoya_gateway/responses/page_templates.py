@@ -27,7 +27,7 @@ BUILT_IN: Mapping[str, str] = _read_built_in()
 
 
 class _CompiledTemplates(BytecodeCache):
-    """Keeps compiled templates, so that each is compiled once for all languages and reloads."""
+    """Caches compiled templates, so that each is compiled once for all languages and reloads."""
 
     def __init__(self) -> None:
         self._codes: dict[tuple[str, str], Any] = {}

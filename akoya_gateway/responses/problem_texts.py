@@ -1,4 +1,4 @@
-"""What the page of an error says, by the error's stable code: in the words of a bank's customer, without jargon.
+"""The texts of error pages, by the error's stable code. They are for customers of a bank, without technical terms.
 
 Problem details for programs have the error's own title and detail instead, always in English.
 """
@@ -28,7 +28,7 @@ OTHER_USER = (
 TOO_OFTEN = (gettext_noop("Too many attempts"), gettext_noop("Please wait a minute, then try again."))
 SIGN_IN_AGAIN = (
     gettext_noop("Please sign in again"),
-    gettext_noop("It could not be confirmed who you are. Sign in to the app again."),
+    gettext_noop("We could not confirm who you are. Sign in to the app again."),
 )
 TOO_SLOW = (
     gettext_noop("This took too long"),
@@ -52,7 +52,7 @@ NOT_POSSIBLE = (
 )
 
 UNNAMED_LOGIN = gettext_noop("Login %(number)d")
-"""What a login without a name is called."""
+"""The name of a login that the user has not named."""
 
 CHOOSE_LOGIN = gettext_noop("You have several logins at %(bank)s. Choose the one to use.")
 CHOOSE_LOGIN_IN_THE_APP = gettext_noop(
@@ -101,8 +101,8 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "unknown-state": (
         SIGN_IN_BROKEN[0],
         gettext_noop(
-            "It was already completed, has expired, or was started in another browser. Nothing was lost: have a look "
-            "at your bank connections, or start again."
+            "It was already completed, has expired, or was started in another browser. Nothing was lost: check "
+            "your bank connections, or start again."
         ),
     ),
     "no-session": (gettext_noop("You are signed out"), gettext_noop("Nothing was changed.")),
@@ -116,8 +116,8 @@ _TEXTS: dict[str, tuple[str, str]] = {
         gettext_noop("The page was out of date. Go back, reload it and try again."),
     ),
     "cookie-twice": (
-        gettext_noop("Your browser holds outdated data of this site"),
-        gettext_noop("Delete the cookies of this site in your browser, then try again."),
+        gettext_noop("Your browser has outdated cookies for this site"),
+        gettext_noop("Delete the cookies for this site in your browser, then try again."),
     ),
     "body-too-large": (gettext_noop("This is too large"), gettext_noop("Please send less, then try again.")),
     "internal": (gettext_noop("Something went wrong"), gettext_noop("Please try again in a moment.")),
@@ -127,6 +127,6 @@ _TEXTS: dict[str, tuple[str, str]] = {
 def problem_text(code: str, status: int) -> tuple[str, str]:
     """Return the title and the text for an error, as messages to translate.
 
-    An error without a text of its own gets the one of its kind: of the service, or of the request.
+    A code that is not in the table gets a general text: for a failure of the service (5xx), or for a bad request.
     """
     return _TEXTS.get(code) or (UNAVAILABLE if status >= 500 else NOT_POSSIBLE)

@@ -49,7 +49,7 @@ def _faults(settings: PageSettings) -> Iterator[TemplateFault]:
         for name, sample in SAMPLES:
             try:
                 html = theirs.render(name, sample)
-            except Exception as error:  # a template can raise what it likes
+            except Exception as error:  # a template can raise any exception
                 yield _located(error, files)
                 continue
             file = next((each for each in (f"{name}.html", "base.html") if each in files), "")
@@ -129,7 +129,7 @@ def _parse(html: str) -> _Page:
 
 
 def _differences(page: _Page, expected: _Page, tag: str) -> Iterator[tuple[str, bool]]:
-    """Yield what the page lacks of the built-in one, and True if that is a warning only."""
+    """Yield each thing of the built-in page that this page lacks, and True if that is only a warning."""
     if "/" not in page.targets:
         yield "there is no link back to the app (href={{ home }} or {{ back }})", False
     for action in expected.forms.keys() - page.forms.keys():

@@ -68,7 +68,7 @@ def test_faulty_settings_are_reported_with_their_key(tmp_path: Path) -> None:
     table: dict[str, dict[str, Any]] = {
         "pages.logo: there is no file": {"logo": "absent.svg"},
         "pages.logo: the logo is larger": {"logo": "big.svg"},
-        "pages.logo: the logo is none of": {"logo": "gateway.yaml"},
+        "pages.logo: the logo is not a PNG": {"logo": "gateway.yaml"},
         "pages.colors.accent: expected a color": {"colors": {"accent": "blue"}},
         "pages.colors.accent_dark: accent_dark without": {"colors": {"accent_dark": "#ffffff"}},
         "pages.links.help: the URL must begin": {"links": {"help": "javascript:alert(1)"}},

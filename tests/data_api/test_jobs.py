@@ -101,7 +101,7 @@ async def test_clients_of_akoya_verify_get_the_data_or_the_reason(env: GatewayEn
             client.data("mikomo", owner, "nothing")
         assert (refused.value.status, refused.value.code) == (404, "unknown-product")
         for path in ("../../token/mikomo", "balances/../x", "", "/balances"):
-            with pytest.raises(ValueError, match="is no product"):
+            with pytest.raises(ValueError, match="is not the path of a product"):
                 client.data("mikomo", owner, path)
         for connector in ("..", ".", ""):
             # httpx would request /akoya/token/mikomo for the first.

@@ -35,9 +35,9 @@ _Key = tuple[str, str, str | None]
 
 
 class Unavailable(Exception):
-    """The gateway gave no token or data. `retry_after` is in seconds, or None if the gateway named no time.
+    """The gateway returned no token or data. `retry_after` is in seconds, or None if the response has no `Retry-After`.
 
-    `code` is the gateway's error code, such as `unauthorized` (the bearer is wrong) or `bank-unavailable`.
+    `code` is the gateway's error code, such as `unauthorized` (the bearer token is wrong) or `bank-unavailable`.
     """
 
     def __init__(self, status: int, code: str, retry_after: float | None) -> None:
@@ -56,7 +56,7 @@ class NeedsReconnect(Unavailable):
 
 
 class _Tokens:
-    """The requests, the responses and the cache of both clients."""
+    """Builds the requests, parses the responses and holds the cache of both clients."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class _Tokens:
             ValueError: The URL is plain http and not loopback.
         """
         if not (allow_plain_http or is_safe_url(admin_url)):
-            raise ValueError(f"{admin_url}: send the bearer over https (or say allow_plain_http=True)")
+            raise ValueError(f"{admin_url}: the bearer token must be sent over https (or pass allow_plain_http=True)")
         self._url = f"{admin_url.rstrip('/')}{prefix}"
         self._headers = {"Authorization": f"Bearer {bearer}", "Accept": "application/json"}
         self._renew_before = renew_before
@@ -90,7 +90,7 @@ class _Tokens:
         self._cache: dict[_Key, Verified] = {}
 
     def forget(self, connector: str, owner: str, grant: str | None = None) -> None:
-        """Drop a cached token, for example because Akoya has refused it."""
+        """Drop a cached token, for example because Akoya has rejected it."""
         self._cache.pop((connector, owner, grant), None)
 
     def _cached(self, key: _Key) -> Verified | None:
@@ -118,7 +118,7 @@ class _Tokens:
 
 
 class TokenClient(_Tokens):
-    """Gets tokens, and caches them until they expire, or data. Thread-safe. A context manager."""
+    """Gets tokens, which it caches until they expire, and data. Thread-safe. A context manager."""
 
     def __init__(self, admin_url: str, bearer: str, *, http: httpx.Client | None = None, **options: Any) -> None:
         """Create the client. `http` replaces the HTTP client. The other arguments are those of `_Tokens`."""
@@ -126,7 +126,7 @@ class TokenClient(_Tokens):
         self._http = http or httpx.Client(timeout=TIMEOUT, trust_env=False)
 
     def get(self, connector: str, owner: str, grant: str | None = None) -> Verified:
-        """Return the owner's token for a bank, as in a request: `id_token`, `expires`, `provider`, `last_access` ...
+        """Return the owner's token for a bank and its claims: `id_token`, `expires`, `provider`, `last_access` ...
 
         Args:
             connector: The bank's name in gateway.yaml.
@@ -136,7 +136,7 @@ class TokenClient(_Tokens):
         Raises:
             ValueError: `connector` is empty, `.` or `..`.
             NeedsReconnect: The owner has to connect the bank.
-            Unavailable: The gateway gave no token for another reason.
+            Unavailable: The gateway returned no token for another reason.
             httpx.TransportError: The gateway cannot be reached.
         """
         key = (connector, owner, grant)
@@ -145,19 +145,19 @@ class TokenClient(_Tokens):
     def data(
         self, connector: str, owner: str, path: str, parameters: Parameters = (), *, grant: str | None = None
     ) -> httpx.Response:
-        """Call a data API through the gateway, which keeps the token and waits where Akoya limits calls.
+        """Call a data API through the gateway, which adds the token and respects Akoya's rate limit.
 
-        It needs an upstream with `data_api` in gateway.yaml.
+        Requires an upstream with `data_api` in gateway.yaml.
 
         Args:
             connector: The bank's name in gateway.yaml.
             owner: The value of `Akoya-Owner`.
             path: The product and what follows, such as `balances` or `transactions/123`.
-            parameters: Of the query.
+            parameters: The parameters of the query.
             grant: One of several logins.
 
         Returns:
-            Akoya's response, which may be an error of its own.
+            Akoya's response, which may be an error from Akoya.
 
         Raises:
             ValueError: `connector` is, or `path` has, an empty segment, `.` or `..`, which could lead to the route of
@@ -181,7 +181,7 @@ class TokenClient(_Tokens):
 
 
 class AsyncTokenClient(_Tokens):
-    """As `TokenClient`, for asyncio."""
+    """The same as `TokenClient`, for asyncio."""
 
     def __init__(self, admin_url: str, bearer: str, *, http: httpx.AsyncClient | None = None, **options: Any) -> None:
         """Create the client. See `TokenClient`."""
@@ -214,8 +214,8 @@ class AsyncTokenClient(_Tokens):
 class TokenAuth(httpx.Auth):
     """Adds a token, and the context headers of Akoya's v3 data APIs, to the requests of an httpx client.
 
-    If Akoya refuses the token of a GET or HEAD request with 401, and the gateway has a newer one by then, the request
-    is sent once more. Raises what `TokenClient.get` raises.
+    If Akoya rejects the token of a GET or HEAD request with 401 and the gateway then has a newer one, the request is
+    retried once. Raises what `TokenClient.get` raises.
     """
 
     def __init__(
@@ -268,12 +268,12 @@ class TokenAuth(httpx.Auth):
 def _below(path: str) -> str:
     """Return the path of a product with a leading slash, percent-encoded. Raises ValueError."""
     if not _NO_SEGMENTS.isdisjoint(path.split("/")):
-        raise ValueError(f"{path!r} is no product, such as balances or transactions/123")
+        raise ValueError(f"{path!r} is not the path of a product, such as balances or transactions/123")
     return "/" + quote(path)
 
 
 def _accepted(response: httpx.Response, *, is_data: bool) -> httpx.Response:
-    """Return the response unless it is the gateway's own refusal. Raises `NeedsReconnect` and `Unavailable`."""
+    """Return the response unless it is one of the gateway's own errors. Raises `NeedsReconnect` and `Unavailable`."""
     try:
         body = response.json() if response.status_code != 200 else {}
     except ValueError:

@@ -1,4 +1,4 @@
-"""What views ask: which bank connection does this request have? Shared by the integrations of all frameworks."""
+"""Finds the bank connection of a request. Shared by the integrations of all frameworks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConnectionMissing(Exception):
         self.connect_url = f"{prefix}/connect/{quote(connector, safe='')}" if connector else f"{prefix}/"
 
     def problem(self) -> dict[str, object]:
-        """Return the problem document (RFC 9457), with the members of the gateway's own."""
+        """Return the problem document (RFC 9457), with the same members as the gateway's own."""
         title = "Conflict" if self.status == 409 else "Unauthorized"
         return {
             "type": f"urn:akoya-gateway:problem:{self.code}",
@@ -46,7 +46,7 @@ class ConnectionMissing(Exception):
 
 
 def current(holder: Mapping[str, Any]) -> Verified | None:
-    """Return what was verified for a request, or None if it has no owner.
+    """Return the verified claims of a request, or None if it has no owner.
 
     Args:
         holder: The ASGI scope or the WSGI environ.
@@ -64,13 +64,13 @@ def connection_of(verified: Verified | None, connector: str | None = None, *, pr
     """Return the connection of a request to one bank, or to any bank.
 
     Args:
-        verified: What was verified for the request.
+        verified: The verified claims of the request, from `current`.
         connector: The bank's name in gateway.yaml. None: the bank whose token the request has.
         prefix: The gateway's `prefix`, for `connect_url`.
 
     Returns:
-        `verified`. If the access rule passes the tokens of several banks, the one of `connector`; of the other bank's
-        claims only `connector`, `id_token`, `expires` and `grant` are known then.
+        `verified`. If the access rule passes the tokens of several banks, a copy with the token of `connector`, where
+            only `connector`, `id_token`, `expires` and `grant` of that bank are known.
 
     Raises:
         ConnectionMissing: The request has no such connection.

@@ -99,8 +99,8 @@ def current_connection(
 def add_akoya(app: FastAPI, keys: KeySource | None = None, **options: Any) -> None:
     """Verify requests before they reach `app`, and add the responses 401 and 409 to its OpenAPI document.
 
-    A request without `Akoya-*` headers is passed on: its views decide by `current_connection`. A request with such
-    headers and without a valid signature is refused.
+    A request without `Akoya-*` headers is passed to the app, whose views use `current_connection`. A request with such
+    headers but without a valid signature is refused.
 
     Args:
         keys: The keys of the gateway in front. None: the app is wrapped in a `Gateway`.

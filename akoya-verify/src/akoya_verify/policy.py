@@ -28,7 +28,7 @@ SignedRequest = tuple[str, str, str, str, RawHeaders]
 
 
 class Policy:
-    """What is verified. Requires an `Akoya-Assertion` if `issuer` is set, else an RFC 9421 signature."""
+    """Verifies requests: an `Akoya-Assertion` if `issuer` is set, else an RFC 9421 signature."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Policy:
         return isinstance(holder["akoya"], Verified) or (holder["akoya"] is None and self.keys is None)
 
     def passes_unverified(self, mounted: str, path: str, header_names: Iterable[str]) -> bool:
-        """Return whether a request may pass unverified: on an exempt path, or where no `Akoya-*` header is required.
+        """Return whether a request may pass unverified: its path is exempt, or it has and needs no `Akoya-*` header.
 
         Args:
             mounted: Where the server says that the app is mounted. Raises `NotVerified` unless it is `root_path`.
             path: The decoded path.
-            header_names: Of all headers.
+            header_names: The names of all headers.
         """
         if mounted != self._root_path:
             raise NotVerified("root-path", f"the server says {mounted!r}, configured is {self._root_path!r}")

@@ -51,10 +51,10 @@ class ConnectionUser(BaseUser):
 
 
 class AkoyaBackend(AuthenticationBackend):
-    """Sets `request.user` to a `ConnectionUser`, with the scope `authenticated`. Without an owner, nobody is logged in.
+    """Sets `request.user` to a `ConnectionUser` with the scope `authenticated`, if the request has an owner.
 
     It does not verify signatures. A request that neither an `AsgiVerifier` nor a `Gateway` has checked fails with
-    `NotVerified` (500), because anyone could have made up its headers.
+    `NotVerified` (500), because its headers may be forged.
     """
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
@@ -63,7 +63,7 @@ class AkoyaBackend(AuthenticationBackend):
 
 
 def requires_connection(connector: str | None = None, *, prefix: str = "/akoya") -> Callable[[View], View]:
-    """Let a view run only for requests with a connection, which it finds in `request.state.akoya`.
+    """Run a view only for requests with a connection, which is then in `request.state.akoya`.
 
     Other requests get a problem document with status 401 or 409 (see `ConnectionMissing`). WebSockets are closed with
     code 1008 before they are accepted, which the client sees as 403.

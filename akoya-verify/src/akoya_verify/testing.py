@@ -1,4 +1,4 @@
-"""Helpers for the tests of an app: requests that a gateway has let pass, without a gateway and without a network.
+"""Helpers for the tests of an app: requests as a gateway would admit them, without a gateway and without a network.
 
     alice = connected("mikomo", "alice")
     client = starlette_client(app, alice)   # also for FastAPI
@@ -152,7 +152,7 @@ def starlette_client(app: App, verified: Verified | None, **options: Any) -> Tes
 
     Args:
         app: The app, without the `Gateway` around it.
-        verified: Such as `connected()`. None: nobody is connected.
+        verified: Such as `connected()`. None: a request without an owner.
         options: Of `TestClient`.
     """
     from starlette.testclient import TestClient  # noqa: PLC0415 - optional
@@ -167,8 +167,8 @@ def django_client(verified: Verified | None, **options: Any) -> Client:
     """Return Django's test client, whose requests have `verified` as `request.akoya`.
 
     Args:
-        verified: Such as `connected()`. None: nobody is connected, which `IN_PROCESS` lets pass.
-        options: Of `django.test.Client`.
+        verified: Such as `connected()`. None: a request without an owner, which `IN_PROCESS` admits.
+        options: Options of `django.test.Client`.
     """
     from django.test import Client  # noqa: PLC0415 - optional
 
@@ -176,7 +176,7 @@ def django_client(verified: Verified | None, **options: Any) -> Client:
 
 
 def django_async_client(verified: Verified | None, **options: Any) -> AsyncClient:
-    """Return Django's asynchronous test client, as `django_client`."""
+    """Return Django's asynchronous test client. See `django_client`."""
     from django.test import AsyncClient  # noqa: PLC0415 - optional
 
     class ConnectedClient(AsyncClient):
@@ -191,7 +191,7 @@ def flask_client(app: Flask, verified: Verified | None, **options: Any) -> Flask
 
     Args:
         app: The app.
-        verified: Such as `connected()`. None: nobody is connected, which an app without keys lets pass.
+        verified: Such as `connected()`. None: a request without an owner, which an app without keys admits.
         options: Of `app.test_client`.
     """
     client = app.test_client(**options)

@@ -27,9 +27,9 @@ View = Callable[..., Any]
 
 
 class AkoyaMiddleware:
-    """Sets `request.akoya` to what was verified. Refuses requests that nothing has verified.
+    """Sets `request.akoya` to the verified claims. Refuses unverified requests.
 
-    It is None on exempt paths, and if a gateway in the same process has admitted the request without an owner.
+    It is None on exempt paths, and for requests that a gateway in the same process has admitted without an owner.
     """
 
     sync_capable = async_capable = True
@@ -43,7 +43,7 @@ class AkoyaMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Return the response, or a coroutine of it."""
+        """Return the response, or a coroutine that returns it."""
         if self._is_async:
             return self._call_async(request)
         try:
@@ -62,7 +62,7 @@ class AkoyaMiddleware:
         return await self.get_response(request)
 
     def _signed(self, request: HttpRequest) -> SignedRequest | None:
-        """Return what is to be verified, or None for a request that has been verified or is exempt."""
+        """Return the request to verify, or None if it has been verified already or is exempt."""
         scope = getattr(request, "scope", None)
         holder = wsgi.holder_of(request.environ) if scope is None else scope
         if self._policy.is_verified(holder):
@@ -91,7 +91,7 @@ def _refuse(fault: NotVerified) -> HttpResponse:
 
 
 def requires_connection(connector: str | None = None) -> Callable[[View], View]:
-    """Let a view run only for requests with a connection to a bank, or to any. It finds it in `request.akoya`.
+    """Run a view only for requests with a connection to this bank (or any bank), which is then in `request.akoya`.
 
     Other requests get a problem document with status 401 or 409 (see `ConnectionMissing`).
     """

@@ -18,7 +18,7 @@ NEEDED = 'AKOYA needs either "KEYS" (the URL of the key set), or "IN_PROCESS": T
 
 
 def setting() -> dict[str, Any]:
-    """Return the setting, whose names are those of the arguments of `AsgiVerifier`, `IN_PROCESS` and `PREFIX`."""
+    """Return the setting. Its keys are the upper-case arguments of `AsgiVerifier`, `IN_PROCESS` and `PREFIX`."""
     return dict(getattr(settings, "AKOYA", {}))
 
 
@@ -28,7 +28,7 @@ def prefix() -> str:
 
 
 def policy_of_settings() -> Policy:
-    """Return what the middleware verifies. Raises ImproperlyConfigured."""
+    """Return the verification policy from the settings. Raises ImproperlyConfigured."""
     given = {name.lower(): value for name, value in setting().items() if name not in {"IN_PROCESS", "PREFIX"}}
     keys = given.pop("keys", None)
     if bool(keys) == bool(setting().get("IN_PROCESS")):
@@ -50,7 +50,7 @@ class AkoyaConfig(AppConfig):
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """Report settings with which requests are refused, or reach views unverified."""
+    """Report settings that cause requests to be refused or to reach views unverified."""
     found: list[checks.CheckMessage] = []
     try:
         policy_of_settings()
