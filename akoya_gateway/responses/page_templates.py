@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -42,16 +42,38 @@ class _CompiledTemplates(BytecodeCache):
 _COMPILED = _CompiledTemplates()
 
 
+_UNESCAPED = ("safe", "tojson")
+"""Filters that mark values as escaped. Removed, because `map("safe")` names one as a value."""
+_MESSAGES = {"_": 1, "gettext": 1, "ngettext": 2, "pgettext": 2, "npgettext": 3}
+"""Functions that return their messages unescaped, and how many of their first arguments are texts."""
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """A sandbox in which no value can be left unescaped."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)
-        for node in template.find_all((nodes.EvalContextModifier, nodes.Filter)):
-            # `{% autoescape false %}` is an EvalContextModifier.
-            if not isinstance(node, nodes.Filter) or node.name in ("safe", "tojson"):
-                raise TemplateSyntaxError("values cannot be left unescaped here", node.lineno, name, filename)
+        for node in _unescaped(template):
+            raise TemplateSyntaxError("values cannot be left unescaped here", node.lineno, name, filename)
         return template
+
+
+def _unescaped(template: nodes.Template) -> Iterator[nodes.Node]:
+    """Yield what could leave a value unescaped."""
+    yield from template.find_all(nodes.EvalContextModifier)  # `{% autoescape false %}`
+    yield from (node for node in template.find_all(nodes.Filter) if node.name in _UNESCAPED)
+    with_constants = {
+        id(call.node)
+        for call in template.find_all(nodes.Call)
+        if isinstance(call.node, nodes.Name) and _has_constant_messages(call, _MESSAGES.get(call.node.name, 0))
+    }
+    for name in template.find_all(nodes.Name):
+        if name.name in _MESSAGES and name.ctx == "load" and id(name) not in with_constants:
+            yield name
+
+
+def _has_constant_messages(call: nodes.Call, count: int) -> bool:
+    return len(call.args) >= count and all(isinstance(each, nodes.Const) for each in call.args[:count])
 
 
 class PageTemplates:
@@ -75,6 +97,8 @@ class PageTemplates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        for name in _UNESCAPED:
+            del environment.filters[name]
         translations: Any = environment  # The extension adds its methods at run time.
         translations.install_gettext_translations(language.translations, newstyle=True)
         environment.globals.update(values)

@@ -156,6 +156,9 @@ def test_faulty_template_is_reported_with_file_and_line(tmp_path: Path) -> None:
         "2:1: pages.templates: access to attribute '__class__'": "\n{{ ().__class__ }}",
         "1:1: pages.templates: values cannot be left unescaped": "{{ title|safe }}",
         "4:1: pages.templates: values cannot be left unescaped": "\n\n\n{% autoescape false %}{{ title }}{% endautoescape %}",
+        "5:1: pages.templates: values cannot be left unescaped": "\n\n\n\n{{ _(title) }}",
+        "6:1: pages.templates: values cannot be left unescaped": "\n\n\n\n\n{% set translated = _ %}{{ translated(title) }}",
+        "7:1: pages.templates: No filter named 'safe'": "\n\n\n\n\n\n{{ [title]|map('safe')|first }}",
         "1:1: pages.templates: there is no template 'absent.html'": '{% include "absent.html" %}',
         "1:1: pages.templates: problem: there is no link back to the app": '<html lang="{{ language }}"><p>{{ title }}',
     }
