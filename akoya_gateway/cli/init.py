@@ -17,7 +17,7 @@ import click
 from akoya_gateway.cli.new_files import PUBLIC, SECRET, write_new
 
 if TYPE_CHECKING:
-    from akoya_gateway.config.model import Origin
+    from akoya_gateway.config.model import Config, Origin
 
 LOCAL_URL = "http://localhost:8080"
 STORES = {"sqlite": "sqlite:./var/grants.db", "redis": "redis://127.0.0.1:6379/0"}
@@ -203,10 +203,25 @@ def _report(folder: Path, secrets: Mapping[str, str]) -> None:
     steps = [f"cd {shlex.quote(str(folder))}"] if folder != Path() else []
     steps += [f"edit .env                     # {' and '.join(missing)}"] if missing else []
     steps += ["set -a; . ./.env; set +a      # secrets into the environment", "akoya-gateway check"]
-    steps += ["akoya-gateway sandbox         # in another terminal"] if "emulator:" in config.read_text() else []
-    steps += ["akoya-gateway run"] if result.config and result.config.upstream else []
+    if result.config:
+        steps += _start_steps(result.config)
     click.echo("Next:\n" + "".join(f"  {step}\n" for step in steps), err=True)
     click.echo("Keep .env, *.key and *.pem out of git.", err=True)
+
+
+def _start_steps(config: Config) -> list[str]:
+    from akoya_gateway.sandbox.settings import DEFAULT_REDIRECT_URIS, SandboxConnector  # noqa: PLC0415
+
+    steps = []
+    if "emulator" in config.environments:
+        uri = config.clients["app"].redirect_uri
+        options = [] if uri in DEFAULT_REDIRECT_URIS else ["--redirect-uri", uri]
+        for each in config.connectors.values():
+            options += [] if each.id == SandboxConnector().id else ["--connector", f"{each.id}={each.name}"]
+        steps.append(f"{shlex.join(['akoya-gateway', 'sandbox', *options]):<29} # in another terminal")
+    if config.upstream is not None:
+        return [*steps, "akoya-gateway run"]
+    return [*steps, f'start the app, wrapped in Gateway(app, "gateway.yaml"), for requests to {config.public_url}']
 
 
 def _ask(question: str, default: str | None, choices: list[str] | None = None, *, hide: bool = False) -> Any:

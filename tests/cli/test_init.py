@@ -87,6 +87,36 @@ def test_init_without_credentials_names_what_to_fill_in(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ([], ["akoya-gateway sandbox         # in another terminal", "akoya-gateway run"]),
+        (
+            ["--public-url", "http://localhost:8888", "--connector", "mikomo", "--connector", "Alpine=Alpine Savings"],
+            [
+                "akoya-gateway sandbox --redirect-uri http://localhost:8888/akoya/callback "
+                "--connector 'Alpine=Alpine Savings' # in another terminal",
+                "akoya-gateway run",
+            ],
+        ),
+        (
+            ["--mode", "middleware"],
+            [
+                "akoya-gateway sandbox         # in another terminal",
+                'start the app, wrapped in Gateway(app, "gateway.yaml"), for requests to http://localhost:8080',
+            ],
+        ),
+    ],
+)
+def test_init_for_the_emulator_prints_how_to_start_everything(
+    tmp_path: Path, options: list[str], steps: list[str]
+) -> None:
+    result = init(tmp_path, "--environment", "emulator", *options)
+    printed = [line.strip() for line in result.stderr.splitlines()]
+    place = printed.index("akoya-gateway check") + 1
+    assert printed[place : place + 2] == steps
+
+
 def test_it_overwrites_nothing_without_force_and_keys_never(tmp_path: Path) -> None:
     assert init(tmp_path, "--environment", "emulator").exit_code == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
