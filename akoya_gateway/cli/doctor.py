@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     metavar="PATH",
     default="accounts-info",
     show_default=True,
-    help="The product that --grant calls, and what follows it in the path.",
+    help="The product that --grant calls, with the rest of its path.",
 )
 @format_option("A table for people, or one JSON object.")
 def doctor(config: Path, credentials: bool, grant: str | None, product: str, form: str) -> None:

@@ -88,7 +88,7 @@ def count(config: Path, by: tuple[str, ...], form: str, **which: str | None) -> 
 @config_option
 @format_option("Text for people, or one JSON object.")
 def show(grant: str, config: Path, form: str) -> None:
-    """Show one grant, by its ID from `list`, and what must be done about it by whom.
+    """Show one grant, by its ID from `list`, and who must do what about it.
 
     The beginning of the ID is enough if no other grant's ID begins with it.
     """

@@ -141,7 +141,7 @@ class ConnectionsEndpoint:
             "expires_at": _moment(grant.tokens.expires_at),
             "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
             "rename": f"{self._config.prefix}/rename/{grant.connector}",
-            # Only then, because without a data API as an upstream nothing is known about banks.
+            # Only if an upstream is a data API: otherwise the gateway does not know whether banks respond.
             **({"bank": "unavailable"} if self._bank_is_down(grant.connector) else {}),
         }
 
@@ -193,7 +193,7 @@ class ConnectionsEndpoint:
         }
 
     def _facts(self, grant: Grant, language: Language) -> list[str]:
-        """Return what is known about the connection, and that the bank does not answer if it does not."""
+        """Return the facts to show about the connection, and a warning if the bank does not respond."""
         down = [language.gettext(BANK_DOWN)] if self._bank_is_down(grant.connector) else []
         return down + _facts(grant, language)
 
@@ -206,7 +206,7 @@ class ConnectionsEndpoint:
 
 
 def _facts(grant: Grant, language: Language) -> list[str]:
-    """Return what the grant's record says about the connection: accounts, since when, last renewal."""
+    """Return facts from the grant's record: number of accounts, day of connecting, last renewal."""
     facts = [language.gettext(CONNECTED_SINCE, date=language.date(grant.connected_at))]
     if grant.refreshed_at > grant.connected_at:
         facts.append(language.gettext(LAST_RENEWED, date=language.date(grant.refreshed_at)))

@@ -74,7 +74,7 @@ class OtherLogins:
 
 
 class OtherLoginEndpoint:
-    """`GET` shows a page that asks whether to end the earlier logins at a bank; `POST` takes the user's choice.
+    """`GET` shows a page that asks whether to end the earlier logins at a bank; `POST` applies the user's choice.
 
     The page is built from the owner's grants, so it can be reloaded and two tabs can be open. Its form ends only the
     logins that the page showed.

@@ -20,7 +20,10 @@ class NeedsReconnect(UserError):
 
 
 class UnknownGrant(UserError):
-    """The owner has no grant of this ID at this bank. A grant of another owner is as unknown as an invented one."""
+    """The owner has no grant of this ID at this bank.
+
+    The error is the same for another owner's grant and for an ID that does not exist.
+    """
 
     status = 404
     code = "unknown-grant"

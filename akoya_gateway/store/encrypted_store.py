@@ -21,7 +21,7 @@ log = logger("akoya_gateway.store")
 T = TypeVar("T")
 
 TIMED_OPERATIONS = ("count", "delete", "find", "get", "put", "take")
-"""The operations whose duration is observed. Scans and waits for changes have none that means anything."""
+"""The operations whose duration is observed. The durations of scans and of waiting for changes would mean nothing."""
 
 
 class EncryptedStore:

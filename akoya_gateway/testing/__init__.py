@@ -1,4 +1,4 @@
-"""Tests of whole flows of an app: the app inside a gateway, in front of the emulator, and a browser.
+"""Tests of an app's whole flows: the app inside a gateway, in front of the emulator, and a browser.
 
 `fixtures` is a pytest plugin with the fixture `akoya_flow`.
 """

@@ -1,4 +1,4 @@
-"""The errors of Redis servers and of the client library: which there are, and what they mean for the operator."""
+"""Classifies and describes the errors of Redis servers and of the client library."""
 
 from __future__ import annotations
 
