@@ -71,6 +71,19 @@ class FairQueue:
         self._removed(owner, waiting)
         return waiter
 
+    def pop_of_largest(self, owner: str) -> Waiter | None:
+        """Remove and return the last call of the owner with most calls.
+
+        None if that owner would be left with fewer calls than `owner` would have.
+        """
+        largest = max(self._owners, key=lambda each: len(self._owners[each]), default=owner)
+        if len(self._owners.get(largest, ())) <= len(self._owners.get(owner, ())) + 1:
+            return None
+        waiting = self._owners[largest]
+        waiter = waiting.pop()
+        self._removed(largest, waiting)
+        return waiter
+
     def _removed(self, owner: str, waiting: deque[Waiter]) -> None:
         self._count -= 1
         if not waiting:
@@ -114,17 +127,20 @@ class Budget:
     async def acquire(self, owner: str, *, is_background: bool) -> None:
         """Wait until a call may be sent.
 
-        If too many wait, an interactive call replaces a background call, which then fails.
+        If too many wait, an interactive call replaces a background call, and a call of an owner with few calls replaces
+        one of the owner with most, so that no owner can take all places. The replaced call fails.
 
         Raises:
-            TooManyCalls: `MAX_WAITING` calls wait already, or an interactive call has replaced this background call.
+            TooManyCalls: `MAX_WAITING` calls wait already and this one replaces none, or another call has replaced it.
         """
-        if self.waiting >= MAX_WAITING:
-            if is_background or not self._background:
-                raise TooManyCalls(retry_after=self.retry_after())
-            self._drop(self._background.pop_last())
-        waiter: Waiter = asyncio.get_running_loop().create_future()
         queue = self._background if is_background else self._interactive
+        if self.waiting >= MAX_WAITING:
+            replaced = self._background.pop_last() if not is_background and self._background else None
+            replaced = replaced or queue.pop_of_largest(owner)
+            if replaced is None:
+                raise TooManyCalls(retry_after=self.retry_after())
+            self._drop(replaced)
+        waiter: Waiter = asyncio.get_running_loop().create_future()
         queue.add(owner, waiter)
         if not is_background:
             self._arrived.set()

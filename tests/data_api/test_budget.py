@@ -132,6 +132,23 @@ async def test_call_beyond_the_waiting_ones_is_refused_and_interactive_takes_the
 
 
 @in_virtual_time
+async def test_owner_that_takes_all_places_gives_way_to_others_up_to_an_equal_share() -> None:
+    (budget,) = budgets(MemoryStore(clock), 1.0)
+    await budget.acquire("first", is_background=False)
+    many = [asyncio.create_task(budget.acquire("many", is_background=False)) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0.01)
+    few = [asyncio.create_task(budget.acquire("few", is_background=False)) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0.01)
+    refused = [[isinstance(call.done() and call.exception(), TooManyCalls) for call in calls] for calls in (many, few)]
+    half = MAX_WAITING // 2
+    assert refused == [[False] * half + [True] * half] * 2
+    await few[0]
+    await budget.close()
+    await asyncio.wait([*many, *few])
+    assert all(call.exception() is not None for call in few[-half:])
+
+
+@in_virtual_time
 async def test_call_that_is_cancelled_no_longer_waits() -> None:
     (budget,) = budgets(MemoryStore(clock), 1.0)
     await budget.acquire("a", is_background=False)
