@@ -65,6 +65,19 @@ def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"akoya_gateway"}
 
 
+def test_wheel_holds_the_templates_catalogues_and_assets(wheel: Path) -> None:
+    folders = ("cli/templates", "responses/templates", "responses/locale", "sandbox/assets", "sandbox/templates")
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / "akoya_gateway" / folder).rglob("*")
+        if path.is_file()
+    }
+    assert {Path(name).suffix for name in files} >= {".html", ".css", ".js", ".mo", ".j2"}
+    with zipfile.ZipFile(wheel) as archive:
+        assert files - set(archive.namelist()) == set()
+
+
 def test_wheels_share_no_file_and_have_types_and_licenses(wheel: Path, verify_wheel: Path) -> None:
     names = [set(zipfile.ZipFile(built).namelist()) for built in (wheel, verify_wheel)]
     assert names[0] & names[1] == set()

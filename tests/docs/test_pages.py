@@ -78,6 +78,12 @@ def test_a_command_prints_what_is_shown(command: str, shown: str) -> None:
     assert pattern(shown).fullmatch(trimmed(done.stdout)), done.stdout + done.stderr
 
 
+def test_readme_links_every_page_of_the_documentation() -> None:
+    readme = (ROOT / "README.md").read_text()
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", readme)}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - links == set()
+
+
 def slug(heading: str) -> str:
     """Return the anchor that GitHub generates for a heading."""
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
