@@ -41,7 +41,7 @@ class BankHealth:
     def notes(self) -> tuple[str, ...]:
         """One sentence for each bank that is down, for `/readyz`."""
         return tuple(
-            f"connector {name}: the bank has not answered since {_time(first)}; its connections are kept"
+            f"connector {name}: the bank has not responded since {_time(first)}; its connections are kept"
             for name, (_, first, _) in sorted(self._failures.items())
             if self.is_down(name)
         )

@@ -10,7 +10,7 @@ class BankUnavailable(ProviderError):
 
     status = 503
     code = "bank-unavailable"
-    title = "The bank does not answer right now"
+    title = "The bank is not responding right now"
     retry_after = 10
 
 
@@ -19,7 +19,7 @@ class BankTimeout(ProviderError):
 
     status = 504
     code = "bank-timeout"
-    title = "The bank did not answer in time"
+    title = "The bank did not respond in time"
 
 
 class BankRedirect(ProviderError):

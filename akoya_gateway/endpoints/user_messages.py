@@ -12,9 +12,9 @@ STATE_TEXTS = {
     GrantState.LIVE: gettext_noop("Connected"),
     GrantState.REFRESHING: gettext_noop("Connected"),
     GrantState.UNCERTAIN: gettext_noop(
-        "Connected, but the bank has not confirmed it lately. If data is missing, reconnect."
+        "Connected, but the bank has not confirmed it recently. If data is missing, reconnect."
     ),
-    GrantState.NEEDS_RECONNECT: gettext_noop("The bank has ended this connection. Reconnect to go on."),
+    GrantState.NEEDS_RECONNECT: gettext_noop("The bank has ended this connection. Reconnect to continue."),
     GrantState.REVOKED: gettext_noop("Disconnected"),
 }
 
@@ -27,18 +27,18 @@ CONNECTED_SINCE = gettext_noop("Connected since %(date)s")
 LAST_RENEWED = gettext_noop("Last renewed on %(date)s")
 ACCOUNTS = ngettext_noop("%(num)d account", "%(num)d accounts")
 
-BANK_DOWN = gettext_noop("The bank does not answer at the moment. You do not need to reconnect.")
+BANK_DOWN = gettext_noop("The bank is not responding at the moment. You do not need to reconnect.")
 """For a bank whose data API has failed several times in a row."""
 
 CHOOSE_BANK = gettext_noop("To continue, connect a bank.")
 
 NOTICES = {
-    "disconnected": gettext_noop("The bank is disconnected. It shares nothing with this app any more."),
-    "renamed": gettext_noop("The login has its new name."),
+    "disconnected": gettext_noop("The bank is disconnected. It no longer shares data with this app."),
+    "renamed": gettext_noop("The login was renamed."),
     "signed-out": gettext_noop("You are signed out on this device."),
 }
 
-_NOT_NOW = gettext_noop("Connecting is not possible right now. If it lasts, contact the people who run this app.")
+_NOT_NOW = gettext_noop("Connecting is not possible right now. If this continues, contact the people who run this app.")
 _ERRORS = {
     "access_denied": gettext_noop("You cancelled, or the bank declined. Nothing was shared."),
     "temporarily_unavailable": gettext_noop("The bank connection service is busy. Please try again in a few minutes."),
@@ -51,7 +51,7 @@ _ERRORS = {
     "provider-redirects": _NOT_NOW,
     "certificate-not-trusted": _NOT_NOW,
     "proxy-refused": _NOT_NOW,
-    "outcome-unknown": gettext_noop("The bank did not answer in time. Please connect once more."),
+    "outcome-unknown": gettext_noop("The bank did not respond in time. Please connect it again."),
     "untrusted-id-token": gettext_noop(
         "The bank was not connected: what it sent could not be verified. Please try again later."
     ),

@@ -53,7 +53,7 @@ def test_nightly_job_gets_the_data_of_owners_and_says_who_has_to_connect(
     connect = f"own_unknown has to connect the bank at {env.url}/akoya/connect/mikomo\n"
     assert run() == f"{owner} 3 accounts\n{connect}"
     env.akoya.fault("status", "data.balances", status=408, times=1)
-    assert run() == f"{owner} later: The bank did not answer in time\n{connect}"
+    assert run() == f"{owner} later: The bank did not respond in time\n{connect}"
 
 
 def test_script_of_a_page_gets_the_data_or_where_to_connect(env: GatewayEnv, browser: Browser, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_bank_that_does_not_answer_is_shown_until_it_does(env: GatewayEnv, brows
         assert response.headers["x-akoya-interaction-id"]
     (connection,) = browser.connections()["connections"]
     assert connection["bank"] == "unavailable"
-    assert "The bank does not answer" in browser.go("/akoya/").text
+    assert "The bank is not responding" in browser.go("/akoya/").text
 
     def notes() -> list[str]:
         return [note for note in admin(env, "/readyz").json()["notes"] if "connector mikomo" in note]

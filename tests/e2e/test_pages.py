@@ -105,7 +105,7 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
     await page.get_by_label("Name of this login").first.fill("Savings and business")
     await judge(page, "Your bank connections")
     await button(page, "Save")
-    await expect(page.get_by_role("status")).to_contain_text("new name", timeout=30_000)
+    await expect(page.get_by_role("status")).to_contain_text("renamed", timeout=30_000)
     assert "Savings and business" in await page.get_by_role("listitem").first.inner_text()
     await page.get_by_role("link", name="Disconnect", exact=True).first.click()
     await expect(page).to_have_title("Disconnect Mikomo Bank?", timeout=15_000)
@@ -123,7 +123,7 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
     ("kind", "endpoint", "more", "told"),
     [
         ("status", "token", {}, "busy"),
-        ("cut_after", "token", {}, "did not answer in time"),
+        ("cut_after", "token", {}, "did not respond in time"),
         ("secret_rotated", "token", {}, "not possible right now"),
         ("bad_signature", "token", {}, "was not connected"),
         ("callback_error", "consent", {"error": "server_error"}, "could not complete the sign-in"),
