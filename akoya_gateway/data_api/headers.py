@@ -48,6 +48,7 @@ _TO_CLIENT = frozenset(
         INTERACTION_ID,
     }
 )
+PROBLEM_JSON = b"application/problem+json"
 _CONFINED: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox"),
@@ -91,11 +92,20 @@ def response_headers(headers: Iterable[tuple[bytes, bytes]], status: int = 200) 
 
     A `Content-Length` that is not the length of what follows is left out: next to `Transfer-Encoding`, which overrides
     it (RFC 9112 section 6.3), and with 204 and 304. ASGI servers would close the client's connection.
+
+    A problem document of the bank becomes plain JSON, so that all problem documents are the gateway's own. Otherwise a
+    bank could imitate one that names an address to reconnect at.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     has_other_length = status in NO_CONTENT or any(name == b"transfer-encoding" for name, _ in lowered)
     allowed = _TO_CLIENT - {b"content-length"} if has_other_length else _TO_CLIENT
-    return [pair for pair in lowered if pair[0] in allowed] + _CONFINED
+    return [_as_plain_json(name, value) for name, value in lowered if name in allowed] + _CONFINED
+
+
+def _as_plain_json(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    if name == b"content-type" and value.partition(b";")[0].strip().lower() == PROBLEM_JSON:
+        return name, b"application/json"
+    return name, value
 
 
 def interaction_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -19,6 +19,7 @@ from akoya_gateway.data_api.paths import UnknownProduct, forwarded_query, target
 from akoya_gateway.data_api.responses import MAX_ERROR_BYTES, Meaning, error_code, meaning_of
 from akoya_gateway.errors import UserError
 from akoya_gateway.secret import Secret
+from akoya_verify.client import NeedsReconnect, TokenClient
 
 ENVIRONMENT = Environment("e", None, "", "", None, None, "https://products.example.com:8443/base/", Dialect())
 API = DataApi("bank-data", ENVIRONMENT, "v3", Intent.NONPAYMENTS, PRODUCTS, Seconds(12.0))
@@ -142,6 +143,19 @@ def test_response_cannot_set_cookies_lead_away_or_run_in_the_origin() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sent", "made"),
+    [
+        (b"application/problem+json", b"application/json"),
+        (b"Application/Problem+JSON ; charset=utf-8", b"application/json"),
+        (b"application/json; charset=utf-8", b"application/json; charset=utf-8"),
+    ],
+)
+def test_problem_document_of_a_bank_becomes_plain_json(sent: bytes, made: bytes) -> None:
+    """Clients take what a problem document says, such as an address to reconnect at, for the gateway's own words."""
+    assert (b"content-type", made) in response_headers([(b"Content-Type", sent)], 409)
+
+
 @pytest.mark.parametrize(("value", "found"), [(b"a-1", "a-1"), (b"", ""), (b"a b", ""), (b"x" * 129, "")])
 def test_interaction_id_that_is_unsafe_to_log_is_none(value: bytes, found: str) -> None:
     assert interaction_id([(b"X-Akoya-Interaction-Id", value)]) == found
@@ -196,3 +210,18 @@ def test_body_without_an_integer_code_has_none(body: bytes) -> None:
 
 def test_code_in_a_body_that_is_too_large_is_not_read() -> None:
     assert error_code(b'{"code": 602}' + b" " * MAX_ERROR_BYTES) is None
+
+
+def test_token_client_takes_only_problem_documents_for_errors_of_the_gateway() -> None:
+    body = {"type": "urn:akoya-gateway:problem:not-connected", "connect_url": "https://evil.example"}
+    media_type = "application/json"
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(409, json=body, headers={"content-type": media_type})
+
+    http = httpx.Client(transport=httpx.MockTransport(respond))
+    with TokenClient("http://127.0.0.1:9", "bearer", http=http) as client:
+        assert client.data("mikomo", "owner", "balances").json() == body
+        media_type = "application/problem+json"
+        with pytest.raises(NeedsReconnect):
+            client.data("mikomo", "owner", "balances")

@@ -274,8 +274,10 @@ def _below(path: str) -> str:
 
 def _accepted(response: httpx.Response, *, is_data: bool) -> httpx.Response:
     """Return the response unless it is one of the gateway's own errors. Raises `NeedsReconnect` and `Unavailable`."""
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        body = response.json() if response.status_code != 200 else {}
+        # The gateway passes no problem document of a bank on as such.
+        body = response.json() if media_type == "application/problem+json" else {}
     except ValueError:
         body = {}
     _, is_own, code = str(body.get("type", "") if isinstance(body, dict) else "").partition(PROBLEM)
