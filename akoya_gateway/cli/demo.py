@@ -63,7 +63,8 @@ def demo(port: int | None, bank_port: int | None, host: str, open_browser: bool,
         click.echo("\nStopped.", err=True)
         return
     except OSError as error:
-        click.echo(f"demo: {error.strerror or error} (choose another --port or --bank-port)", err=True)
+        where = f"cannot listen on {error.filename}: " if error.filename else ""
+        click.echo(f"demo: {where}{error.strerror or error} (choose another --port or --bank-port)", err=True)
         raise SystemExit(1) from None
     except DemoFailed as error:
         click.echo(f"demo: {error}", err=True)

@@ -52,15 +52,16 @@ def uvicorn_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Return a listening socket. Port 0 selects a free port. Raises OSError."""
+    """Return a listening socket. Port 0 selects a free port. Raises OSError, with the address as `filename`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(1024)
-    except OSError:
+    except OSError as error:
         listener.close()
+        error.filename = f"{host}:{port}"
         raise
     return listener
 

@@ -169,5 +169,6 @@ def test_a_port_that_is_taken_is_said() -> None:
         run = subprocess.run(
             [*command, str(taken.getsockname()[1])], capture_output=True, text=True, timeout=60, check=False
         )
+        port = taken.getsockname()[1]
     assert run.returncode == 1
-    assert "choose another --port" in run.stderr
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use (choose another --port" in run.stderr
