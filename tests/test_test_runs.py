@@ -33,9 +33,9 @@ PLANTED_FAULTS = ["worker_exits.py::test_process_exits", "worker_spins.py::test_
 
 
 @pytest.mark.timeout(180)
-def test_worker_that_dies_ends_the_run_within_a_minute_and_its_test_is_named() -> None:
+def test_worker_that_dies_ends_the_run_within_a_minute_and_its_test_is_named(tmp_path: Path) -> None:
     """The run ends although the other worker has tests for four minutes. The two runs are parallel."""
-    runs = [start_run(test.partition("::")[0], "long_file.py") for test in PLANTED_FAULTS]
+    runs = [start_run(tmp_path, test.partition("::")[0], "long_file.py") for test in PLANTED_FAULTS]
     with ThreadPoolExecutor() as pool:
         ends = pool.map(end_of, runs)
     for test, run, (output, seconds) in zip(PLANTED_FAULTS, runs, ends, strict=True):
@@ -57,12 +57,12 @@ def end_of(run: subprocess.Popen[str]) -> tuple[str, float]:
     return output, time.monotonic() - died
 
 
-def start_run(*files: str) -> subprocess.Popen[str]:
+def start_run(folder: Path, *files: str) -> subprocess.Popen[str]:
     command = ["-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "2", "--dist", "loadfile"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     return subprocess.Popen(
         [sys.executable, *command, *(f"{PLANTED}/{file}" for file in files)],
-        env=environ | {"AKOYA_TEST_BEYOND": "1"},
+        env=environ | {"AKOYA_TEST_BEYOND": "1", "PYTEST_DEBUG_TEMPROOT": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -95,10 +95,16 @@ def test_rerun_of_failed_tests_passes_only_if_few_failed_and_pass_now(
 ) -> None:
     (tmp_path / "test_it.py").write_text(tests)
     python = Path(sys.executable)
-    first = subprocess.run([python, "-m", "pytest", "-n", "1"], cwd=tmp_path, capture_output=True, timeout=120)
+    # Runs that share the folder for temporary files remove each other's.
+    environ = {**os.environ, "PYTEST_DEBUG_TEMPROOT": str(tmp_path)}
+    first = subprocess.run(
+        [python, "-m", "pytest", "-n", "1"], cwd=tmp_path, env=environ, capture_output=True, timeout=120
+    )
     assert first.returncode == 1
     script = WITHIN.with_name("rerun_failed")
-    again = subprocess.run([script, python.parents[1]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(
+        [script, python.parents[1]], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
+    )
     assert again.returncode == status, again
     assert said in again.stdout + again.stderr
 
