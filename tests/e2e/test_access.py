@@ -243,7 +243,7 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(
             "/accounts", headers={**browser.NAVIGATION, "cookie": f"{name}={other}; {name}={ours}"}
         )
         assert answer.status_code == 400
-        assert "Delete the cookies of this site in your browser" in answer.text
+        assert "Delete the cookies for this site in your browser" in answer.text
     problem = browser.fetch("/accounts", headers={"cookie": f"{name}=x; {name}={ours}"})
     assert (problem.status_code, problem.json()["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
     twice = {"cookie": f"{name}-browser=x; {name}-browser=y"}
