@@ -32,9 +32,10 @@ one worker each, access logs are off except in `logged`, and connections are kep
 ... A B C ...).
 
 **How to read the tables.** Numbers are medians over the rounds. Ratios are computed within a round and shown with their
-minimum and maximum. On a machine with two cores the load generator and the upstream often limit the fastest systems,
-and other work on the machine affects every number. *CPU us*, the server's own user and system time per request, is the
-more stable measure. *x less CPU* is the CPU time of the reference divided by that of the system.
+minimum and maximum. Workloads may have been measured at different times: compare ratios across workloads, not requests
+per second. On a machine with two cores the load generator and the upstream often limit the fastest systems, and other
+work on the machine affects every number. *CPU us*, the server's own user and system time per request, is the more
+stable measure. *x less CPU* is the CPU time of the reference divided by that of the system.
 
 **Latencies** should be compared in `steady` and `half`. There, requests arrive as from independent clients, at the same
 times for every system of a round, on 32 connections. Each latency counts from the time at which the request was due,
