@@ -17,7 +17,7 @@ from tests.support.forward_auth import ProxiedEnv, cookies, get
 
 
 @contextmanager
-def somebody(env: GatewayEnv, user: str | None) -> Iterator[Browser]:
+def browser_of(env: GatewayEnv, user: str | None) -> Iterator[Browser]:
     with env.browser() as browser:
         become(browser, user)
         yield browser
@@ -35,7 +35,11 @@ def new_user() -> str:
 
 def test_grants_are_found_by_their_user_only(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
-    with somebody(by_header, alice) as first, somebody(by_header, alice) as second, somebody(by_header, bob) as other:
+    with (
+        browser_of(by_header, alice) as first,
+        browser_of(by_header, alice) as second,
+        browser_of(by_header, bob) as other,
+    ):
         assert first.connect().headers["location"] == "/accounts"
         owner = first.passed()["akoya-owner"]
         assert owner.startswith("usr_")
@@ -49,7 +53,7 @@ def test_grants_are_found_by_their_user_only(by_header: GatewayEnv) -> None:
 
 
 def test_anonymous_user_cannot_connect_a_bank(by_header: GatewayEnv) -> None:
-    with somebody(by_header, None) as browser:
+    with browser_of(by_header, None) as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.go("/accounts").status_code == 302
         assert browser.fetch("/public/x").status_code == 200
@@ -73,14 +77,14 @@ def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
 
 
 def test_empty_identity_header_is_no_user(by_header: GatewayEnv) -> None:
-    with somebody(by_header, "") as browser:
+    with browser_of(by_header, "") as browser:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.fetch("/akoya/connect/mikomo").status_code == 401
 
 
 def test_cookie_of_one_user_gives_another_user_no_access(by_header: GatewayEnv) -> None:
     alice, mallory = new_user(), new_user()
-    with somebody(by_header, alice) as browser, somebody(by_header, mallory) as thief:
+    with browser_of(by_header, alice) as browser, browser_of(by_header, mallory) as thief:
         browser.connect()
         thief.http.cookies.update(browser.http.cookies)
         assert thief.fetch("/accounts").status_code == 401
@@ -89,7 +93,7 @@ def test_cookie_of_one_user_gives_another_user_no_access(by_header: GatewayEnv) 
 
 def test_the_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         browser.connect()
         csrf = browser.connections()["csrf"]
         become(browser, bob)
@@ -103,7 +107,7 @@ def test_the_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> No
 
 def test_a_user_on_a_new_browser_can_disconnect(by_header: GatewayEnv) -> None:
     alice = new_user()
-    with somebody(by_header, alice) as first, somebody(by_header, alice) as second:
+    with browser_of(by_header, alice) as first, browser_of(by_header, alice) as second:
         first.connect()
         csrf = second.connections()["csrf"]
         assert second.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"}).status_code == 403
@@ -113,7 +117,7 @@ def test_a_user_on_a_new_browser_can_disconnect(by_header: GatewayEnv) -> None:
 
 def test_question_before_disconnecting_works_for_a_known_user_without_a_session(by_header: GatewayEnv) -> None:
     alice = new_user()
-    with somebody(by_header, alice) as first, somebody(by_header, alice) as second:
+    with browser_of(by_header, alice) as first, browser_of(by_header, alice) as second:
         first.connect()
         page = second.http.get("/akoya/disconnect/mikomo", headers={"accept": "text/html"})
         assert page.status_code == 200
@@ -124,7 +128,7 @@ def test_question_before_disconnecting_works_for_a_known_user_without_a_session(
 
 
 def test_logout_leaves_the_grants_of_a_known_user(by_header: GatewayEnv) -> None:
-    with somebody(by_header, new_user()) as browser:
+    with browser_of(by_header, new_user()) as browser:
         browser.connect()
         csrf = browser.connections()["csrf"]
         assert browser.fetch("/akoya/logout", "POST", data={"csrf": csrf}).status_code == 303
@@ -133,7 +137,7 @@ def test_logout_leaves_the_grants_of_a_known_user(by_header: GatewayEnv) -> None
 
 def test_attempt_is_completed_only_by_the_user_who_started_it(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         callback = by_header.akoya.consent(browser.begin(), "mikomo_1")
         become(browser, bob)
         assert "error=other-owner" in browser.go(callback).headers["location"]
@@ -141,13 +145,13 @@ def test_attempt_is_completed_only_by_the_user_who_started_it(by_header: Gateway
         callback = by_header.akoya.consent(browser.begin(), "mikomo_1")
         become(browser, None)
         assert "error=no-identity" in browser.go(callback).headers["location"]
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         assert browser.connections()["connections"] == []
 
 
 def test_identity_header_reaches_the_app_unchanged(by_header: GatewayEnv) -> None:
     alice = new_user()
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         browser.connect()
         for path in ("/accounts", "/public/x"):
             assert dict(browser.fetch(path).json()["headers"])["x-forwarded-user"] == alice
@@ -160,7 +164,7 @@ ALIASES = ["X_Forwarded_User", "x-forwarded_user", "X.Forwarded.User", "X_Forwar
 @pytest.mark.parametrize("alias", ALIASES)
 def test_alias_of_the_identity_header_is_never_forwarded(by_header: GatewayEnv, alias: str, path: str) -> None:
     alice, mallory = new_user(), new_user()
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         browser.connect()
     for lines in (
         [f"{alias}: {alice}"],
@@ -178,7 +182,7 @@ def test_the_header_twice_is_refused(by_header: GatewayEnv) -> None:
     if isinstance(by_header, ProxiedEnv):
         return  # `$http_x_forwarded_user` is always one header, however many nginx received
     alice, mallory = new_user(), new_user()
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         browser.connect()
     for path in ("/accounts", "/public/x", "/akoya/"):
         status, _ = get(by_header.port, path, f"X-Forwarded-User: {alice}", f"X-Forwarded-User: {mallory}")
@@ -199,7 +203,7 @@ def test_untrusted_peer_cannot_set_the_identity_header(tmp_path: Path, entrypoin
 def test_without_waiting_and_with_waiting_the_same_is_decided(by_header: GatewayEnv) -> None:
     """The fast path does not query the store, and must not accept another user's cookie."""
     alice, bob = new_user(), new_user()
-    with somebody(by_header, alice) as browser:
+    with browser_of(by_header, alice) as browser:
         browser.connect()
         for _ in range(5):
             assert browser.fetch("/accounts").status_code == 200
