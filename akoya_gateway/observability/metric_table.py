@@ -115,6 +115,7 @@ METRICS = (
     _gauge("signing_key_end_timestamp_seconds", "End of validity (`exp`).", "key", combine=max, sampled=True),
     _gauge("signing_key_signs", "1 if this key signs now, else 0.", "key", combine=max, sampled=True),
     # The process
+    _gauge("start_timestamp_seconds", "Time since which the counters count.", combine=min),
     _counter("worker_restarts", "Workers that exited and were replaced.", "reason"),
     _gauge("draining", "1 if the process is shutting down, else 0.", combine=max, sampled=True),
     _counter("config_reloads", "Reloads of the configuration.", "result", combine=max),

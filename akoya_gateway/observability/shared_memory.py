@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import time
 import zlib
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class SharedSlots:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.created_at = time.time()
+        """Unix seconds. The totals of exited workers begin at this time."""
         self._memory = mmap.mmap(-1, slots * 2 * HALF_BYTES)
         self._numbers = [0] * slots
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -125,6 +126,8 @@ class Worker:
         self._readiness = Readiness(service.check, service.notes)
         slots, number = (slot.slots, slot.number) if slot is not None else (None, 0)
         self._stats = WorkerStats(metrics, self._readiness, log, slots=slots, slot=number)
+        # Under a supervisor the counts of exited workers are kept, so they began when it started.
+        metrics.set("start_timestamp_seconds", time.time() if slots is None else slots.created_at)
         # Under a supervisor, which has already logged configuration errors, log them at DEBUG.
         level = 10 if slot is not None else 40
         self._reloader = ConfigReloader(load, self._apply, log, metrics, level=level)

@@ -13,6 +13,8 @@ def table(rules: Path) -> str:
     """Return the rules of a file as a Markdown table, with a line break at its end."""
     rows = ["| alert | fires on | meaning | what to do |", "|---|---|---|---|"]
     for rule in yaml.safe_load(rules.read_text("utf-8"))["groups"][0]["rules"]:
+        if "alert" not in rule:
+            continue
         expression = rule["expr"].replace("|", "\\|") + (f" for {rule['for']}" if "for" in rule else "")
         told = rule["annotations"]
         rows.append(f"| `{rule['alert']}` | `{expression}` | {told['summary']} | {told['action']} |")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from akoya_gateway.observability.metric_table import METRICS, PREFIX
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.observability.redaction import redact_event
@@ -54,11 +56,21 @@ def test_every_metric_is_listed_with_its_labels() -> None:
 
 def test_alert_expressions_use_existing_metrics_and_labels() -> None:
     known, possible = known_metrics(), {event for event, _ in events()}
-    for _, expression, _, action in rows("### What to be woken for"):
-        for name, labels in re.findall(r"(akoya_gateway_\w+)(?:\{(\w+)=)?", expression):
-            assert not labels or labels in known[name]
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text("utf-8"))["groups"][0]["rules"]
+    for rule in rules:
+        for name, label in re.findall(r"(?<!instance:)(akoya_gateway_\w+)(?:\{(\w+)=)?", rule["expr"]):
             assert name in known
-        assert set(re.findall(r"log event `([^`]+)`", action)) <= possible
+            assert not label or label in known[name]
+    # A recorded series has the labels of the counter that it is made of, and its name.
+    recorded = {
+        rule["record"]: re.findall(r"akoya_gateway_\w+_total", rule["expr"])[0] for rule in rules if "record" in rule
+    }
+    for name, counter in recorded.items():
+        assert name.startswith(f"instance:{counter.removesuffix('_total')}:")
+    for rule in rules:
+        for name, label in re.findall(r"(instance:\w+:\w+)(?:\{(\w+)=)?", rule["expr"]):
+            assert not label or label in known[recorded[name]]
+        assert set(re.findall(r"log event `([^`]+)`", rule.get("annotations", {}).get("action", ""))) <= possible
 
 
 def events() -> Iterator[tuple[str, str]]:

@@ -128,8 +128,11 @@ def test_a_request_in_progress_is_counted_and_occupies_a_connection(gateway: Run
 
 
 def test_a_killed_worker_is_counted_as_a_restart(gateway: Running) -> None:
+    started = NAME + "start_timestamp_seconds{}"
+    before = read(gateway)[started]
     victim = gateway.worker_pids()[0]
     os.kill(victim, signal.SIGKILL)
     until(lambda: victim not in gateway.worker_pids() and len(gateway.worker_pids()) == 2, "the worker is replaced")
     expected = {"worker_restarts_total{reason=killed}": 1, "worker_restarts_total{reason=exited}": 0, "draining{}": 0}
     until(lambda: all(read(gateway).get(NAME + name) == value for name, value in expected.items()), f"{expected}")
+    assert read(gateway)[started] == before, "its counts are kept, so they began when the supervisor started"
