@@ -71,10 +71,10 @@ def _start(rig: Rig, number: int) -> float:
 async def _first_answer(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /public/x HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-    answer = await reader.read()
+    response = await reader.read()
     writer.close()
-    if not answer.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(f"no first answer: {answer[:200]!r}")
+    if not response.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"no first answer: {response[:200]!r}")
 
 
 def _warm(rig: Rig, running: Running) -> int:
@@ -121,8 +121,8 @@ async def _ask_all(streams: list[tuple[asyncio.StreamReader, asyncio.StreamWrite
         async with limit:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
                 writer.write(request)
-                answer = await asyncio.wait_for(reader.readuntil(b"hello, world"), 20)
-                return answer.startswith(b"HTTP/1.1 200")
+                response = await asyncio.wait_for(reader.readuntil(b"hello, world"), 20)
+                return response.startswith(b"HTTP/1.1 200")
             return False
 
     return sum(await asyncio.gather(*(one(*pair) for pair in streams)))
@@ -163,10 +163,10 @@ async def _upload(running: Running, size: int) -> int:
     for _ in range(size // len(piece)):
         writer.write(piece)
         await writer.drain()
-    answer = await reader.readuntil(b"hello")
+    response = await reader.readuntil(b"hello")
     writer.close()
-    if not answer.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(f"the upload was not taken: {answer[:200]!r}")
+    if not response.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"the upload was not taken: {response[:200]!r}")
     return size
 
 

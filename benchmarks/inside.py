@@ -114,14 +114,14 @@ WAYS = {
 class Wire:
     """Fake transport that counts writes and passes the data to a callback."""
 
-    def __init__(self, told: Callable[[bytes], None] = lambda data: None) -> None:
+    def __init__(self, on_data: Callable[[bytes], None] = lambda data: None) -> None:
         self.written = 0
         self.protocol: Any = None
-        self._told = told
+        self._on_data = on_data
 
     def write(self, data: bytes) -> None:
         self.written += 1
-        self._told(data)
+        self._on_data(data)
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -221,7 +221,7 @@ def sockets_of_wires() -> Any:
     loop = asyncio.get_running_loop()
 
     async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
-        def answer(data: bytes) -> None:
+        def respond(data: bytes) -> None:
             if data.startswith(b"GET "):
                 key = next(line for line in data.split(b"\r\n") if line.startswith(b"sec-websocket-key: "))[19:]
                 loop.call_soon(wire.protocol.data_received, ACCEPTED % accept_key(key.decode()).encode())
@@ -230,7 +230,7 @@ def sockets_of_wires() -> Any:
             else:
                 loop.call_soon(wire.protocol.data_received, ECHO)
 
-        wire = SocketWire(answer)
+        wire = SocketWire(respond)
         wire.protocol = make()
         wire.protocol.connection_made(wire)
         return wire.protocol
@@ -247,13 +247,13 @@ def upstream_of_wires(varied: bool) -> Any:
     async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
         connection = make()
 
-        def answer(data: bytes) -> None:
+        def respond(data: bytes) -> None:
             nonlocal number
             number += 1
             extra = b"X-Request-Id: %d\r\n" % number if varied else b""
             loop.call_soon(connection.data_received, ANSWER % extra)
 
-        connection.connection_made(Wire(answer))
+        connection.connection_made(Wire(respond))
         return connection
 
     with _connecting(connect):

@@ -252,7 +252,7 @@ async def against_the_emulator(config: Config, store: EncryptedStore) -> list[Re
 async def consent(grants: GrantManager, provider: Provider, config: Config) -> str:
     """Create a grant at the emulator whose bearer has expired, and return its owner."""
     url = config.environments["double"].authorization_endpoint
-    asked = {
+    parameters = {
         "connector": "mikomo",
         "client_id": CLIENT,
         "redirect_uri": REDIRECT_URI,
@@ -261,10 +261,10 @@ async def consent(grants: GrantManager, provider: Provider, config: Config) -> s
         "state": secrets.token_urlsafe(16),
     }
     control = str(url).rpartition("/")[0] + "/_sandbox/consent"
-    body = json.dumps({"url": f"{url}?{urlencode(asked)}", "user": "mikomo_1"}).encode()
+    body = json.dumps({"url": f"{url}?{urlencode(parameters)}", "user": "mikomo_1"}).encode()
     request = Request(control, body, {"content-type": "application/json"})
-    answer = await asyncio.to_thread(lambda: json.load(urlopen(request, timeout=10)))
-    code = parse_qs(urlsplit(answer["location"]).query)["code"][0]
+    response = await asyncio.to_thread(lambda: json.load(urlopen(request, timeout=10)))
+    code = parse_qs(urlsplit(response["location"]).query)["code"][0]
     granted = await provider.exchange(Secret(code))
     assert isinstance(granted, TokensIssued), granted
     owner, now = f"own_{secrets.token_urlsafe(32)}", time.time()
@@ -374,7 +374,7 @@ async def run(name: str, place: Place, config: Config, number: int, bearer: int)
         await store.close()
 
 
-def told(numbers: Numbers) -> str:
+def summary(numbers: Numbers) -> str:
     lines = [f"{numbers.store}: {numbers.grants:,} grants"]
     lines.append(f"  written                 {numbers.written_per_second:,.0f}/s, {AT_ONCE} at a time")
     lines.append(f"  counted                 {numbers.counted_per_second:,.0f}/s")
@@ -411,7 +411,7 @@ def main() -> None:
                         found.append(uvloop.run(run(name, place, config, number, options.bearer)))
                     finally:
                         place.close()
-                    print(told(found[-1]), flush=True)
+                    print(summary(found[-1]), flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if options.json is not None:

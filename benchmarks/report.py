@@ -62,8 +62,8 @@ def document(compared: dict[str, Any], weighed: dict[str, Any] | None, pictures:
         parts += [f"## {name}: {workload.what}\n", _markdown(header(workload), lines, right=True)]
         parts.append(f"![{name}]({pictures}/{name}.png)\n")
         taken = compared["settings"][name]
-        told = f", {taken['sessions']:,} cold sessions" if name == "cold" else ""
-        parts.append(f"{taken['rounds']} rounds of {taken['seconds']:g} seconds{told}.\n")
+        note = f", {taken['sessions']:,} cold sessions" if name == "cold" else ""
+        parts.append(f"{taken['rounds']} rounds of {taken['seconds']:g} seconds{note}.\n")
     parts.append(notes)
     parts += ["## Machine and versions\n", _markdown(["", ""], [[k, str(v)] for k, v in compared["machine"].items()])]
     parts.append(_CLOSED_LOOP)

@@ -82,7 +82,7 @@ def test_fails_once():
 
 
 @pytest.mark.parametrize(
-    ("tests", "status", "said"),
+    ("tests", "status", "message"),
     [
         (FAILS_ONCE, 0, "passed when they ran again:\ntest_it.py::test_fails_once"),
         ("def test_fails(): assert False", 1, "1 failed"),
@@ -91,7 +91,7 @@ def test_fails_once():
     ids=["once", "twice", "many"],
 )
 def test_rerun_of_failed_tests_passes_only_if_few_failed_and_pass_now(
-    tmp_path: Path, tests: str, status: int, said: str
+    tmp_path: Path, tests: str, status: int, message: str
 ) -> None:
     (tmp_path / "test_it.py").write_text(tests)
     python = Path(sys.executable)
@@ -106,7 +106,7 @@ def test_rerun_of_failed_tests_passes_only_if_few_failed_and_pass_now(
         [script, python.parents[1]], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
     )
     assert again.returncode == status, again
-    assert said in again.stdout + again.stderr
+    assert message in again.stdout + again.stderr
 
 
 class TestWithin:

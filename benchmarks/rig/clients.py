@@ -80,10 +80,10 @@ class Echo(Counting):
     """WebSocket client that sends a message, waits for its echo, and sends the next one."""
 
     def begin(self, rest: bytes) -> None:
-        self.ask()
+        self.send_request()
 
-    def ask(self) -> None:
-        self.asked = time.monotonic_ns()
+    def send_request(self) -> None:
+        self.sent_at = time.monotonic_ns()
         self.transport.write(FRAME)
 
     def took(self, data: bytes) -> None:
@@ -93,8 +93,8 @@ class Echo(Counting):
                 self.failures.append("not what was sent")
             self.buffer = b""
             if Counting.measuring:
-                self.latencies.append(time.monotonic_ns() - self.asked)
-            self.ask()
+                self.latencies.append(time.monotonic_ns() - self.sent_at)
+            self.send_request()
 
 
 async def run(kind: str, url: str, count: int, seconds: float, headers: dict[str, str]) -> dict[str, float]:

@@ -131,8 +131,8 @@ def steady(
     cores: str | None,
 ) -> tuple[dict[str, float], float]:
     """Send `rate` requests per second; see `benchmarks.rig.steady`. Returns the same as `streaming`."""
-    said = ["benchmarks.rig.steady", url, rate, seconds, connections, seed, json.dumps(dict(headers))]
-    return _client([str(each) for each in said], pid, seconds, cores)
+    command = ["benchmarks.rig.steady", url, rate, seconds, connections, seed, json.dumps(dict(headers))]
+    return _client([str(each) for each in command], pid, seconds, cores)
 
 
 def streaming(
@@ -142,8 +142,8 @@ def streaming(
 
     Returns its results, and the CPU seconds that `pid` used meanwhile.
     """
-    said = ["benchmarks.rig.clients", kind, url, str(count), str(seconds), json.dumps(dict(headers))]
-    return _client(said, pid, seconds, cores)
+    command = ["benchmarks.rig.clients", kind, url, str(count), str(seconds), json.dumps(dict(headers))]
+    return _client(command, pid, seconds, cores)
 
 
 def _client(module: Sequence[str], pid: int, seconds: float, cores: str | None) -> tuple[dict[str, float], float]:
@@ -154,11 +154,11 @@ def _client(module: Sequence[str], pid: int, seconds: float, cores: str | None) 
         assert client.stderr is not None
         first = client.stderr.readline()
         meter = Meter(pid)
-        said, trouble = client.communicate(timeout=seconds + 60)
+        arguments, trouble = client.communicate(timeout=seconds + 60)
         spent = meter.spent()
     if client.returncode:
         raise RuntimeError(f"{' '.join(module[:3])}: {first}{trouble[-1500:]}")
-    return dict(json.loads(said)), spent
+    return dict(json.loads(arguments)), spent
 
 
 class Meter:

@@ -21,8 +21,8 @@ class Jar:
     def __init__(self) -> None:
         self._cookies: dict[str, str] = {}
 
-    def take(self, answer: httpx.Response) -> None:
-        for line in answer.headers.get_list("set-cookie"):
+    def take(self, response: httpx.Response) -> None:
+        for line in response.headers.get_list("set-cookie"):
             pair, _, attributes = line.partition(";")
             name, _, value = pair.strip().partition("=")
             gone = "max-age=0" in attributes.lower() or "1970" in attributes or value in ("", "deleted")
@@ -46,21 +46,21 @@ def log_in(url: str, akoya: SandboxServer, jar: Jar, user: str = "mikomo_1") -> 
         place = url
         for _ in range(12):
             cookies = {"cookie": jar.header()} if jar.header() else {}
-            answer = http.get(place, headers={**_NAVIGATION, **cookies})
-            jar.take(answer)
-            seen.append(f"{answer.status_code} {place.partition('?')[0]}")
-            if answer.status_code == 200:
+            response = http.get(place, headers={**_NAVIGATION, **cookies})
+            jar.take(response)
+            seen.append(f"{response.status_code} {place.partition('?')[0]}")
+            if response.status_code == 200:
                 return jar.header()
-            location = answer.headers.get("location")
-            if answer.status_code not in (301, 302, 303, 307) or location is None:
+            location = response.headers.get("location")
+            if response.status_code not in (301, 302, 303, 307) or location is None:
                 break
             place = urljoin(place, location)
             if place.startswith(akoya.url):
                 place = akoya.consent(place, user)
-        raise LoginFailed(f"{' -> '.join(seen)}: {answer.text[:300]}")
+        raise LoginFailed(f"{' -> '.join(seen)}: {response.text[:300]}")
 
 
 def status_of(url: str, headers: dict[str, str]) -> tuple[int, str]:
     with httpx.Client(trust_env=False, timeout=20) as http:
-        answer = http.get(url, headers=headers)
-        return answer.status_code, answer.text
+        response = http.get(url, headers=headers)
+        return response.status_code, response.text

@@ -56,9 +56,9 @@ class Upstream(asyncio.Protocol):
             head, found, rest = self.buffer.partition(b"\r\n\r\n")
             if found:
                 self.buffer = b""
-                self.answer(head, rest)
+                self.respond(head, rest)
 
-    def answer(self, head: bytes, rest: bytes) -> None:
+    def respond(self, head: bytes, rest: bytes) -> None:
         path = head.split(b" ", 2)[1].partition(b"?")[0]
         loop = asyncio.get_running_loop()
         if path == b"/bench/events":

@@ -18,22 +18,22 @@ JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 def send(*pieces: bytes) -> Misbehave:
-    def answer(peer: socket.socket, _: threading.Event) -> None:
+    def respond(peer: socket.socket, _: threading.Event) -> None:
         for piece in pieces:
             peer.sendall(piece)
 
-    return answer
+    return respond
 
 
 def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Misbehave:
     """Send `piece` repeatedly until the client closes the connection or the server stops."""
 
-    def answer(peer: socket.socket, over: threading.Event) -> None:
+    def respond(peer: socket.socket, over: threading.Event) -> None:
         peer.sendall(head)
         while not over.wait(pause):
             peer.sendall(piece)
 
-    return answer
+    return respond
 
 
 def never(_: socket.socket, over: threading.Event) -> None:
@@ -67,10 +67,10 @@ ANSWERS: dict[str, Misbehave] = {
 
 
 class Hostile:
-    """A context manager that runs the server. `asked` counts the requests per path."""
+    """A context manager that runs the server. `counts` counts the requests per path."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         self._over = threading.Event()
         outer = self
 
@@ -84,7 +84,7 @@ class Hostile:
                             return
                         head += more
                     path = head.split(b" ", 2)[1].decode().strip("/")
-                    outer.asked[path] = outer.asked.get(path, 0) + 1
+                    outer.counts[path] = outer.counts.get(path, 0) + 1
                     ANSWERS[path](self.request, outer._over)
 
         class Server(socketserver.ThreadingTCPServer):

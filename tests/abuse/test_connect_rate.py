@@ -17,7 +17,7 @@ from tests.support.environment import GatewayEnv
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
 
-def ask(peer: str | None, *forwarded: str) -> RequestInfo:
+def request_info(peer: str | None, *forwarded: str) -> RequestInfo:
     return RequestInfo(
         "GET", b"/", b"", [(b"x-forwarded-for", value.encode("latin-1")) for value in forwarded], peer, "r"
     )
@@ -108,7 +108,7 @@ def test_memory_is_bounded_however_many_addresses_come() -> None:
     ],
 )
 def test_whose_address_counts(peer: str | None, forwarded: list[str], key: str | None) -> None:
-    assert client_key(ask(peer, *forwarded), PROXIES) == key
+    assert client_key(request_info(peer, *forwarded), PROXIES) == key
 
 
 @given(st.ip_addresses(v=6))
@@ -116,13 +116,13 @@ def test_every_address_of_an_ipv6_network_is_one_key(address: ipaddress.IPv6Addr
     text = str(address)
     last = str(type(address)(int(address) | 0xFFFF_FFFF_FFFF_FFFF))
     if getattr(address, "ipv4_mapped", None) is None:
-        assert client_key(ask(text), ()) == client_key(ask(last.upper()), ())
+        assert client_key(request_info(text), ()) == client_key(request_info(last.upper()), ())
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255), max_size=200))
-def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_nothing(said: str) -> None:
-    client_key(ask("10.0.0.1", said), PROXIES)
-    assert client_key(ask("10.0.0.1", said + ", 198.51.100.1"), PROXIES) == "198.51.100.1"
+def test_no_header_breaks_the_reading_and_what_comes_before_a_client_counts_for_nothing(value: str) -> None:
+    client_key(request_info("10.0.0.1", value), PROXIES)
+    assert client_key(request_info("10.0.0.1", value + ", 198.51.100.1"), PROXIES) == "198.51.100.1"
 
 
 @pytest.mark.parametrize("entrypoint", ["sidecar", "middleware"])

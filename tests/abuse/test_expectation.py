@@ -23,7 +23,7 @@ def handler(caller: Caller) -> None:
             return
         if head.startswith(b"POST"):
             caller.exactly(len(BODY))
-        caller.answer(head.split(b" ")[1])
+        caller.respond(head.split(b" ")[1])
 
 
 @pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
@@ -43,9 +43,9 @@ def test_refusal_before_100_continue_closes_the_connection(gateway: tuple[int, R
     port, _ = gateway
     with Client(port) as client:
         client.send(b"POST " + target + EXPECTING)
-        answer = client.response()
-        assert 400 <= answer.status < 500
-        assert answer.get(b"connection") == b"close"
+        response = client.response()
+        assert 400 <= response.status < 500
+        assert response.get(b"connection") == b"close"
         assert client.closed()
 
 
@@ -65,12 +65,12 @@ def test_refusal_of_an_upload_reaches_the_client_and_the_body_is_no_request(gate
     port, upstream = gateway
     with Client(port) as client:
         client.send(b"POST /public/refused" + EXPECTING)
-        answer = client.response()
-        continued = answer.status == 100
-        answer = client.response() if continued else answer
-        assert answer.status == 417
+        response = client.response()
+        continued = response.status == 100
+        response = client.response() if continued else response
+        assert response.status == 417
         # The outcome is a race. Either the connection is closed, or the body is still expected.
-        assert (answer.get(b"connection") == b"close") is not continued
+        assert (response.get(b"connection") == b"close") is not continued
         if continued:
             client.send(BODY)
             client.send(b"GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n")

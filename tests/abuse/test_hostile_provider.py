@@ -76,20 +76,20 @@ def peak(env: GatewayEnv) -> int:
 def test_misbehaving_provider_gives_one_user_an_error(
     env: GatewayEnv, hostile: Hostile, bystander: Browser, peak_before: int, part: str, name: str
 ) -> None:
-    before = hostile.asked.get(name, 0)
+    before = hostile.counts.get(name, 0)
     with env.browser() as browser:
         callback = env.akoya.consent(browser.begin(f"{part}-{name}"), "mikomo_1")
-        answer = browser.go(callback)
-        assert answer.status_code == 302, answer.text
-        error = parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
-        told = ("outcome-unknown", "temporarily_unavailable", "untrusted-id-token", "provider-redirects")
-        assert error in told, error
-        page = browser.go(answer.headers["location"])
+        response = browser.go(callback)
+        assert response.status_code == 302, response.text
+        error = parse_qs(urlsplit(response.headers["location"]).query)["error"][0]
+        expected = ("outcome-unknown", "temporarily_unavailable", "untrusted-id-token", "provider-redirects")
+        assert error in expected, error
+        page = browser.go(response.headers["location"])
         assert page.status_code == 200
         assert "bank" in page.text
         assert browser.fetch("/accounts").status_code == 401, "no grant was created"
-    asked = hostile.asked.get(name, 0) - before
-    assert asked == 1 if part == "token" else asked >= 1, "the code is sent once and redirects are not followed"
+    requests = hostile.counts.get(name, 0) - before
+    assert requests == 1 if part == "token" else requests >= 1, "the code is sent once and redirects are not followed"
     assert bystander.passed()["akoya-connector"] == "mikomo"
     assert peak(env) - peak_before < GROWTH
 

@@ -44,22 +44,22 @@ def target(env: GatewayEnv) -> Target:
 @pytest.mark.parametrize("line", ["X-Pad: " + "x" * 9000, "Cookie: " + "a=b; " * 2000, *["X-Pad: x"] * 1])
 def test_a_head_beyond_the_limit_is_431(target: Target, line: str) -> None:
     many = [f"X-{number}: y" for number in range(900)] if len(line) < 100 else []
-    reply = target.ask("/public/x", line, *many)
+    reply = target.fetch("/public/x", line, *many)
     assert reply.status == 431
     assert reply.header("content-type") == "application/problem+json"
-    assert target.ask("/public/x").let_in
+    assert target.fetch("/public/x").let_in
 
 
 def test_a_path_and_a_query_are_bounded_by_the_head(target: Target) -> None:
-    assert target.ask("/public/" + "x" * 9000).status in (414, 431)
-    assert target.ask("/public/x?" + "x" * 9000).status == 431
-    assert target.ask("/public/x?" + "x" * 6000).let_in
+    assert target.fetch("/public/" + "x" * 9000).status in (414, 431)
+    assert target.fetch("/public/x?" + "x" * 9000).status == 431
+    assert target.fetch("/public/x?" + "x" * 6000).let_in
 
 
 @pytest.mark.parametrize("size", [100_001, 5_000_000])
 def test_a_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
-    assert target.ask("/public/x", method="POST", body=b"x" * 100_000).let_in
-    announced = target.ask("/public/x", method="POST", body=b"x" * size)
+    assert target.fetch("/public/x", method="POST", body=b"x" * 100_000).let_in
+    announced = target.fetch("/public/x", method="POST", body=b"x" * size)
     # A client that is still sending may see the connection close before it reads the response.
     assert announced.status in ((413,) if size < 1_000_000 else (413, 0))
     head = (
@@ -69,14 +69,14 @@ def test_a_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
     )
     chunked = target.raw(head + b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n", timeout=3)
     assert not chunked.let_in
-    assert target.ask("/public/x").let_in
+    assert target.fetch("/public/x").let_in
 
 
 def test_pending_attempts_are_bounded_in_all_and_sessions_go_on(tmp_path: Path) -> None:
     with GatewayEnv(tmp_path, changes={"limits": LIMITS}) as env, env.browser() as connected:
         connected.connect()
         crowd = [env.browser() for _ in range(16)]
-        answers = [one.fetch("/akoya/connect/mikomo") for one in crowd]
+        responses = [one.fetch("/akoya/connect/mikomo") for one in crowd]
         refused = crowd[1].fetch("/akoya/connect/other")
         while refused.status_code != 503:  # The number of pending attempts is cached for a second.
             refused = crowd[1].fetch("/akoya/connect/other")
@@ -85,8 +85,8 @@ def test_pending_attempts_are_bounded_in_all_and_sessions_go_on(tmp_path: Path) 
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
         assert refused.json()["type"].endswith("too-many-attempts")
-        assert {answer.status_code for answer in answers} == {302, 503}
-        assert [answer.status_code for answer in answers].count(302) <= 12
+        assert {response.status_code for response in responses} == {302, 503}
+        assert [response.status_code for response in responses].count(302) <= 12
         assert connected.fetch("/accounts").status_code == 200
 
 
@@ -140,7 +140,7 @@ def test_a_head_that_trickles_in_is_cut_off_and_others_are_served(env: GatewayEn
                             raise
                         connection.close()
                         ended += 1
-            assert Target("app", server.url, "/a", "/b").ask("/b").let_in
+            assert Target("app", server.url, "/a", "/b").fetch("/b").let_in
         assert ended == len(slow)
 
 
@@ -172,7 +172,7 @@ def test_an_upstream_that_trickles_its_head_is_given_up_and_others_go_on(tmp_pat
                "limits": {"connects_per_minute": 0}}  # fmt: skip
     with GatewayEnv(tmp_path, upstream=upstream, changes=changes) as env, env.browser() as browser:
         browser.connect()
-        answer = browser.fetch("/accounts/slow")
-        assert answer.status_code == 504
-        assert answer.headers["content-type"] == "application/problem+json"
+        response = browser.fetch("/accounts/slow")
+        assert response.status_code == 504
+        assert response.headers["content-type"] == "application/problem+json"
         assert browser.fetch("/akoya/").status_code == 200

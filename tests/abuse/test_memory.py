@@ -31,12 +31,12 @@ def resident(pid: int) -> int:
 
 @pytest.fixture(scope="module", params=[(), ("--no-fast-lane",)], ids=["lane", "no lane"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    def answer(caller: Caller) -> None:
+    def respond(caller: Caller) -> None:
         if b"/slow " in upstream.heads[-1]:
             time.sleep(3)
-        caller.answer()
+        caller.respond()
 
-    with RawUpstream(forever(answer)) as upstream:
+    with RawUpstream(forever(respond)) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}"}}
         with Running(tmp_path_factory.mktemp("gateway"), *request.param, changes=changes) as run:
             yield run

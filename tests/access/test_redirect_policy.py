@@ -150,15 +150,15 @@ PIECES = ["/", "\\", "//", "http:", "https:", "HTTPS:", "@", "evil.com", "app.ex
 )
 def test_whatever_is_accepted_a_browser_keeps_on_our_origin(target: str) -> None:
     try:
-        judged = EVERYTHING.validate(target)
+        result = EVERYTHING.validate(target)
     except RedirectRefused:
         return
-    assert judged.isascii()
-    assert judged.isprintable()
-    assert " " not in judged
-    assert re.fullmatch(r"/(?![/\\])[^\\?#]*(?:[?#].*)?", judged)
-    assert EVERYTHING.validate(judged) == judged
+    assert result.isascii()
+    assert result.isprintable()
+    assert " " not in result
+    assert re.fullmatch(r"/(?![/\\])[^\\?#]*(?:[?#].*)?", result)
+    assert EVERYTHING.validate(result) == result
     # As a WHATWG parser does before resolving: read backslashes as slashes, drop tabs and newlines.
-    as_browser = urljoin(OWN + "/akoya/callback", judged.replace("\\", "/"))
+    as_browser = urljoin(OWN + "/akoya/callback", result.replace("\\", "/"))
     assert urlsplit(as_browser).netloc == "app.example.com"
     assert urlsplit(as_browser).scheme == "https"

@@ -22,7 +22,7 @@ KEY = GrantKey("owner", "double", "app", "mikomo", "sub")
 GRANT = Grant(KEY, TOKENS, GrantState.LIVE, connected_at=1.0, refreshed_at=1.0)
 
 
-def standing(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, CachedGrants]:
+def cached_decision(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, CachedGrants]:
     session = CachedSession(NOW + 1, NOW + 0.8, SimpleNamespace(owner="owner"))  # type: ignore[arg-type]
     held = CachedGrants(NOW + 1, NOW + 0.8, OwnerGrants("owner", (GRANT,)))
     anything: Any = None
@@ -33,24 +33,24 @@ def standing(until: float = NOW + 60) -> tuple[CachedDecision, CachedSession, Ca
     ("at", "holds"), [(NOW, True), (NOW + 0.7, True), (NOW + 0.8, False), (NOW - 0.1, False), (0.0, False)]
 )
 def test_cached_decision_is_valid_until_its_grants_must_be_read_again(at: float, holds: bool) -> None:
-    made, _, _ = standing()
+    made, _, _ = cached_decision()
     assert made.is_valid(at) is holds
 
 
 def test_cached_decision_ends_when_the_token_is_due() -> None:
-    made, _, _ = standing(until=NOW + 0.5)
+    made, _, _ = cached_decision(until=NOW + 0.5)
     assert made.is_valid(NOW + 0.4)
     assert not made.is_valid(NOW + 0.5)
 
 
 def test_cached_decision_ends_with_the_session() -> None:
-    made, session, _ = standing()
+    made, session, _ = cached_decision()
     session.expire()
     assert not made.is_valid(NOW)
 
 
 def test_cached_decision_ends_when_the_grants_change() -> None:
-    made, _, held = standing()
+    made, _, held = cached_decision()
     held.grants = OwnerGrants("owner", (GRANT,))
     assert not made.is_valid(NOW)
 
@@ -102,7 +102,7 @@ async def test_grants_in_use_are_read_again_before_they_are_too_old() -> None:
 
 
 async def test_cached_decision_is_used_while_its_grants_are_read_again() -> None:
-    made, session, held = standing()
+    made, session, held = cached_decision()
     assert not made.is_valid(NOW + 0.9)
     assert session.needs_refresh(NOW + 0.9)
     assert held.needs_refresh(NOW + 0.9)

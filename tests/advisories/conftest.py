@@ -51,11 +51,11 @@ def _by_url(config: pytest.Config) -> Target:
     option = config.getoption
     found = Target("by-url", option("gateway_url"), option("protected_path"), option("public_path"), option("connect_path"),
                    option("callback_path"))  # fmt: skip
-    if found.ask(found.protected).let_in:
+    if found.fetch(found.protected).let_in:
         pytest.exit(
             f"{found.url}{found.protected} succeeds without a session: choose another path with --protected-path", 2
         )
-    if not found.ask(found.public).let_in:
+    if not found.fetch(found.public).let_in:
         pytest.exit(
             f"{found.url}{found.public} does not succeed without a session: choose another path with --public-path", 2
         )

@@ -19,7 +19,7 @@ SPOOFED = "akoya=:c3Bvb2ZlZA==:"
 
 def ours(target: Target, path: str, *lines: str) -> list[tuple[str, str]]:
     """Return the gateway headers that the upstream received."""
-    reply = target.ask(path, *lines)
+    reply = target.fetch(path, *lines)
     assert reply.seen is not None, (reply.status, reply.text[:300])
     assert reply.seen.get("signature", "valid").startswith("valid")
     return [(name, value) for name, value in reply.seen["headers"] if name.startswith(OURS)]
@@ -40,8 +40,8 @@ def ours(target: Target, path: str, *lines: str) -> list[tuple[str, str]]:
           ours="Only forward-auth reads such headers, and only from `trusted_proxies`. A request with two descriptions is refused.")  # fmt: skip
 def test_cve_2026_40575_forwarded_uri_of_the_clients(target: Target, uri: str) -> None:
     for method in ("X-Forwarded-Method: GET", "X-Original-Method: GET", "X-HTTP-Method-Override: GET"):
-        assert not target.ask(target.protected, f"{uri}: {target.public}", method).let_in
-        assert not target.ask(
+        assert not target.fetch(target.protected, f"{uri}: {target.public}", method).let_in
+        assert not target.fetch(
             target.protected, method, f"{uri}: {target.public}", "X-Forwarded-Host: " + target.authority
         ).let_in
 
@@ -52,8 +52,8 @@ def test_cve_2026_40575_forwarded_uri_of_the_clients(target: Target, uri: str) -
 @advisory("CVE-2026-34457", "GHSA-5hvv", attack="A `User-Agent` equal to the configured ping agent turns a refusal into 200.",
           ours="Only the session cookie or the configured identity authenticates a request. Health checks use the admin port.")  # fmt: skip
 def test_cve_2026_34457_health_check_agent(target: Target, agent: str) -> None:
-    assert not target.ask(target.protected, f"User-Agent: {agent}").let_in
-    assert not target.ask(target.protected, f"User-Agent: {agent}", "Health-Check: true", method="HEAD").let_in
+    assert not target.fetch(target.protected, f"User-Agent: {agent}").let_in
+    assert not target.fetch(target.protected, f"User-Agent: {agent}", "Health-Check: true", method="HEAD").let_in
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_cve_2026_34457_health_check_agent(target: Target, agent: str) -> None:
 @advisory("CVE-2022-29226", attack="Any `Authorization: Bearer x` counts as authenticated.",
           ours="`Authorization` belongs to the app and never authenticates a request, unless `identity.jwt` names it and verifies its token.")  # fmt: skip
 def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
-    assert not target.ask(target.protected, f"Authorization: {bearer}").let_in
-    assert not target.ask(target.protected, f"Cookie: Authorization={bearer}", f"Authorization: {bearer}").let_in
+    assert not target.fetch(target.protected, f"Authorization: {bearer}").let_in
+    assert not target.fetch(target.protected, f"Cookie: Authorization={bearer}", f"Authorization: {bearer}").let_in
 
 
 @pytest.mark.parametrize("value", ["https", "http", "https, http", "https\r\nX-Evil: 1", "wss", "javascript"])
@@ -72,16 +72,16 @@ def test_cve_2022_29226_any_bearer(target: Target, bearer: str) -> None:
           ours="Rules depend on method and path only. The sidecar and the files for other proxies drop such headers from untrusted peers.")  # fmt: skip
 def test_cve_2026_33495_forwarded_proto_port_and_prefix(target: Target, value: str) -> None:
     for name in ("X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "Forwarded"):
-        assert not target.ask(target.protected, f"{name}: {value}").let_in
+        assert not target.fetch(target.protected, f"{name}: {value}").let_in
     for line in (
         "X-Forwarded-Port: 443",
         "X-Forwarded-Prefix: /public",
         "X-Forwarded-Server: localhost",
         "X-Forwarded-Prefix: /../public",
     ):
-        assert not target.ask(target.protected, line, f"X-Forwarded-Proto: {value.partition(chr(13))[0]}").let_in
+        assert not target.fetch(target.protected, line, f"X-Forwarded-Proto: {value.partition(chr(13))[0]}").let_in
     if target.entrypoint in ("sidecar", "forward-auth"):  # the app's own server forwards them to a middleware
-        seen = target.ask(
+        seen = target.fetch(
             target.public,
             "X-Forwarded-Port: 6666",
             "X-Forwarded-Prefix: /spoofed",
@@ -96,7 +96,7 @@ def test_cve_2026_33495_forwarded_proto_port_and_prefix(target: Target, value: s
 @advisory("GHSA-5m6w-wvh7-57vm", attack="`X_Forwarded_Proto` survives, and the server behind the proxy treats it as the dashed header.",
           ours="The proxy drops every spelling of `X-Forwarded-*` from a client, and the decision does not use them.")  # fmt: skip
 def test_ghsa_5m6w_wvh7_57vm_underscore_alias_of_forwarded(target: Target, session: str, name: str) -> None:
-    reply = target.ask(target.protected, session, f"{name}: spoofed.example")
+    reply = target.fetch(target.protected, session, f"{name}: spoofed.example")
     assert reply.seen is not None
     assert reply.seen["signature"].startswith("valid")
     if target.entrypoint != "middleware":  # the app's own server forwards them, and it is the app that reads them
@@ -109,7 +109,7 @@ def test_ghsa_5m6w_wvh7_57vm_underscore_alias_of_forwarded(target: Target, sessi
 def test_cve_2024_21494_forwarded_for_spoof(target: Target, address: str) -> None:
     for name in ("X-Forwarded-For", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP", "True-Client-IP", "Forwarded"):
         value = f"for={address}" if name == "Forwarded" else address
-        assert not target.ask(target.protected, f"{name}: {value}").let_in
+        assert not target.fetch(target.protected, f"{name}: {value}").let_in
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Host", "Forwarded"])
@@ -131,7 +131,7 @@ def test_cve_2024_21498_forwarded_host_is_not_used(target: Target, name: str) ->
           ours="Gateway header names are compared ignoring case and treating `-`, `_` and `.` as equal. Every alias is removed, also of unknown `Akoya-` names.")  # fmt: skip
 def test_cve_2025_64484_underscore_header_alias(target: Target, session: str, name: str) -> None:
     for path in (target.protected, target.public):
-        reply = target.ask(path, session, f"{name}: {SPOOFED}")
+        reply = target.fetch(path, session, f"{name}: {SPOOFED}")
         if reply.seen is None:
             assert reply.status in (400, 403)  # a request with headers that the proxy cannot remove is refused
             continue
@@ -146,10 +146,10 @@ def test_cve_2025_64484_underscore_header_alias(target: Target, session: str, na
 )
 def test_cve_2020_14359_lower_case_names(target: Target, session: str, name: str) -> None:
     for path in (target.protected, target.public):
-        reply = target.ask(path, f"{name}: {SPOOFED}", session)
+        reply = target.fetch(path, f"{name}: {SPOOFED}", session)
         assert reply.seen is not None
         assert SPOOFED not in str(reply.seen["headers"])
-    lowered = target.ask(target.protected, session.replace("Cookie", "cookie"))
+    lowered = target.fetch(target.protected, session.replace("Cookie", "cookie"))
     assert lowered.seen is not None
 
 
@@ -161,8 +161,8 @@ def test_cve_2021_32777_several_headers_of_one_name(target: Target, session: str
     assert names.count("akoya-owner") == 1
     assert names.count("signature") == 1
     name, _, value = session.removeprefix("Cookie: ").partition("; ")[0].partition("=")
-    assert not target.ask(target.protected, f"Cookie: {name}={value}", f"Cookie: {name}={'x' * len(value)}").let_in
-    assert not target.ask(target.protected, f"Cookie: {name}={'x' * len(value)}; {name}={value}").let_in
+    assert not target.fetch(target.protected, f"Cookie: {name}={value}", f"Cookie: {name}={'x' * len(value)}").let_in
+    assert not target.fetch(target.protected, f"Cookie: {name}={'x' * len(value)}; {name}={value}").let_in
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_cve_2024_47616_what_the_upstream_gets_is_no_credential(target: Target, 
     passed = dict(ours(target, target.protected, session))
     cookie = session.removeprefix("Cookie: ").partition("=")[0]
     for value in (passed["akoya-id-token"], passed["akoya-owner"], passed["signature"]):
-        assert not target.ask(target.protected, f"Authorization: Bearer {value}").let_in
-        assert not target.ask(target.protected, f"Cookie: {cookie}={value}").let_in
-    assert not target.ask(target.protected, *(f"{name}: {value}" for name, value in passed.items())).let_in
+        assert not target.fetch(target.protected, f"Authorization: Bearer {value}").let_in
+        assert not target.fetch(target.protected, f"Cookie: {cookie}={value}").let_in
+    assert not target.fetch(target.protected, *(f"{name}: {value}" for name, value in passed.items())).let_in
 
 
 @advisory("CVE-2026-47203", "CVE-2024-21500", attack="A rate limit is keyed by raw text, so that variants of a value allow more attempts.",
@@ -218,10 +218,10 @@ def test_cve_2024_24814_huge_chunk_count(target: Target, count: int) -> None:
             f"{name}_chunks=-1; {name}=x",
             f"{name}=" + "9" * 6000,
         ):
-            assert not target.ask(target.protected, f"Cookie: {text}").let_in
+            assert not target.fetch(target.protected, f"Cookie: {text}").let_in
     crumbs = "; ".join(f"akoya_{number}=x" for number in range(count))
-    assert not target.ask(target.protected, f"Cookie: {crumbs}").let_in
-    assert target.ask(target.public).let_in, "the gateway still runs"
+    assert not target.fetch(target.protected, f"Cookie: {crumbs}").let_in
+    assert target.fetch(target.public).let_in, "the gateway still runs"
 
 
 @pytest.mark.parametrize(
@@ -231,25 +231,25 @@ def test_cve_2024_24814_huge_chunk_count(target: Target, count: int) -> None:
 @advisory("CVE-2023-28625", "GHSA-f5xw", attack="A crafted cookie crashes the code that strips cookies.",
           ours="Cookies are read and stripped by linear searches over bytes, fuzzed with random input.")  # fmt: skip
 def test_cve_2023_28625_crafted_cookies(target: Target, session: str, cookie: str) -> None:
-    assert not target.ask(target.protected, f"Cookie: {cookie}").let_in
-    with_session = target.ask(target.protected, f"{session}; {cookie}")
+    assert not target.fetch(target.protected, f"Cookie: {cookie}").let_in
+    with_session = target.fetch(target.protected, f"{session}; {cookie}")
     value = session.partition("=")[2].partition(";")[0]
     assert with_session.status in (200, 400, 401)
     if with_session.seen is not None:
         assert value not in str(with_session.seen["headers"])
-    assert target.ask(target.public).let_in
+    assert target.fetch(target.public).let_in
 
 
 @advisory("CVE-2026-47774", attack="Very many Cookie headers with one crumb each exhaust memory.",
           ours="The whole request head is bounded (`limits.header_bytes`), however it is divided. Crumbs are joined once.")  # fmt: skip
 def test_cve_2026_47774_cookie_crumbs(target: Target) -> None:
-    few = target.ask(target.public, *["Cookie: a=b"] * 90)
+    few = target.fetch(target.public, *["Cookie: a=b"] * 90)
     assert few.status in (200, 400, 431)
-    many = target.ask(target.protected, *["Cookie: a=b"] * 9000)
+    many = target.fetch(target.protected, *["Cookie: a=b"] * 9000)
     assert not many.let_in
     if target.entrypoint != "middleware":  # there the app server's limit applies
         assert many.status in (0, 400, 431, 494)
-    assert target.ask(target.public).let_in
+    assert target.fetch(target.public).let_in
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_cve_2026_47774_cookie_crumbs(target: Target) -> None:
 @advisory("CVE-2024-21493", attack="Input of an unexpected form is not validated, and a handler panics or interprets it differently.",
           ours="Folded lines, spaces before the colon and bare line feeds are refused or never become a gateway header.")  # fmt: skip
 def test_cve_2024_21493_headers_of_an_odd_shape(target: Target, session: str, header: str) -> None:
-    reply = target.ask(target.protected, session, header)
+    reply = target.fetch(target.protected, session, header)
     if reply.seen is not None:
         owners = [value for name, value in reply.seen["headers"] if name.replace("_", "-").strip() == "akoya-owner"]
         assert len(owners) == 1
@@ -274,7 +274,7 @@ def test_cve_2024_21493_headers_of_an_odd_shape(target: Target, session: str, he
         assert reply.seen["signature"].startswith("valid")
     else:
         assert reply.status in (0, 400, 401, 403)
-    assert target.ask(target.public).let_in
+    assert target.fetch(target.public).let_in
 
 
 def test_the_id_token_is_really_one(target: Target, session: str) -> None:

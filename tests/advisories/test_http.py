@@ -39,7 +39,7 @@ def talk(target: Target, *pieces: bytes, pause: float = 0.0, wait: float = 0.3) 
     return data
 
 
-def answers(data: bytes) -> int:
+def responses(data: bytes) -> int:
     return data.count(b"HTTP/1.1 ")
 
 
@@ -94,8 +94,8 @@ def test_cve_2025_69229_malformed_chunks(target: Target, chunk: bytes) -> None:
     if reply.seen is not None:
         assert reply.seen["body"] in ("hello", "")
         assert "akoya-owner" not in dict(reply.seen["headers"])
-    assert answers(data) <= 1
-    assert target.ask(target.public).let_in
+    assert responses(data) <= 1
+    assert target.fetch(target.public).let_in
 
 
 @advisory(
@@ -105,7 +105,7 @@ def test_cve_2025_69229_malformed_chunks(target: Target, chunk: bytes) -> None:
 )
 def test_cve_2026_34525_two_hosts(target: Target, session: str) -> None:
     for second in ("evil.example", target.authority):
-        reply = target.ask(target.protected, session, f"Host: {second}")
+        reply = target.fetch(target.protected, session, f"Host: {second}")
         assert not reply.let_in
     head = f"GET {target.protected} HTTP/1.1\r\n{session}\r\nConnection: close\r\n\r\n".encode()
     assert not parse(talk(target, head)).let_in
@@ -150,7 +150,7 @@ def test_cve_2026_71324_responses_stay_with_their_users(target: Target) -> None:
                     gone.sendall(
                         f"POST {mark}/gone HTTP/1.1\r\nHost: {target.authority}\r\n{lines[number]}\r\nContent-Length: 9\r\n\r\nhalf".encode()
                     )
-            seen = target.ask(mark, lines[number]).seen
+            seen = target.fetch(mark, lines[number]).seen
             if seen is None or seen["path"] != mark:
                 wrong.append(f"{mark}: {seen}")
             else:
@@ -190,9 +190,9 @@ def test_cve_2026_54273_pipelining(target: Target) -> None:
           ours="Routes are functions with a list of methods. Other methods result in 405 on gateway routes, and elsewhere match no rule.")  # fmt: skip
 def test_cve_2026_48817_method_names(target: Target, method: str) -> None:
     for path in (target.protected, "/akoya/", "/akoya/callback", "/akoya/connect/mikomo"):
-        reply = target.ask(path, method=method)
+        reply = target.fetch(path, method=method)
         assert reply.status in (0, 400, 401, 403, 404, 405, 501), (path, reply.status)
-    assert target.ask(target.public).let_in
+    assert target.fetch(target.public).let_in
 
 
 @pytest.mark.parametrize(
@@ -211,18 +211,18 @@ def test_cve_2026_54283_form_limits(target: Target, kind: str) -> None:
     ]
     for route in ("/akoya/logout", "/akoya/disconnect/mikomo"):
         for body in bodies:
-            reply = target.ask(route, *lines, method="POST", body=body)
+            reply = target.fetch(route, *lines, method="POST", body=body)
             assert reply.status in (0, 400, 401, 403, 404, 405, 413, 415), reply.status
-    assert target.ask(target.public).let_in
+    assert target.fetch(target.public).let_in
 
 
 @pytest.mark.parametrize("value", ["bytes=" + "0-," * 2000, "bytes=0-18446744073709551615", "bytes=-1-2", "a" * 3000])
 @advisory("CVE-2025-62727", attack="A `Range` header with very many ranges takes quadratic time.",
           ours="The gateway serves no files. `Range` is forwarded to the app unparsed.")  # fmt: skip
 def test_cve_2025_62727_ranges(target: Target, value: str) -> None:
-    assert not target.ask(target.protected, f"Range: {value}").let_in
-    assert target.ask("/akoya/jwks.json", f"Range: {value}").status in (200, 403, 404)
-    assert target.ask(target.public, f"Range: {value}").let_in
+    assert not target.fetch(target.protected, f"Range: {value}").let_in
+    assert target.fetch("/akoya/jwks.json", f"Range: {value}").status in (200, 403, 404)
+    assert target.fetch(target.public, f"Range: {value}").let_in
 
 
 @advisory("CVE-2022-29228", "CVE-2026-26311", attack="Data that arrives after the gateway's own response or after a reset is processed on a closed stream.",
@@ -237,9 +237,9 @@ def test_cve_2022_29228_late_data(target: Target) -> None:
             connection.sendall(
                 f"POST {path} HTTP/1.1\r\nHost: {target.authority}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel".encode()
             )
-    reply = target.ask(target.public)
+    reply = target.fetch(target.public)
     assert reply.let_in
-    assert not target.ask(target.protected).let_in
+    assert not target.fetch(target.protected).let_in
 
 
 @pytest.mark.parametrize(
@@ -251,12 +251,12 @@ def test_cve_2022_29228_late_data(target: Target) -> None:
 def test_cve_2025_31492_post_without_a_session(target: Target, kind: str) -> None:
     lines = ("Accept: text/html", "Sec-Fetch-Mode: navigate", *((f"Content-Type: {kind}",) if kind else ()))
     for body in (b"", b"a=b", b"\x00" * 1000):
-        reply = target.ask(target.protected, *lines, method="POST", body=body)
+        reply = target.fetch(target.protected, *lines, method="POST", body=body)
         assert not reply.let_in
         assert reply.status not in (500, 502)
         assert reply.after == b""
         assert b'"path"' not in reply.body
-    assert target.ask(target.public).let_in
+    assert target.fetch(target.public).let_in
 
 
 @advisory(
@@ -283,9 +283,9 @@ def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
     with GatewayEnv(tmp_path, changes={"logging": {"format": "json", "level": "debug"}}) as env:
         target = Target("sidecar", env.url, "/accounts", "/public/x", "/akoya/connect/mikomo", "/akoya/callback", env)
         for text in nasty:
-            target.ask(f"/public/{text}")
+            target.fetch(f"/public/{text}")
             target.navigate(f"/akoya/callback?error={text}&state={text}&code={text}")
-            target.ask(
+            target.fetch(
                 "/accounts", f"User-Agent: {text}", f"X-Request-Id: {text}", f"Referer: {text}", f"Cookie: akoya={text}"
             )
         time.sleep(0.3)
@@ -303,10 +303,10 @@ def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
 async def test_cve_2025_69223_decompression_bomb() -> None:
     bomb = gzip.compress(b"\x00" * 50_000_000)
 
-    def answer(_: httpx.Request) -> httpx.Response:
+    def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb))
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as http:
         with pytest.raises(FetchFailed, match="more than 65536 bytes"):
             await get(http, "http://test/", 65_536, 10.0)
 

@@ -14,13 +14,13 @@ def below(target: Target, rest: str) -> str:
 
 
 def never_in(target: Target, path: str, *lines: str, host: str | None = None) -> None:
-    reply = target.ask(path, *lines, host=host)
+    reply = target.fetch(path, *lines, host=host)
     assert not reply.let_in, f"{path} reached the app: {reply.text[:300]}"
 
 
 def served_as_public_or_not_at_all(target: Target, path: str, *lines: str) -> None:
     """Check that any response is for a path below the public one."""
-    reply = target.ask(path, *lines)
+    reply = target.fetch(path, *lines)
     if reply.seen is not None:
         assert reply.seen["path"].startswith(target.public.rpartition("/")[0] + "/"), reply.seen["path"]
     else:
@@ -89,7 +89,7 @@ def test_cve_2023_33189_crafted_paths(target: Target, path: str) -> None:
           ours="Paths are never rewritten: the upstream receives the bytes that were authorized.")  # fmt: skip
 @pytest.mark.parametrize("rest", ["/a%20b", "/%C3%A4", "/a+b", "/%41", "/a%2Db", "/~x!$&'()*,=:@"])
 def test_cve_2026_40912_the_upstream_gets_the_path_that_was_judged(target: Target, rest: str) -> None:
-    reply = target.ask(below(target, rest))
+    reply = target.fetch(below(target, rest))
     if target.env is not None:
         assert reply.seen is not None
         assert reply.seen["path"] == below(target, rest)
@@ -102,7 +102,7 @@ def test_cve_2026_40912_the_upstream_gets_the_path_that_was_judged(target: Targe
 @pytest.mark.parametrize("code", ["%2f", "%5C", "%00", "%3b", "%3F", "%23", "%252f", "%25%32%66"])
 def test_cve_2025_66490_encoded_characters(target: Target, code: str) -> None:
     never_in(target, f"{target.protected}{code}x")
-    reply = target.ask(below(target, f"/{code}..{code}x"))
+    reply = target.fetch(below(target, f"/{code}..{code}x"))
     if target.env is not None:
         assert reply.seen is None
         assert reply.status in (400, 403, 404)
@@ -131,7 +131,7 @@ def test_cve_2026_48710_malformed_host(target: Target, host: str) -> None:
 @advisory("CVE-2021-32637", attack="A malformed request makes the forward-auth endpoint allow it.",
           ours="An unparsable request is an error and never allowed. Methods are matched exactly.")  # fmt: skip
 def test_cve_2021_32637_malformed_requests_are_never_a_yes(target: Target, method: str) -> None:
-    assert not target.ask(target.protected, method=method).let_in
+    assert not target.fetch(target.protected, method=method).let_in
     for path in (
         "*",
         "accounts",
@@ -141,7 +141,7 @@ def test_cve_2021_32637_malformed_requests_are_never_a_yes(target: Target, metho
         "?" + target.protected,
         "%",
     ):
-        assert not target.ask(path, method=method.upper().strip()).let_in, path
+        assert not target.fetch(path, method=method.upper().strip()).let_in, path
 
 
 @pytest.mark.parametrize("form", ["http://{authority}{protected}", "HTTP://{authority}{protected}", "http://other.example{protected}",

@@ -124,20 +124,20 @@ def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser
     csrf = browser.connections()["csrf"]
     for text in spread(11, 3):
         form = {"csrf": csrf, "return_to": text}
-        answer = browser.fetch("/akoya/disconnect/nobody", "POST", data=form)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=disconnected"), text
-        answer = browser.fetch("/akoya/disconnect/nobody", "POST", data={**form, "grant": "none"})
-        assert (answer.status_code, answer.headers.get("location")) == (404, None), text
+        response = browser.fetch("/akoya/disconnect/nobody", "POST", data=form)
+        assert (response.status_code, response.headers["location"]) == (303, "/akoya/?done=disconnected"), text
+        response = browser.fetch("/akoya/disconnect/nobody", "POST", data={**form, "grant": "none"})
+        assert (response.status_code, response.headers.get("location")) == (404, None), text
     rename = {"csrf": csrf, "grant": browser.connections()["connections"][0]["id"], "name": "mine"}
     for text in spread(11, 3):
-        answer = browser.fetch("/akoya/rename/mikomo", "POST", data={**rename, "return_to": text})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=renamed"), text
-    answer = browser.fetch(
+        response = browser.fetch("/akoya/rename/mikomo", "POST", data={**rename, "return_to": text})
+        assert (response.status_code, response.headers["location"]) == (303, "/akoya/?done=renamed"), text
+    response = browser.fetch(
         f"/akoya/logout?return_to={quote('//evil.example')}",
         "POST",
         data={"csrf": csrf, "return_to": "/\\evil.example"},
     )
-    assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=signed-out")
+    assert (response.status_code, response.headers["location"]) == (303, "/akoya/?done=signed-out")
 
 
 @advisory("CVE-2026-28802", attack="A login continues at an address from the request: open redirect in the client library.",
@@ -145,8 +145,8 @@ def test_cve_2021_29456_open_redirect_at_logout(target: Target, browser: Browser
 def test_cve_2026_28802_the_callback_cannot_choose_where_it_ends(target: Target, browser: Browser) -> None:
     assert target.env is not None
     callback = target.env.akoya.consent(browser.begin(return_to="/accounts?x=1"), "mikomo_1")
-    answer = browser.go(callback + "".join(f"&{name}={quote('https://evil.example/')}" for name in PARAMETERS))
-    assert (answer.status_code, answer.headers["location"]) == (302, "/accounts?x=1")
+    response = browser.go(callback + "".join(f"&{name}={quote('https://evil.example/')}" for name in PARAMETERS))
+    assert (response.status_code, response.headers["location"]) == (302, "/accounts?x=1")
 
 
 def test_the_whole_corpus_is_refused_and_what_is_meant_to_pass_passes() -> None:

@@ -55,7 +55,7 @@ def test_ghsa_f24x_5g9q_753f_session_fixation(target: Target, browser: Browser) 
         victim.http.cookies.set(name, chosen, domain="127.0.0.1", path="/")
         landed = victim.connect()
         assert all(chosen not in value for value in landed.headers.get_list("set-cookie"))
-        assert not target.ask(target.protected, f"Cookie: {name}={chosen}").let_in
+        assert not target.fetch(target.protected, f"Cookie: {name}={chosen}").let_in
 
 
 @advisory("CVE-2017-1000069", "CVE-2025-14546", "CVE-2025-68481", "CVE-2025-68158",
@@ -67,8 +67,8 @@ def test_cve_2017_1000069_login_csrf(target: Target, browser: Browser) -> None:
     before = len(target.env.akoya.events("token"))
     with target.env.browser() as victim:
         victim.begin()
-        answer = victim.go(callback)
-        assert answer.status_code == 400
+        response = victim.go(callback)
+        assert response.status_code == 400
         assert victim.fetch("/accounts").status_code == 401
     assert len(target.env.akoya.events("token")) == before, "the attacker's code is not exchanged"
     stateless = re.sub(r"[?&]state=[^&]*", "", callback).replace("/callback&", "/callback?")
@@ -83,7 +83,7 @@ def test_cve_2023_27496_callback_without_state(target: Target, query: str) -> No
     reply = target.navigate(f"{target.needs_callback}?{query}")
     assert 400 <= reply.status < 500 or reply.status in (302, 303)
     assert not any("session" in value.lower() for value in reply.all("set-cookie"))
-    assert target.ask(target.public).let_in, "the gateway still runs"
+    assert target.fetch(target.public).let_in, "the gateway still runs"
 
 
 @advisory("CVE-2024-21492", attack="The session stays valid after logout.",
@@ -91,9 +91,9 @@ def test_cve_2023_27496_callback_without_state(target: Target, query: str) -> No
 def test_cve_2024_21492_session_after_logout(target: Target, browser: Browser) -> None:
     browser.connect()
     line = cookie_line(browser)
-    assert target.ask(target.protected, line).let_in
+    assert target.fetch(target.protected, line).let_in
     browser.fetch("/akoya/logout", "POST", data={"csrf": browser.connections()["csrf"]})
-    assert not target.ask(target.protected, line).let_in
+    assert not target.fetch(target.protected, line).let_in
 
 
 @advisory("CVE-2025-55162", attack="Sign-out writes the deletion cookie without `Secure`, and browsers keep the `__Secure-` cookie.",
@@ -139,7 +139,7 @@ def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, brow
     token = browser.passed()["akoya-id-token"]
     for path in ("/akoya/", "/akoya/?error=x", "/akoya/jwks.json", "/akoya/nothing"):
         for accept in ("text/html", "application/json"):
-            reply = target.ask(path, session, f"Accept: {accept}")
+            reply = target.fetch(path, session, f"Accept: {accept}")
             assert token not in reply.text
             assert token.split(".")[2] not in reply.text
             for value in session.removeprefix("Cookie: ").split("; "):
@@ -164,7 +164,7 @@ def test_cve_2022_24797_no_admin_on_the_public_listener(target: Target) -> None:
         "/stats",
         "/server-status",
     ):
-        reply = target.ask(path)
+        reply = target.fetch(path)
         assert "python_info" not in reply.text
         assert "akoya_" not in reply.text
         assert "goroutine" not in reply.text
@@ -174,13 +174,13 @@ def test_cve_2022_24797_no_admin_on_the_public_listener(target: Target) -> None:
 @advisory("CVE-2024-42490", attack="An API returns data without the session that it requires.",
           ours="Without a session the JSON at `/akoya/` contains only the list of banks that can be connected.")  # fmt: skip
 def test_cve_2024_42490_unauthenticated_api(target: Target, session: str, path: str) -> None:
-    told = json.loads(target.ask(path, "Accept: application/json").body)
-    assert told["connections"] == []
-    assert told["csrf"] is None
-    assert target.ask(
+    document = json.loads(target.fetch(path, "Accept: application/json").body)
+    assert document["connections"] == []
+    assert document["csrf"] is None
+    assert target.fetch(
         "/akoya/disconnect/mikomo", "Content-Type: application/x-www-form-urlencoded", method="POST", body=b"csrf="
     ).status in (401, 403)
-    assert target.ask(target.protected, session).let_in, "the grant is still connected"
+    assert target.fetch(target.protected, session).let_in, "the grant is still connected"
 
 
 @advisory("CVE-2025-53942", "CVE-2025-64521", attack="Deactivated users or service accounts still receive tokens.",
@@ -191,8 +191,8 @@ def test_cve_2025_53942_nothing_after_disconnect(target: Target, browser: Browse
     csrf = browser.connections()["csrf"]
     assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303
     for path in (target.protected, "/mikomo", "/api/banks/mikomo/x"):
-        assert not target.ask(path, line).let_in
-    optional = target.ask("/optional", line)
+        assert not target.fetch(path, line).let_in
+    optional = target.fetch("/optional", line)
     assert optional.seen is not None
     assert "akoya-id-token" not in dict(optional.seen["headers"])
 
@@ -241,7 +241,7 @@ def test_cve_2024_21496_reflected_script(target: Target, text: str) -> None:
             if reply.seen is None:
                 assert text not in reply.text
                 assert "<script>" not in reply.text.lower()
-    reply = target.ask(
+    reply = target.fetch(
         target.protected,
         "Accept: text/html",
         "Content-Type: application/x-www-form-urlencoded",
@@ -260,13 +260,13 @@ def test_lua_resty_526_session_of_another_tenant(tmp_path: Path) -> None:
         GatewayEnv(tmp_path / "a") as one,
         GatewayEnv(tmp_path / "b") as other,
         one.browser() as browser,
-        other.browser() as stranger,
+        other.browser() as other_browser,
     ):
         assert one.environ["AKOYA_GATEWAY_KEY"] == other.environ["AKOYA_GATEWAY_KEY"]
         browser.connect()
-        stranger.http.cookies.update(browser.http.cookies)
+        other_browser.http.cookies.update(browser.http.cookies)
         assert browser.fetch("/accounts").status_code == 200
-        assert stranger.fetch("/accounts").status_code == 401
+        assert other_browser.fetch("/accounts").status_code == 401
 
 
 @advisory("CVE-2024-21495", attack="State and nonce come from a weak random source.",

@@ -60,7 +60,7 @@ class Issuer:
 
     def bad_tokens(self) -> dict[str, str]:
         now = int(time.time())
-        stranger = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
+        unknown_key = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
         confused = f"{encode({'alg': 'HS256', 'kid': 'e1'})}.{self.token().split('.')[1]}"
         mac = hmac.digest(self.key.as_pem(private=False), confused.encode(), "sha256")
         good = self.token()
@@ -79,8 +79,8 @@ class Issuer:
             "no user": self.token(sub=None),
             "an empty user": self.token(sub=""),
             "a user that is no text": self.token(sub={"name": "alice"}),
-            "a stranger's signature": self.token(key=stranger),
-            "a key nobody has": self.token(header={"kid": "e2"}, key=stranger),
+            "a stranger's signature": self.token(key=unknown_key),
+            "a key nobody has": self.token(header={"kid": "e2"}, key=unknown_key),
             "alg confusion": f"{confused}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}",
             "alg none": f"{encode({'alg': 'none'})}.{body}.",
             "no signature": f"{head}.{body}.",

@@ -57,8 +57,8 @@ def test_anonymous_user_cannot_connect_a_bank(by_header: GatewayEnv) -> None:
         assert browser.fetch("/accounts").status_code == 401
         assert browser.go("/accounts").status_code == 302
         assert browser.fetch("/public/x").status_code == 200
-        answer = browser.fetch("/akoya/connect/mikomo")
-        assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-identity")
+        response = browser.fetch("/akoya/connect/mikomo")
+        assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (401, "no-identity")
 
 
 def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
@@ -68,11 +68,13 @@ def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     changes = {"identity": {"header": "X-Forwarded-User"}, "trusted_proxies": ["10.0.0.0/8"], "forward_auth": True}
     with GatewayEnv(tmp_path, entrypoint="middleware", changes=changes) as env:
-        told = "X-Forwarded-For: 10.1.2.3"
-        status, body = get(env.port, "/public/x", told, "X-Forwarded-User: alice", "X-Request-Id: mine")
+        header = "X-Forwarded-For: 10.1.2.3"
+        status, body = get(env.port, "/public/x", header, "X-Forwarded-User: alice", "X-Request-Id: mine")
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-identity")
         assert body["request_id"] != "mine"
-        status, body = get(env.port, "/akoya/forward-auth", told, "X-Original-Method: GET", "X-Original-URI: /public/x")
+        status, body = get(
+            env.port, "/akoya/forward-auth", header, "X-Original-Method: GET", "X-Original-URI: /public/x"
+        )
         assert (status, body["type"].rpartition(":")[2]) == (403, "untrusted-proxy")
 
 
@@ -100,8 +102,8 @@ def test_the_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> No
         assert browser.fetch("/accounts").status_code == 401
         become(browser, alice)
         time.sleep(2)  # sessions are cached for a second
-        answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
-        assert answer.status_code == 401, "the form's session has ended"
+        response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
+        assert response.status_code == 401, "the form's session has ended"
         assert browser.passed()["akoya-connector"] == "mikomo", "the grant has not ended"
 
 

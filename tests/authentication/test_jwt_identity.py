@@ -98,7 +98,7 @@ def test_missing_issuer_keys_are_503_and_never_an_anonymous_caller(tmp_path: Pat
 IDENTITY = Identity(IdentitySource.JWT, "x-id-token", "unused", ISSUER, AUDIENCE)
 
 
-def ask(token: str) -> RequestInfo:
+def request_info(token: str) -> RequestInfo:
     return RequestInfo("GET", b"/", b"", [(b"host", b"app"), (b"x-id-token", token.encode())], None, "test")
 
 
@@ -109,9 +109,11 @@ async def test_what_is_remembered_of_tokens_is_bounded_and_never_the_token() -> 
                 IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time, timeout=60), time.time, max_entries=3
             )
             tokens = [issuer.token(f"user-{n}") for n in range(5)]
-            owners = [await known.owner(ask(token)) for token in tokens]
+            owners = [await known.owner(request_info(token)) for token in tokens]
             assert len(set(owners)) == 5
-            assert [known.get_cached(ask(token)) for token in tokens] == [NotCached.NOT_CACHED] * 3 + owners[3:]
+            assert [known.get_cached(request_info(token)) for token in tokens] == [NotCached.NOT_CACHED] * 3 + owners[
+                3:
+            ]
             assert issuer.fetched == 1
             kept = repr(known._cache)
             assert not any(token in kept or token[-20:] in kept for token in tokens)
@@ -125,13 +127,13 @@ async def test_a_key_that_is_withdrawn_stops_counting() -> None:
                 IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now, timeout=60), lambda: now
             )
             token = issuer.token(exp=int(now) + 100_000)
-            assert await known.owner(ask(token)) == known.get_cached(ask(token))
+            assert await known.owner(request_info(token)) == known.get_cached(request_info(token))
             issuer.served = [ECKey.generate_key("P-256", {"kid": "e9"}, private=True).as_dict(private=False)]
             now += CACHE_SECONDS
-            assert known.get_cached(ask(token)) is NotCached.NOT_CACHED
+            assert known.get_cached(request_info(token)) is NotCached.NOT_CACHED
             now += 4000
             with pytest.raises(UserError) as refusal:
-                await known.owner(ask(token))
+                await known.owner(request_info(token))
             assert refusal.value.code == "identity-rejected"
 
 
@@ -139,11 +141,13 @@ async def test_tokens_of_unknown_keys_do_not_drive_fetches() -> None:
     with Issuer() as issuer:
         async with http_client() as http:
             known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time, timeout=60), time.time)
-            stranger = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
-            strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}, key=stranger) for n in range(20)]
-            strange += [issuer.token(f"v{n}", key=stranger) for n in range(20)]
-            answers = await asyncio.gather(*(known.owner(ask(token)) for token in strange), return_exceptions=True)
-            assert all(isinstance(answer, UserError) for answer in answers)
+            unknown_key = ECKey.generate_key("P-256", {"kid": "e1"}, private=True)
+            strange = [issuer.token(f"u{n}", header={"kid": f"k{n}"}, key=unknown_key) for n in range(20)]
+            strange += [issuer.token(f"v{n}", key=unknown_key) for n in range(20)]
+            responses = await asyncio.gather(
+                *(known.owner(request_info(token)) for token in strange), return_exceptions=True
+            )
+            assert all(isinstance(response, UserError) for response in responses)
             assert issuer.fetched <= 2
 
 
@@ -154,7 +158,7 @@ async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_ac
         issuer.served = [old.as_dict(private=False), *issuer.served]
         async with http_client() as http:
             known = JWTAuthenticator(IDENTITY, RemoteKeySet(issuer.jwks_uri, http, time.time, timeout=60), time.time)
-            assert await known.owner(ask(issuer.token(header={"kid": "old"})))
+            assert await known.owner(request_info(issuer.token(header={"kid": "old"})))
             assert issuer.fetched == 1
 
 
@@ -165,13 +169,13 @@ async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_agai
             known = JWTAuthenticator(
                 IDENTITY, RemoteKeySet(issuer.jwks_uri, http, lambda: now, timeout=60), lambda: now
             )
-            assert await known.owner(ask(issuer.token("before")))
+            assert await known.owner(request_info(issuer.token("before")))
             forged = issuer.token("forged", key=ECKey.generate_key("P-256", {"kid": "e1"}, private=True))
             issuer.key = ECKey.generate_key("P-256", {"kid": "e1", "alg": "ES256", "use": "sig"}, private=True)
             issuer.served = [issuer.key.as_dict(private=False)]
-            assert await known.owner(ask(issuer.token("after")))
+            assert await known.owner(request_info(issuer.token("after")))
             assert issuer.fetched == 2
             for _ in range(20):
                 with pytest.raises(UserError):
-                    await known.owner(ask(forged))
+                    await known.owner(request_info(forged))
             assert issuer.fetched == 2

@@ -14,19 +14,19 @@ from benchmarks.rig.steady import BadAnswer, Load, from_now, length, moments, ru
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-Answer = Callable[[int], bytes]
+Responder = Callable[[int], bytes]
 
 
 @contextmanager
-def server(answer: Answer) -> Iterator[tuple[str, int]]:
-    """A server that calls `answer(n)` for its nth request, counted from 0; an empty result closes the connection."""
+def server(responder: Responder) -> Iterator[tuple[str, int]]:
+    """A server that calls `responder(n)` for its nth request, counted from 0; an empty result closes the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     numbers = iter(range(1_000_000))
 
     def serve(connection: socket.socket) -> None:
         with connection:
             while connection.recv(65536):
-                content = answer(next(numbers))
+                content = responder(next(numbers))
                 if not content:
                     return
                 connection.sendall(content)
@@ -49,12 +49,12 @@ def server(answer: Answer) -> Iterator[tuple[str, int]]:
 def test_pause_is_counted_for_every_request_that_was_due() -> None:
     """A closed-loop generator would have seen only one slow response."""
 
-    def answer(number: int) -> bytes:
+    def respond(number: int) -> bytes:
         if number == 10:
             time.sleep(0.5)
         return ANSWER
 
-    with server(answer) as address:
+    with server(respond) as address:
         load = Load(address, REQUEST, 1)
         load.send(from_now([each * 10_000_000 for each in range(100)]))
     assert len(load.latencies) == 100
@@ -64,11 +64,11 @@ def test_pause_is_counted_for_every_request_that_was_due() -> None:
 
 
 def test_waiting_for_a_connection_is_not_the_load_being_late() -> None:
-    def answer(number: int) -> bytes:
+    def respond(number: int) -> bytes:
         time.sleep(0.05)
         return ANSWER
 
-    with server(answer) as address:
+    with server(respond) as address:
         load = Load(address, REQUEST, 1)
         load.send(from_now([0] * 10))
     assert max(load.latencies) > 400_000_000

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response. `body` is the token that the upstream received, if the request got that far (see `echo`)."""
 
     status: int
@@ -38,7 +38,7 @@ class Line(asyncio.Protocol):
         self.open = True
         self._got = bytearray()
         self._end = 0
-        self._answer: asyncio.Future[Answer] | None = None
+        self._response: asyncio.Future[Response] | None = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -51,24 +51,24 @@ class Line(asyncio.Protocol):
                 return
             length = self._got.lower().find(b"content-length:", 0, head)
             self._end = head + 4 + int(self._got[length + 15 : self._got.index(b"\r\n", length)])
-        if len(self._got) >= self._end and self._answer is not None and not self._answer.done():
+        if len(self._got) >= self._end and self._response is not None and not self._response.done():
             head = self._got.index(b"\r\n\r\n")
-            self._answer.set_result(
-                Answer(int(self._got[9:12]), bytes(self._got[:head]), bytes(self._got[head + 4 : self._end]))
+            self._response.set_result(
+                Response(int(self._got[9:12]), bytes(self._got[:head]), bytes(self._got[head + 4 : self._end]))
             )
 
     def connection_lost(self, fault: Exception | None) -> None:
         self.open = False
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(EOFError("the connection ended before an answer"))
+        if self._response is not None and not self._response.done():
+            self._response.set_exception(EOFError("the connection ended before an answer"))
 
-    def ask(self, request: bytes) -> asyncio.Future[Answer]:
+    def fetch(self, request: bytes) -> asyncio.Future[Response]:
         """Return the response. Raise EOFError if the gateway is gone."""
         self._got.clear()
         self._end = 0
-        self._answer = asyncio.get_running_loop().create_future()
+        self._response = asyncio.get_running_loop().create_future()
         self.transport.write(request)
-        return self._answer
+        return self._response
 
 
 async def line(port: int) -> Line:
@@ -84,11 +84,11 @@ def request(port: int, cookie: str, path: str = "/accounts") -> bytes:
     ).encode()
 
 
-async def ask(port: int, cookie: str, path: str = "/accounts") -> Answer:
+async def fetch(port: int, cookie: str, path: str = "/accounts") -> Response:
     """Send one request on its own connection. Raises OSError or EOFError if the gateway is gone."""
     own = await line(port)
     try:
-        return await own.ask(request(port, cookie, path))
+        return await own.fetch(request(port, cookie, path))
     finally:
         own.transport.close()
 
@@ -109,20 +109,20 @@ class Crowd:
         for each in self._lines:
             each.transport.close()
 
-    async def rush(self, cookie: str, path: str = "/accounts") -> list[Answer]:
+    async def rush(self, cookie: str, path: str = "/accounts") -> list[Response]:
         """Send a request on all connections at once and return the responses."""
         closed = [n for n, each in enumerate(self._lines) if not each.open]
         for n in closed:
             self._lines[n] = await line(self._ports[n])
-        asked = [each.ask(request(port, cookie, path)) for port, each in zip(self._ports, self._lines, strict=True)]
-        return await asyncio.gather(*asked)
+        pending = [each.fetch(request(port, cookie, path)) for port, each in zip(self._ports, self._lines, strict=True)]
+        return await asyncio.gather(*pending)
 
 
 class Load:
     """Responses to a steady stream of requests. `faults` counts requests without a response by their errors."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.responses: list[Response] = []
         self.faults: Counter[str] = Counter()
 
     @property
@@ -131,13 +131,13 @@ class Load:
         return self.faults.total()
 
     def mark(self) -> int:
-        return len(self.answers)
+        return len(self.responses)
 
-    def since(self, mark: int) -> list[Answer]:
-        return self.answers[mark:]
+    def since(self, mark: int) -> list[Response]:
+        return self.responses[mark:]
 
     def statuses(self, since: int = 0) -> set[int]:
-        return {answer.status for answer in self.answers[since:]}
+        return {response.status for response in self.responses[since:]}
 
 
 @contextlib.asynccontextmanager
@@ -152,7 +152,7 @@ async def load(
             turn += 1
             try:
                 async with asyncio.timeout(30):
-                    seen.answers.append(await ask(ports[turn % len(ports)], cookies[turn // 2 % len(cookies)]))
+                    seen.responses.append(await fetch(ports[turn % len(ports)], cookies[turn // 2 % len(cookies)]))
             except (OSError, EOFError) as fault:
                 seen.faults[repr(fault)] += 1
             await asyncio.sleep(pause)

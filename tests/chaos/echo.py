@@ -74,9 +74,9 @@ class _Echo(asyncio.Protocol):
         while (end := self._got.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._got[: end + 2])
             del self._got[: end + 4]
-            self._answer(head)
+            self._response(head)
 
-    def _answer(self, head: bytes) -> None:
+    def _response(self, head: bytes) -> None:
         key = _KEY.search(head)
         if key is not None:
             self._upgraded = True
@@ -88,8 +88,8 @@ class _Echo(asyncio.Protocol):
             return
         token = _TOKEN.search(head)
         body = token[1] if token is not None else b""
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         if self._server.slow:
-            self._server._loop.call_later(self._server.slow, self._transport.write, answer)
+            self._server._loop.call_later(self._server.slow, self._transport.write, response)
         else:
-            self._transport.write(answer)
+            self._transport.write(response)

@@ -107,7 +107,7 @@ class Place:
 
     async def point(self, number: int) -> Point:
         """Create a consent for a new owner, whose bearer expires in `LEFT` seconds."""
-        asked = {
+        parameters = {
             "connector": "mikomo",
             "client_id": CLIENT_ID,
             "redirect_uri": REDIRECT_URI,
@@ -115,12 +115,12 @@ class Place:
             "scope": "openid profile offline_access",
             "state": "a-state-of-enough-bytes",
         }
-        landed = await asyncio.to_thread(self.akoya.consent, f"{self.akoya.url}/auth?{urlencode(asked)}")
+        landed = await asyncio.to_thread(self.akoya.consent, f"{self.akoya.url}/auth?{urlencode(parameters)}")
         code = parse_qs(urlsplit(landed).query)["code"][0]
-        answer = await self.providers["test-app"].exchange(Secret(code))
-        assert isinstance(answer, TokensIssued)
+        response = await self.providers["test-app"].exchange(Secret(code))
+        assert isinstance(response, TokensIssued)
         client = self.config.clients["test-app"]
-        grant = await self.new_manager().connect(f"own_{number}", client, "mikomo", answer.tokens)
+        grant = await self.new_manager().connect(f"own_{number}", client, "mikomo", response.tokens)
         assert grant.tokens.consent_id is not None
         await age(self.book, grant.id, left=LEFT)
         return Point(grant.id, grant.tokens.consent_id, held(grant) or "")
@@ -235,12 +235,12 @@ async def kill(free: asyncio.Queue[Nursery], point: Point, do: str = "refresh", 
     """Have a gateway process the grant and be killed. Return the lines it ran, or None if it was killed."""
     nursery = await free.get()
     try:
-        answer = await asyncio.to_thread(nursery.order, do=do, grant=point.grant, **how)
+        response = await asyncio.to_thread(nursery.order, do=do, grant=point.grant, **how)
     finally:
         free.put_nowait(nursery)
-    point.killed = answer["killed"]
+    point.killed = response["killed"]
     point.where = str(how)
-    return answer["count"]  # type: ignore[no-any-return]
+    return response["count"]  # type: ignore[no-any-return]
 
 
 def tally(kinds: list[str]) -> dict[str, int]:

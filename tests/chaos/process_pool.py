@@ -102,10 +102,10 @@ def raise_one(config: Config, order: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     config = load_config(Path(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    responses = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the gateway's log
     for line in sys.stdin:
-        answers.write(json.dumps(raise_one(config, json.loads(line))) + "\n")
+        responses.write(json.dumps(raise_one(config, json.loads(line))) + "\n")
 
 
 if __name__ == "__main__":

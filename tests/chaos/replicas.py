@@ -160,5 +160,5 @@ def readyz(fleet: Fleet, number: int = 0) -> tuple[int, Mapping[str, Any]]:
     admin = fleet.gateways[number]
     config = admin.config_path.read_text()
     address = config.partition("admin:")[2].partition("listen:")[2].split()[0].strip("'\"")
-    answer = httpx.get(f"http://{address}/readyz", trust_env=False, timeout=60)
-    return answer.status_code, answer.json()
+    response = httpx.get(f"http://{address}/readyz", trust_env=False, timeout=60)
+    return response.status_code, response.json()

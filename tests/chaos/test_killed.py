@@ -96,15 +96,15 @@ async def just_after(place: Place, point: Point) -> str:
 
 async def while_the_bearer_lives(place: Place, point: Point) -> None:
     before = await place.stored(point)
-    answer = await place.fresh(point)
-    assert isinstance(answer, Grant), point
-    assert answer.usable(place.clock()), point
+    response = await place.fresh(point)
+    assert isinstance(response, Grant), point
+    assert response.usable(place.clock()), point
     if before.state is GrantState.REFRESHING:
         # The grant is reported as uncertain. The old bearer is passed on and the refresh token not used.
-        assert (answer.state, answer.reason) == (GrantState.UNCERTAIN, Reason.HOLDER_LOST), point
-        assert answer.tokens.bearer == before.tokens.bearer
+        assert (response.state, response.reason) == (GrantState.UNCERTAIN, Reason.HOLDER_LOST), point
+        assert response.tokens.bearer == before.tokens.bearer
     else:
-        assert answer.state is GrantState.LIVE, point
+        assert response.state is GrantState.LIVE, point
 
 
 async def afterwards(place: Place, point: Point) -> None:
@@ -112,16 +112,16 @@ async def afterwards(place: Place, point: Point) -> None:
     place.look([point])
     used = len(point.uses)
     lost = bool(point.issued) and held(before) == point.first
-    answer = await place.fresh(point)
+    response = await place.fresh(point)
     place.look([point])
     if lost:
         # The single attempt returns the true outcome.
-        assert isinstance(answer, NeedsReconnect), point
-        assert answer.grant.reason == Reason.OUTCOME_UNKNOWN, point
+        assert isinstance(response, NeedsReconnect), point
+        assert response.grant.reason == Reason.OUTCOME_UNKNOWN, point
         assert [use["outcome"] for use in point.uses] == ["issued", "refused"], point
     else:
-        assert isinstance(answer, Grant), (point, answer)
-        assert answer.state is GrantState.LIVE, point
+        assert isinstance(response, Grant), (point, response)
+        assert response.state is GrantState.LIVE, point
         assert len(point.uses) - used == (1 if before.state is GrantState.UNCERTAIN else 0), point
         await one_more(place, point)
         # No token was used twice, and each request used the token issued by the one before.
@@ -133,10 +133,10 @@ async def afterwards(place: Place, point: Point) -> None:
 async def one_more(place: Place, point: Point) -> None:
     """Refresh once more: the emulator must accept what is stored."""
     await age(place.book, point.grant, -1.0)
-    answer = await place.fresh(point)
-    assert not isinstance(answer, GatewayError), (point, answer)
+    response = await place.fresh(point)
+    assert not isinstance(response, GatewayError), (point, response)
     place.look([point])
-    assert fingerprint(answer.tokens.bearer.reveal()) == point.uses[-1]["id_token"]
+    assert fingerprint(response.tokens.bearer.reveal()) == point.uses[-1]["id_token"]
 
 
 async def test_gateway_killed_during_a_disconnect_leaves_no_unrecorded_token(store: str, tmp_path: Path) -> None:

@@ -31,15 +31,15 @@ async def rushes(fleet: Fleet) -> None:
             await age(repository, grant.id, left=-1.0 if turn % 2 else 8.0)
             fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.3, times=1)
             await asyncio.sleep(CACHES)
-            answers = await crowd.rush(visitor.cookie)
-            assert len(answers) == 3 * EACH
-            assert {answer.status for answer in answers} == {200}, f"turn {turn}"
+            responses = await crowd.rush(visitor.cookie)
+            assert len(responses) == 3 * EACH
+            assert {response.status for response in responses} == {200}, f"turn {turn}"
             refreshes = fleet.refreshes()[before:]
             assert [each["outcome"] for each in refreshes] == ["issued"], f"turn {turn}"
             new = bearer(await live(repository, grant.id))
             assert fingerprint(new) == refreshes[0]["id_token"]
             # The emulator's tokens are valid for a day, so the old one works where the gateways consider it valid.
-            assert {answer.token for answer in answers} <= ({new} if turn % 2 else {new, old})
+            assert {response.token for response in responses} <= ({new} if turn % 2 else {new, old})
 
 
 async def live(repository: GrantRepository, grant_id: str) -> Grant:

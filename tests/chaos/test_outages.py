@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.grants import GrantRepository, GrantState
-from tests.chaos.clients import Answer, Load, ask, load
+from tests.chaos.clients import Load, Response, fetch, load
 from tests.chaos.replicas import CACHES, Fleet, Visitor, age, readyz
 from tests.support.redis_servers import Cluster, RedisServer, SentinelGroup
 from tests.support.waiting import until_async
@@ -23,29 +23,29 @@ GOOD = {200}
 
 async def trouble(fleet: Fleet, seen: Load, begin: Callable[[], object], end: Callable[[], object]) -> None:
     """Check an outage under load: 200, then 503, then 200 again, and no other status."""
-    await until_async(lambda: answered(seen, GOOD), "all requests succeed")
+    await until_async(lambda: responded(seen, GOOD), "all requests succeed")
     mark = seen.mark()
     await asyncio.to_thread(begin)
-    await until_async(lambda: answered(seen, {503}, since=mark), "the outage shows")
+    await until_async(lambda: responded(seen, {503}, since=mark), "the outage shows")
     await asyncio.sleep(CACHES)
     sick = seen.mark()
-    await until_async(lambda: says(fleet, 503), "/readyz reports failure")
+    await until_async(lambda: readyz_returns(fleet, 503), "/readyz reports failure")
     problems = str((await asyncio.to_thread(readyz, fleet))[1])
     assert "store" in problems, problems
-    await until_async(lambda: answered(seen, {503}, since=sick), "no request is served")
+    await until_async(lambda: responded(seen, {503}, since=sick), "no request is served")
     await asyncio.to_thread(end)
     await until_async(lambda: recovered(seen), "the service has recovered by itself")
-    await until_async(lambda: says(fleet, 200), "/readyz reports success")
-    for answer in seen.since(mark):
-        judge(answer)
+    await until_async(lambda: readyz_returns(fleet, 200), "/readyz reports success")
+    for response in seen.since(mark):
+        check_status(response)
     assert seen.lost == 0, seen.faults
 
 
-async def answered(seen: Load, statuses: set[int], since: int = 0) -> bool:
+async def responded(seen: Load, statuses: set[int], since: int = 0) -> bool:
     return statuses <= seen.statuses(since)
 
 
-async def says(fleet: Fleet, status: int) -> bool:
+async def readyz_returns(fleet: Fleet, status: int) -> bool:
     return (await asyncio.to_thread(readyz, fleet))[0] == status
 
 
@@ -54,14 +54,14 @@ async def recovered(seen: Load) -> bool:
     return seen.statuses(max(seen.mark() - 100, 0)) == GOOD
 
 
-def judge(answer: Answer) -> None:
-    assert answer.status in (200, 503), answer
-    assert answer.header("set-cookie") is None, answer
-    if answer.status == 503:
-        assert int(answer.header("retry-after") or 0) > 0
-        assert b"store" in answer.body, answer.body
+def check_status(response: Response) -> None:
+    assert response.status in (200, 503), response
+    assert response.header("set-cookie") is None, response
+    if response.status == 503:
+        assert int(response.header("retry-after") or 0) > 0
+        assert b"store" in response.body, response.body
     else:
-        assert answer.token.count(".") == 2, "admitted without a token"
+        assert response.token.count(".") == 2, "admitted without a token"
 
 
 async def one_refresh(fleet: Fleet, repository: GrantRepository, visitor: Visitor) -> None:
@@ -69,7 +69,7 @@ async def one_refresh(fleet: Fleet, repository: GrantRepository, visitor: Visito
     before = len(fleet.refreshes())
     await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
-    assert (await ask(fleet.port, visitor.cookie)).status == 200
+    assert (await fetch(fleet.port, visitor.cookie)).status == 200
     assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
 
 
@@ -102,12 +102,12 @@ async def test_redis_killed_while_a_refresh_is_under_way_costs_nothing(on_redis:
         await age(repository, visitor.grant, left=-1.0)
         await asyncio.sleep(CACHES)
         on_redis.akoya.fault("slow_after", "token.refresh_token", seconds=1.0, times=1)
-        asking = asyncio.ensure_future(ask(on_redis.port, visitor.cookie))
+        pending = asyncio.ensure_future(fetch(on_redis.port, visitor.cookie))
         await until_async(lambda: issued(on_redis), "the emulator has acted")
         own_redis.kill()
         await asyncio.sleep(2.0)
         own_redis.start()
-        assert (await asking).status == 200
+        assert (await pending).status == 200
     async with on_redis.book() as repository:
         assert await stored(repository, visitor) is GrantState.LIVE
         await one_refresh(on_redis, repository, visitor)
@@ -139,14 +139,14 @@ async def test_failed_cluster_primary_under_load_loses_no_grant(tmp_path: Path) 
     with Cluster(replicas=True) as cluster, Fleet(tmp_path, 2, store=cluster.url) as fleet:
         visitors = [fleet.visitor(), fleet.visitor("mikomo_4"), fleet.visitor("mikomo_7")]
         async with load(fleet.ports, [visitor.cookie for visitor in visitors]) as seen:
-            await until_async(lambda: answered(seen, GOOD), "all requests succeed")
+            await until_async(lambda: responded(seen, GOOD), "all requests succeed")
             await asyncio.to_thread(cluster.settled)
             mark = seen.mark()
             holder(cluster, visitors[0]).kill()
-            await until_async(lambda: answered(seen, {503}, since=mark), "the outage shows")
+            await until_async(lambda: responded(seen, {503}, since=mark), "the outage shows")
             await until_async(lambda: recovered(seen), "its replica has taken over", within=40)
-            for answer in seen.since(mark):
-                judge(answer)
+            for response in seen.since(mark):
+                check_status(response)
         async with fleet.book() as repository:
             for visitor in visitors:
                 await one_refresh(fleet, repository, visitor)
@@ -193,22 +193,22 @@ async def write_trouble(
     await age(repository, visitor.grant, left=600.0)
     await asyncio.sleep(CACHES)
     with what:
-        answer = await ask(fleet.port, visitor.cookie)
-        assert answer.status == 200
-        await until_async(lambda: says(fleet, 503), "/readyz reports failure")
+        response = await fetch(fleet.port, visitor.cookie)
+        assert response.status == 200
+        await until_async(lambda: readyz_returns(fleet, 503), "/readyz reports failure")
     await age(repository, visitor.grant, left=-1.0)
     await asyncio.sleep(CACHES)
     with what:
-        answer = await ask(fleet.port, visitor.cookie)
-        judge(answer)
-        assert answer.status == 503
+        response = await fetch(fleet.port, visitor.cookie)
+        check_status(response)
+        assert response.status == 503
         assert len(fleet.refreshes()) == before, "a token was used without a record of it"
     await until_async(lambda: served(fleet, visitor), "the service has recovered by itself")
     assert [use["outcome"] for use in fleet.refreshes()[before:]] == ["issued"]
 
 
 async def served(fleet: Fleet, visitor: Visitor) -> bool:
-    return (await ask(fleet.port, visitor.cookie)).status == 200
+    return (await fetch(fleet.port, visitor.cookie)).status == 200
 
 
 class locked(contextlib.AbstractContextManager[None]):  # used like a function

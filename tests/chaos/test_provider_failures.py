@@ -17,7 +17,7 @@ import pytest
 
 from akoya_gateway.endpoints.user_messages import STATE_TEXTS
 from akoya_gateway.grants import Grant, GrantRepository, GrantState
-from tests.chaos.clients import Answer, ask
+from tests.chaos.clients import Response, fetch
 from tests.chaos.conftest import FULL
 from tests.chaos.replicas import CACHES, Fleet, Visitor, age, fingerprint, readyz
 from tests.support.waiting import until_async
@@ -38,9 +38,9 @@ async def aged(fleet: Fleet, repository: GrantRepository, visitor: Visitor, left
     await asyncio.sleep(CACHES)
 
 
-async def everywhere(fleet: Fleet, visitor: Visitor) -> list[Answer]:
+async def everywhere(fleet: Fleet, visitor: Visitor) -> list[Response]:
     """Send three requests to each gateway."""
-    return await asyncio.gather(*[ask(port, visitor.cookie) for port in fleet.ports * 3])
+    return await asyncio.gather(*[fetch(port, visitor.cookie) for port in fleet.ports * 3])
 
 
 async def get(repository: GrantRepository, visitor: Visitor) -> Grant:
@@ -65,19 +65,19 @@ async def test_truncated_response_leaves_the_grant_uncertain_and_is_retried_once
         before = len(pair.refreshes())
         pair.akoya.fault("cut_after", "token.refresh_token", times=1)
         for _ in range(3):
-            answers = await everywhere(pair, visitor)
-            assert {(answer.status, answer.token) for answer in answers} == {(200, bearer)}
+            responses = await everywhere(pair, visitor)
+            assert {(response.status, response.token) for response in responses} == {(200, bearer)}
         assert len(pair.refreshes()) == before + 1, "while the bearer is valid its refresh token is left alone"
         assert visitor.state() == "uncertain"
         assert STATE_TEXTS[GrantState.UNCERTAIN] in html.unescape(visitor.browser.go("/akoya/").text)
 
         await wait_over(repository, visitor)
-        answers = [*await everywhere(pair, visitor), *await everywhere(pair, visitor)]
-        assert {answer.status for answer in answers} == {401}
+        responses = [*await everywhere(pair, visitor), *await everywhere(pair, visitor)]
+        assert {response.status for response in responses} == {401}
         assert [use["outcome"] for use in pair.refreshes()[before:]] == ["issued", "refused"]
         assert visitor.state() == "needs_reconnect"
         assert visitor.browser.connect().status_code == 302
-        assert (await ask(pair.port, visitor.cookie_now())).status == 200
+        assert (await fetch(pair.port, visitor.cookie_now())).status == 200
 
 
 async def test_a_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fleet) -> None:
@@ -85,11 +85,11 @@ async def test_a_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fle
     async with pair.book() as repository:
         await aged(pair, repository, visitor, LIVES)
         pair.akoya.fault("cut_before", "token.refresh_token", times=1)
-        assert {answer.status for answer in await everywhere(pair, visitor)} == {200}
+        assert {response.status for response in await everywhere(pair, visitor)} == {200}
         assert visitor.state() == "uncertain"
         await wait_over(repository, visitor)
         before = len(pair.refreshes())
-        assert {answer.status for answer in await everywhere(pair, visitor)} == {200}
+        assert {response.status for response in await everywhere(pair, visitor)} == {200}
         assert [use["outcome"] for use in pair.refreshes()[before:]] == ["issued"]
         assert visitor.state() == "live"
 
@@ -99,15 +99,15 @@ async def test_provider_that_is_down_is_rarely_requested_and_the_old_token_is_pa
     async with pair.book() as repository:
         await age(repository, living.grant, LIVES)
         await aged(pair, repository, ended, ENDED)
-        asked = pair.akoya.counters().get("token", 0)
+        earlier = pair.akoya.counters().get("token", 0)
         pair.akoya.fault("status", "token.refresh_token", status=503)
         for _ in range(5):
-            assert {answer.status for answer in await everywhere(pair, living)} == {200}
-            answers = await everywhere(pair, ended)
-            assert {answer.status for answer in answers} == {503}
-            assert all(int(answer.header("retry-after") or 0) > 0 for answer in answers)
-            assert all(answer.header("set-cookie") is None for answer in answers)
-        assert pair.akoya.counters()["token"] - asked <= 12, "60 requests, two grants, two gateways"
+            assert {response.status for response in await everywhere(pair, living)} == {200}
+            responses = await everywhere(pair, ended)
+            assert {response.status for response in responses} == {503}
+            assert all(int(response.header("retry-after") or 0) > 0 for response in responses)
+            assert all(response.header("set-cookie") is None for response in responses)
+        assert pair.akoya.counters()["token"] - earlier <= 12, "60 requests, two grants, two gateways"
         pair.akoya.clear_faults()
         await until_async(lambda: served(pair, ended), "the grant is refreshed when the provider is back", within=40)
         assert ended.state() == "live"
@@ -120,8 +120,8 @@ async def test_rate_limited_provider_is_not_considered_down(pair: Fleet) -> None
             await age(repository, visitor.grant, ENDED)
         await asyncio.sleep(CACHES)
         pair.akoya.fault("status", "token.refresh_token", status=429, times=len(visitors))
-        answers = await asyncio.gather(*[ask(pair.port, visitor.cookie) for visitor in visitors])
-        assert {answer.status for answer in answers} == {503}
+        responses = await asyncio.gather(*[fetch(pair.port, visitor.cookie) for visitor in visitors])
+        assert {response.status for response in responses} == {503}
         metrics = (await asyncio.to_thread(httpx.get, f"{pair.admin_url}/metrics", trust_env=False)).text
         assert 'outcome="provider-down"' in metrics
         assert not re.search(r"^akoya_gateway_provider_breaker_open\{.*\} 1", metrics, re.MULTILINE)
@@ -130,7 +130,7 @@ async def test_rate_limited_provider_is_not_considered_down(pair: Fleet) -> None
 
 
 async def served(fleet: Fleet, visitor: Visitor) -> bool:
-    return {answer.status for answer in await everywhere(fleet, visitor)} == {200}
+    return {response.status for response in await everywhere(fleet, visitor)} == {200}
 
 
 async def test_rotated_client_secret_loses_no_grant_and_is_reported_until_the_new_one_is_loaded(pair: Fleet) -> None:
@@ -139,10 +139,10 @@ async def test_rotated_client_secret_loses_no_grant_and_is_reported_until_the_ne
         await age(repository, living.grant, LIVES)
         await aged(pair, repository, ended, ENDED)
         pair.akoya.rotate_secret("the~next~secret")
-        assert {answer.status for answer in await everywhere(pair, living)} == {200}
-        answers = await everywhere(pair, ended)
-        assert {answer.status for answer in answers} == {503}
-        assert all(b"invalid_client" not in answer.body for answer in answers), "not shown to users"
+        assert {response.status for response in await everywhere(pair, living)} == {200}
+        responses = await everywhere(pair, ended)
+        assert {response.status for response in responses} == {503}
+        assert all(b"invalid_client" not in response.body for response in responses), "not shown to users"
         status, report = await asyncio.to_thread(readyz, pair)
         assert (status, report["problems"]) == (200, []), "valid bearers are passed on, here as anywhere else"
         assert "clients.test-app: the provider returns invalid_client" in str(report["notes"])
@@ -167,7 +167,7 @@ async def test_tokens_of_another_login_are_refused(pair: Fleet) -> None:
         await aged(pair, repository, visitor, ENDED)
         pair.akoya.fault("wrong_sub", "token.refresh_token", times=1)
         before = len(pair.refreshes())
-        assert {answer.status for answer in await everywhere(pair, visitor)} == {401}
+        assert {response.status for response in await everywhere(pair, visitor)} == {401}
         (issued,) = pair.refreshes()[before:]
         assert visitor.state() == "needs_reconnect"
         assert (await get(repository, visitor)).reason == "another_sub"
@@ -185,25 +185,25 @@ async def test_reconnecting_while_requests_wait_for_a_refresh_serves_them_all(pa
         await aged(pair, repository, visitor, ENDED)
         before = len(pair.refreshes())
         pair.akoya.fault("slow_after", "token.refresh_token", seconds=2.0, times=1)
-        asking = asyncio.ensure_future(everywhere(pair, visitor))
-        await until_async(lambda: asked(pair, before), "a refresh is in flight")
+        pending = asyncio.ensure_future(everywhere(pair, visitor))
+        await until_async(lambda: earlier(pair, before), "a refresh is in flight")
         pair.akoya.clear_faults()
         landed = await asyncio.to_thread(visitor.browser.connect)
         assert landed.status_code == 302
         assert "error" not in landed.headers["location"]
         newest = [event for event in pair.akoya.events("token") if event.get("grant_type") == "authorization_code"][-1]
-        assert {answer.status for answer in await asking} == {200}
+        assert {response.status for response in await pending} == {200}
         grant = await get(repository, visitor)
         assert fingerprint(grant.tokens.bearer.reveal()) == newest["id_token"]
         assert grant.tokens.refresh_token is not None
         assert fingerprint(grant.tokens.refresh_token.reveal()) == newest["issued"]
         await age(repository, visitor.grant, ENDED)
         await asyncio.sleep(CACHES)
-        assert (await ask(pair.port, visitor.cookie_now())).status == 200
+        assert (await fetch(pair.port, visitor.cookie_now())).status == 200
         assert visitor.state() == "live"
 
 
-async def asked(fleet: Fleet, before: int) -> bool:
+async def earlier(fleet: Fleet, before: int) -> bool:
     return len(await asyncio.to_thread(fleet.refreshes)) > before
 
 
@@ -226,11 +226,11 @@ async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path
             await aged(fleet, repository, visitor, ENDED)
             fleet.akoya.fault("slow_after", "token.refresh_token", seconds=0.5, times=1)
             (port,) = fleet.ports
-            asking = asyncio.create_task(ask(port, visitor.cookie))
+            pending = asyncio.create_task(fetch(port, visitor.cookie))
             await until_async(lambda: asyncio.to_thread(fleet.refreshes), "the provider has the refresh token")
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(1.6)
             process.send_signal(signal.SIGCONT)
-            assert (await asking).status == 200
+            assert (await pending).status == 200
             assert (await get(repository, visitor)).state is GrantState.LIVE
             assert len(fleet.refreshes()) == 1

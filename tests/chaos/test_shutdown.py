@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from akoya_gateway.cli.rotate_store import rotate_store
 from akoya_gateway.config import load_config
 from akoya_gateway.gateway.connection_monitor import CLOSE_CODE
-from tests.chaos.clients import ask, load
+from tests.chaos.clients import fetch, load
 from tests.chaos.replicas import Fleet, Visitor
 from tests.support.waiting import until_async
 
@@ -60,8 +60,8 @@ async def post(visitor: Visitor, path: str) -> int:
     """Submit one of the page's own forms."""
     csrf = visitor.browser.connections()["csrf"]
     headers = {"origin": visitor.browser.env.url}
-    answer = await asyncio.to_thread(visitor.browser.http.post, path, data={"csrf": csrf}, headers=headers)
-    return int(answer.status_code)
+    response = await asyncio.to_thread(visitor.browser.http.post, path, data={"csrf": csrf}, headers=headers)
+    return int(response.status_code)
 
 
 @pytest.mark.parametrize("path", ["/akoya/disconnect/mikomo", "/akoya/logout"])
@@ -73,11 +73,11 @@ async def test_leaving_closes_websockets_at_every_gateway(pair: Fleet, path: str
             assert await close_code(socket) == CLOSE_CODE
         await until_async(lambda: refused(pair, leaver), "no gateway uses what it read before")
         assert all(socket.close_code is None for socket in others)
-        assert {(await ask(port, stayer.cookie)).status for port in pair.ports} == {200}
+        assert {(await fetch(port, stayer.cookie)).status for port in pair.ports} == {200}
 
 
 async def refused(fleet: Fleet, visitor: Visitor) -> bool:
-    return {(await ask(port, visitor.cookie)).status for port in fleet.ports} == {401}
+    return {(await fetch(port, visitor.cookie)).status for port in fleet.ports} == {401}
 
 
 async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_disconnecting_while_akoya_is_away_is_made_good_after_a_restart(tm
         fleet.akoya.fault("cut_before", "revoke")
         assert await post(visitor, "/akoya/disconnect/mikomo") == 303
         assert visitor.browser.connections()["connections"] == [], "deleted at once"
-        assert (await ask(fleet.port, visitor.cookie)).status == 401
+        assert (await fetch(fleet.port, visitor.cookie)).status == 401
         await until_async(lambda: tried(fleet), "revocation was attempted")
         fleet.gateways[0].kill()
         fleet.akoya.clear_faults()
@@ -116,7 +116,7 @@ async def test_sessions_end_by_idleness_and_by_age(tmp_path: Path) -> None:
         idle, busy = fleet.visitor(), fleet.visitor("mikomo_4")
         began = used = time.monotonic()
         pause = 0.0
-        while (await ask(fleet.port, busy.cookie)).status == 200:
+        while (await fetch(fleet.port, busy.cookie)).status == 200:
             now = time.monotonic()
             pause, used = max(pause, now - used), now
             assert used < began + 60, "activity does not extend it beyond its lifetime"
@@ -124,7 +124,7 @@ async def test_sessions_end_by_idleness_and_by_age(tmp_path: Path) -> None:
         # If the machine was so busy that two requests were seconds apart, the session may have ended by idleness.
         pause = max(pause, time.monotonic() - used)
         assert used - began > 3.0 or pause > 2.0, "activity extends it"
-        assert (await ask(fleet.port, idle.cookie)).status == 401
+        assert (await fetch(fleet.port, idle.cookie)).status == 401
 
 
 async def test_key_ring_rotation_under_load_logs_no_user_out(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_key_ring_rotation_under_load_logs_no_user_out(tmp_path: Path) -> 
         assert seen.lost == 0, seen.faults
         assert len(load_config(fleet.gateways[0].config_path, fleet.environ).sessions.keys) == 1
         for visitor in (*visitors, later):
-            assert {(await ask(port, visitor.cookie)).status for port in fleet.ports} == {200}
+            assert {(await fetch(port, visitor.cookie)).status for port in fleet.ports} == {200}
             assert visitor.state() == "live"
 
 

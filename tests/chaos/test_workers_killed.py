@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.grants import GrantRepository, GrantState
-from tests.chaos.clients import ask
+from tests.chaos.clients import fetch
 from tests.chaos.conftest import FULL
 from tests.chaos.killing import held, seeded, tally
 from tests.chaos.replicas import Fleet, Visitor, age
@@ -25,7 +25,7 @@ LEFT = 500.0
 
 
 @pytest.fixture
-def crew(tmp_path: Path) -> Iterator[Fleet]:
+def workers(tmp_path: Path) -> Iterator[Fleet]:
     """One gateway with several worker processes, which restart quickly."""
     changes = {"tokens": {"refresh_before": "10m"}}
     with Fleet(tmp_path, 1, options=("--workers", str(WORKERS)), changes=changes) as fleet:
@@ -34,21 +34,21 @@ def crew(tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-async def test_killed_lease_holder_loses_no_grant(crew: Fleet) -> None:
+async def test_killed_lease_holder_loses_no_grant(workers: Fleet) -> None:
     """Later requests get the valid token, and the grant's state is what is known about it."""
     random, seen = seeded(), []
-    crew.akoya.fault("slow", "token.refresh_token", seconds=0.1, probability=0.5)
-    crew.akoya.fault("slow_after", "token.refresh_token", seconds=0.1, probability=0.5)
-    async with crew.book() as repository:
+    workers.akoya.fault("slow", "token.refresh_token", seconds=0.1, probability=0.5)
+    workers.akoya.fault("slow_after", "token.refresh_token", seconds=0.1, probability=0.5)
+    async with workers.book() as repository:
         for start in range(0, KILLS, BATCH):
-            visitors = [await asyncio.to_thread(crew.visitor) for _ in range(min(BATCH, KILLS - start))]
+            visitors = [await asyncio.to_thread(workers.visitor) for _ in range(min(BATCH, KILLS - start))]
             firsts = [held(await age(repository, visitor.grant, LEFT)) for visitor in visitors]
             killed_at = time.monotonic()
             for visitor in visitors:
-                await kill_the_holder(crew, repository, visitor, random.uniform(0.0, 0.25))
+                await kill_the_holder(workers, repository, visitor, random.uniform(0.0, 0.25))
             await asyncio.sleep(max(0.0, 11.0 - (time.monotonic() - killed_at)))  # leases expire
             for visitor, first in zip(visitors, firsts, strict=True):
-                seen.append(await judged(crew, repository, visitor, first))
+                seen.append(await check_grant(workers, repository, visitor, first))
     print(f"{len(seen)} holders killed:", tally(seen))
     assert len(set(seen)) > 1, "all were killed at the same point"
 
@@ -56,8 +56,8 @@ async def test_killed_lease_holder_loses_no_grant(crew: Fleet) -> None:
 BATCH = 24
 
 
-async def kill_the_holder(crew: Fleet, repository: GrantRepository, visitor: Visitor, after: float) -> None:
-    asking = asyncio.ensure_future(ask(crew.port, visitor.cookie))
+async def kill_the_holder(workers: Fleet, repository: GrantRepository, visitor: Visitor, after: float) -> None:
+    pending = asyncio.ensure_future(fetch(workers.port, visitor.cookie))
     holder = 0
 
     async def leased() -> bool:
@@ -66,7 +66,7 @@ async def kill_the_holder(crew: Fleet, repository: GrantRepository, visitor: Vis
         assert grant is not None
         if grant.lease is not None:
             holder = int(grant.lease.holder.split(":")[1])
-        return grant.lease is not None or asking.done()
+        return grant.lease is not None or pending.done()
 
     await until_async(leased, "a gateway refreshes")
     if holder:
@@ -75,15 +75,15 @@ async def kill_the_holder(crew: Fleet, repository: GrantRepository, visitor: Vis
             os.kill(holder, signal.SIGKILL)
         except ProcessLookupError:
             pytest.fail("the lease names a process that does not exist")
-    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.gather(pending, return_exceptions=True)
 
 
-async def judged(crew: Fleet, repository: GrantRepository, visitor: Visitor, first: str | None) -> str:
-    answers = [await ask_again(crew.port, visitor.cookie) for _ in range(2)]
-    assert answers == [200, 200]
+async def check_grant(workers: Fleet, repository: GrantRepository, visitor: Visitor, first: str | None) -> str:
+    responses = [await ask_again(workers.port, visitor.cookie) for _ in range(2)]
+    assert responses == [200, 200]
     grant = await repository.get(visitor.grant)
     assert grant is not None
-    uses = [use for use in crew.refreshes() if use["grant_id"] == grant.tokens.consent_id]
+    uses = [use for use in workers.refreshes() if use["grant_id"] == grant.tokens.consent_id]
     issued = [use["issued"] for use in uses if use["outcome"] == "issued"]
     assert [use["outcome"] for use in uses] == ["issued"] * len(uses), "a spent token was used again"
     assert visitor.state() == grant.state
@@ -103,7 +103,7 @@ async def ask_again(port: int, cookie: str) -> int:
     """A browser repeats a GET whose connection was reset."""
     for _ in range(50):
         try:
-            return (await ask(port, cookie)).status
+            return (await fetch(port, cookie)).status
         except (EOFError, OSError):
             await asyncio.sleep(0.1)
     raise AssertionError("no response")

@@ -55,7 +55,7 @@ def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("GET", "/static/app.css"), "requires     nothing"),
         (("GET", "/api/banks/mikomo/accounts"), "requires     a live grant of the connector in {connector}"),
@@ -64,8 +64,8 @@ def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(
         (("GET", "/akoya/connect/mikomo"), "route        the gateway's own: starts an authorization attempt"),
     ],
 )
-def test_each_kind_of_request(folder: Path, words: tuple[str, str], told: str) -> None:
-    assert told in explain(folder, *words).stdout
+def test_each_kind_of_request(folder: Path, words: tuple[str, str], expected: str) -> None:
+    assert expected in explain(folder, *words).stdout
 
 
 def test_login_that_the_path_chooses_is_read_as_in_a_request(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_what_the_user_has_connected_is_chosen(folder: Path) -> None:
 
 
 def test_for_machines(folder: Path) -> None:
-    said = json.loads(explain(folder, "GET", "/accounts", "--format", "json").stdout)
-    assert said["rule"]["label"] == "access[2] /*"
-    assert said["headers"]["akoya-id-token"] == "<id_token>"
+    explanation = json.loads(explain(folder, "GET", "/accounts", "--format", "json").stdout)
+    assert explanation["rule"]["label"] == "access[2] /*"
+    assert explanation["headers"]["akoya-id-token"] == "<id_token>"
 
 
 def test_explain_names_the_upstream_of_a_request(folder: Path) -> None:

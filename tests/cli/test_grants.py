@@ -125,9 +125,9 @@ def test_csv_opens_in_a_spreadsheet_and_runs_nothing(config: Path) -> None:
 def test_an_owner_does_not_steer_the_terminal(config: Path) -> None:
     write(config, grant("s1", owner="\x1b[2Jmallory [bold]\n"))
     for arguments in (["list"], ["show", grant("s1", owner="\x1b[2Jmallory [bold]\n").id]):
-        told = run(config, *arguments).stdout
-        assert "\x1b" not in told
-        assert "\\x1b[2Jmallory [bold]" in told
+        output = run(config, *arguments).stdout
+        assert "\x1b" not in output
+        assert "\\x1b[2Jmallory [bold]" in output
 
 
 def test_an_owner_in_a_pipe_is_whole_and_fits_the_option_owner(config: Path) -> None:
@@ -194,10 +194,10 @@ def test_show_names_the_responsible_party_and_the_action(config: Path) -> None:
     write(config, SOME[1], grant("s7", state=GrantState.REFRESHING, lease=lease))
     shown = json.loads(run(config, "show", SOME[1].id, "-f", "json").stdout)
     assert (shown["who"], shown["sub"], shown["has_refresh_token"]) == ("user", "s2", True)
-    told = run(config, "show", grant("s7").id)
-    assert told.exit_code == 0
-    assert "a-host:17:abc, since 20" in told.stdout
-    assert "being renewed" in told.stdout
+    output = run(config, "show", grant("s7").id)
+    assert output.exit_code == 0
+    assert "a-host:17:abc, since 20" in output.stdout
+    assert "being renewed" in output.stdout
 
 
 def test_show_with_the_beginning_of_an_id_finds_the_grant_unless_it_is_ambiguous(config: Path) -> None:
@@ -287,7 +287,7 @@ async def connect(config: Path, akoya: SandboxServer, owner: str, environ: dict[
     loaded = load_config(config, environ)
     store = EncryptedStore(open_store(loaded.sessions.store), Keyring(loaded.sessions.keys))
     await store.open()
-    asked = {
+    parameters = {
         "connector": "mikomo",
         "client_id": DEFAULT_CLIENT_ID,
         "redirect_uri": DEFAULT_REDIRECT_URIS[0],
@@ -295,12 +295,12 @@ async def connect(config: Path, akoya: SandboxServer, owner: str, environ: dict[
         "scope": "openid profile offline_access",
         "state": "a-state-of-enough-bytes",
     }
-    landed = await asyncio.to_thread(akoya.consent, f"{akoya.url}/auth?{urlencode(asked)}")
+    landed = await asyncio.to_thread(akoya.consent, f"{akoya.url}/auth?{urlencode(parameters)}")
     async with open_providers(loaded, time.time) as providers:
-        answer = await providers["demo-app"].exchange(Secret(parse_qs(urlsplit(landed).query)["code"][0]))
-        assert isinstance(answer, TokensIssued)
+        response = await providers["demo-app"].exchange(Secret(parse_qs(urlsplit(landed).query)["code"][0]))
+        assert isinstance(response, TokensIssued)
         grants = GrantManager(store, providers, loaded.tokens)
-        connected = await grants.connect(owner, loaded.clients["demo-app"], "mikomo", answer.tokens)
+        connected = await grants.connect(owner, loaded.clients["demo-app"], "mikomo", response.tokens)
     await store.close()
     return connected
 

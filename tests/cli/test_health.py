@@ -57,14 +57,14 @@ def test_health_of_a_draining_gateway_is_1_with_the_reason(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("admin: null\n", "`admin: null`"), ("admin: {listen: 9090}\n", "admin.listen cannot be read")],
 )
-def test_health_without_an_admin_listener_is_wrong_usage(text: str, said: str, tmp_path: Path) -> None:
+def test_health_without_an_admin_listener_is_wrong_usage(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(text)
     done = health("--config", str(tmp_path / "gateway.yaml"))
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_health_refuses_a_url_that_is_none() -> None:

@@ -137,9 +137,9 @@ def test_help_lists_every_command_in_order(tmp_path: Path) -> None:
 
 def test_help_has_the_whole_first_sentence_of_each_command(tmp_path: Path) -> None:
     for words in ([], ["keys"], ["grants"]):
-        told = _run(*words, "--help", folder=tmp_path).stdout
-        assert "..." not in told.partition("Commands:")[2]
-    order = [told.index(f"\n  {name} ") for name in ("list", "count", "show", "revoke")]
+        output = _run(*words, "--help", folder=tmp_path).stdout
+        assert "..." not in output.partition("Commands:")[2]
+    order = [output.index(f"\n  {name} ") for name in ("list", "count", "show", "revoke")]
     assert order == sorted(order)
 
 

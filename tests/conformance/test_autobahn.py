@@ -52,7 +52,7 @@ def wstest(folder: Path, mode: str, specification: dict[str, Any]) -> subprocess
         return subprocess.Popen([str(WSTEST), "-m", mode, "-u", "0", "-s", str(file)], stdout=log, stderr=log)
 
 
-def judge(folder: Path) -> None:
+def check_report(folder: Path) -> None:
     """Fail if a case is worse through the gateway than without it.
 
     How strictly a close is rated depends on timing: a message before a broken frame may or may not have been echoed.
@@ -78,7 +78,7 @@ def test_hostile_clients(tmp_path: Path) -> None:
         ]
         with ending(wstest(tmp_path, "fuzzingclient", {"servers": servers})) as process:
             assert process.wait(850) == 0
-    judge(tmp_path)
+    check_report(tmp_path)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_hostile_upstreams(tmp_path: Path, hostile_upstream: int) -> None:
     with Running(tmp_path, changes=changes) as run:
         for agent, port in (("direct", hostile_upstream), ("gateway", run.port)):
             play_all(agent, hostile_upstream, port)
-    judge(tmp_path)
+    check_report(tmp_path)
 
 
 def play_all(agent: str, named: int, port: int) -> None:

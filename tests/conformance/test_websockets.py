@@ -63,7 +63,7 @@ def played(case: Case, port: int) -> tuple[list[tuple[int, bytes]], list[bytes],
         return messages + more, pongs + more_pongs, code
 
 
-def judge(name: str, case: Case, found: tuple[list[tuple[int, bytes]], list[bytes], int | None]) -> None:
+def check_case(name: str, case: Case, found: tuple[list[tuple[int, bytes]], list[bytes], int | None]) -> None:
     messages, pongs, code = found
     assert code == case.code, name
     if case.in_order:
@@ -76,9 +76,9 @@ def judge(name: str, case: Case, found: tuple[list[tuple[int, bytes]], list[byte
 @pytest.mark.parametrize("group", GROUPS)
 def test_gateway_behaves_like_the_upstream_in_every_case(group: str, echo: int, gateway: Running, tunnel: bool) -> None:
     for name, case in GROUPS[group].items():
-        judge(name, case, played(case, echo))
+        check_case(name, case, played(case, echo))
         expected = case.strictly if tunnel and case.strictly is not None else case
-        judge(name, expected, played(expected, gateway.port))
+        check_case(name, expected, played(expected, gateway.port))
 
 
 def test_no_case_has_taken_the_gateway_down_or_filled_its_log(gateway: Running) -> None:

@@ -223,8 +223,8 @@ def connect(transcript: Transcript, env: GatewayEnv) -> None:
 def begin(transcript: Transcript, title: str) -> str:
     """Begin an attempt from an address of its own, because of the rate limit, and return the authorization URL."""
     source = f"127.0.1.{len(transcript.entries) % 250}"
-    answer = transcript.request(title, "GET", "/akoya/connect/mikomo?return_to=/accounts", PAGE, source=source)
-    return answer.partition("location: ")[2].partition("\n")[0]
+    response = transcript.request(title, "GET", "/akoya/connect/mikomo?return_to=/accounts", PAGE, source=source)
+    return response.partition("location: ")[2].partition("\n")[0]
 
 
 def record_with_session(transcript: Transcript) -> None:
@@ -286,8 +286,8 @@ def record_admin(transcript: Transcript, env: GatewayEnv) -> None:
         ("by HEAD", "HEAD", "/akoya/token/mikomo?owner=x", bearer),
     ):
         transcript.request(f"admin token {title}", method, target, headers, port=env.admin_port)
-    answer = transcript.request("server own owner", "GET", "/accounts")
-    owner = answer.partition('"akoya-owner", "')[2].partition('"')[0]
+    response = transcript.request("server own owner", "GET", "/accounts")
+    owner = response.partition('"akoya-owner", "')[2].partition('"')[0]
     del transcript.entries["server own owner"]
     transcript.request("admin token", "GET", f"/akoya/token/mikomo?owner={owner}", bearer, port=env.admin_port)
 

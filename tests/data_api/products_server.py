@@ -25,9 +25,9 @@ class Received:
 
 @dataclass
 class ProductsServer:
-    """The server. `answers` are used in order, the last one again and again: status, headers and body."""
+    """The server. `responses` are used in order, the last one again and again: status, headers and body."""
 
-    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=lambda: [(200, {}, b"{}")])
+    responses: list[tuple[int, dict[str, str], bytes]] = field(default_factory=lambda: [(200, {}, b"{}")])
     received: list[Received] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
     """Set when a client has disconnected in the middle of its body, or while it waited for `/slow`."""
@@ -67,7 +67,7 @@ class ProductsServer:
             request.body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        status, more, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        status, more, body = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
         listed = [(b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in more.items())]
         await send({"type": "http.response.start", "status": status, "headers": listed})
         step = 65_536

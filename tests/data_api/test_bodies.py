@@ -51,7 +51,7 @@ def env(
 @pytest.fixture
 def browser(env: GatewayEnv, server: ProductsServer) -> Iterator[Browser]:
     server.received.clear()
-    server.answers = [(200, {}, b"{}")]
+    server.responses = [(200, {}, b"{}")]
     server.reads_body = True
     with env.browser() as browser:
         browser.connect()
@@ -105,7 +105,7 @@ def test_response_is_confined(server: ProductsServer, browser: Browser) -> None:
         "content-security-policy": "script-src *", "x-akoya-interaction-id": "i-1", "etag": '"1"',
         "location": "https://evil.example",
     }  # fmt: skip
-    server.answers = [(200, {**theirs, "content-type": "text/html"}, b"<script>1</script>")]
+    server.responses = [(200, {**theirs, "content-type": "text/html"}, b"<script>1</script>")]
     response = browser.fetch(PATH)
     assert response.content == b"<script>1</script>"
     assert not {"set-cookie", "refresh", "access-control-allow-origin", "clear-site-data", "akoya-owner", "link",
@@ -118,7 +118,7 @@ def test_response_is_confined(server: ProductsServer, browser: Browser) -> None:
 
 def test_bodies_stream_in_both_directions(server: ProductsServer, browser: Browser) -> None:
     sent, returned = os.urandom(3_000_000), os.urandom(3_000_000)
-    server.answers = [(200, {"content-length": str(len(returned))}, returned)]
+    server.responses = [(200, {"content-length": str(len(returned))}, returned)]
 
     def chunks() -> Iterator[bytes]:
         for start in range(0, len(sent), 100_000):
@@ -146,7 +146,7 @@ def test_post_is_never_repeated(env: GatewayEnv, server: ProductsServer, browser
     before = refreshes(env)
     found = []
     for status, body, *_ in NEVER_REPEATED:
-        server.answers = [(status, {}, body)]
+        server.responses = [(status, {}, body)]
         response = browser.fetch(PATH, "POST", content=b"once")
         found.append((status, body, response.status_code, problem(response)))
         if response.status_code == 429 or problem(response) == "token-refreshed":
@@ -161,12 +161,12 @@ def test_post_that_a_fresh_token_is_rejected_for_is_not_entitled_and_not_refresh
 ) -> None:
     """Each refresh spends a refresh token, and clients repeat what `Retry-After` tells them to repeat."""
     before = refreshes(env)
-    server.answers = [(401, {}, error(602))]
+    server.responses = [(401, {}, error(602))]
     path = "/send/mikomo/statements"
     found = [problem(browser.fetch(path, "POST")) for _ in range(3)]
     assert found == ["token-refreshed", "not-entitled", "not-entitled"]
     assert refreshes(env) == before + 1
-    server.answers = [(200, {}, b"{}")]
+    server.responses = [(200, {}, b"{}")]
     assert browser.fetch(path, "POST").status_code == 200
 
 

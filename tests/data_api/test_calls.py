@@ -88,8 +88,8 @@ def test_requests_that_make_no_call_are_refused(env: GatewayEnv, browser: Browse
         found[method, path] = (response.status_code, problem(response))
     assert found == expected
     assert last_calls(env, since) == []
-    with env.browser() as stranger:
-        assert stranger.fetch(PATH).status_code == 401
+    with env.browser() as other_browser:
+        assert other_browser.fetch(PATH).status_code == 401
 
 
 FAULTS: list[tuple[dict[str, Any], int, str, int]] = [
@@ -166,9 +166,9 @@ def test_rejected_fresh_token_is_not_entitled_and_is_not_refreshed_again_at_once
 ) -> None:
     env.akoya.fault("status", "data.customers", status=401, code=602)
     refreshes = len([event for event in env.akoya.events("token") if event.get("grant_type") == "refresh_token"])
-    answers = [browser.fetch("/bank-data/mikomo/customers/current") for _ in range(3)]
-    assert [(one.status_code, problem(one)) for one in answers] == [(403, "not-entitled")] * 3
-    assert answers[0].headers["x-akoya-interaction-id"]
+    responses = [browser.fetch("/bank-data/mikomo/customers/current") for _ in range(3)]
+    assert [(one.status_code, problem(one)) for one in responses] == [(403, "not-entitled")] * 3
+    assert responses[0].headers["x-akoya-interaction-id"]
     after = len([event for event in env.akoya.events("token") if event.get("grant_type") == "refresh_token"])
     assert after - refreshes <= 1
     assert browser.fetch(PATH).status_code == 200

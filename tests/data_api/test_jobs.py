@@ -23,7 +23,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         yield env
 
 
-def ask(
+def fetch(
     env: GatewayEnv, path: str = PATH, bearer: str = BEARER, method: str = "GET", **parameters: str
 ) -> httpx.Response:
     headers = {"authorization": f"Bearer {bearer}"}
@@ -38,7 +38,7 @@ def problem(response: httpx.Response) -> str:
 
 def test_job_gets_the_data_of_its_owner_and_no_token(env: GatewayEnv, browser: Browser) -> None:
     passed = browser.passed()
-    response = ask(env, owner=passed["akoya-owner"], grant=passed["akoya-grant"], mode="standard")
+    response = fetch(env, owner=passed["akoya-owner"], grant=passed["akoya-grant"], mode="standard")
     assert response.status_code == 200, response.text
     assert response.json()["accounts"]
     assert response.headers["cache-control"] == "private, no-store"
@@ -48,7 +48,7 @@ def test_job_gets_the_data_of_its_owner_and_no_token(env: GatewayEnv, browser: B
     assert (call["path"], call["interaction_type"]) == ("/balances/v3/mikomo", "batch")
     assert call["last_access"] == passed["akoya-last-access"]
     assert "owner" not in str(call["path"])
-    head = ask(env, method="HEAD", owner=passed["akoya-owner"])
+    head = fetch(env, method="HEAD", owner=passed["akoya-owner"])
     assert (head.status_code, head.content) == (200, b"")
 
 
@@ -68,7 +68,7 @@ def test_wrong_requests_make_no_call(env: GatewayEnv, browser: Browser) -> None:
     ]
     found = []
     for case, *_ in cases:
-        response = ask(env, **case)
+        response = fetch(env, **case)
         found.append((case, response.status_code, problem(response)))
     assert found == cases
     assert len(env.akoya.events("data")) == before
@@ -79,7 +79,7 @@ def test_job_of_a_consent_that_has_ended_gets_404(env: GatewayEnv) -> None:
         browser.connect(user="mikomo_4")
         owner = browser.passed()["akoya-owner"]
         env.akoya.revoke_consent(user="mikomo_4")
-        response = ask(env, owner=owner)
+        response = fetch(env, owner=owner)
         assert (response.status_code, problem(response)) == (404, "reconnect")
         assert response.json()["connect_url"] == f"{env.url}/akoya/connect/mikomo"
 

@@ -16,8 +16,8 @@ def table(rules: Path) -> str:
         if "alert" not in rule:
             continue
         expression = rule["expr"].replace("|", "\\|") + (f" for {rule['for']}" if "for" in rule else "")
-        told = rule["annotations"]
-        rows.append(f"| `{rule['alert']}` | `{expression}` | {told['summary']} | {told['action']} |")
+        notes = rule["annotations"]
+        rows.append(f"| `{rule['alert']}` | `{expression}` | {notes['summary']} | {notes['action']} |")
     return "\n".join(rows) + "\n"
 
 

@@ -67,7 +67,7 @@ def example(folder: Path, secrets: str) -> Iterator[tuple[str, int, int]]:
         yield text, port, admin
 
 
-def answers(port: int, admin: int) -> bool:
+def responses(port: int, admin: int) -> bool:
     ready = httpx.get(f"http://127.0.0.1:{admin}/readyz", trust_env=False).status_code
     return (ready, httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text) == (200, "done")
 
@@ -79,7 +79,7 @@ def test_example_runs_with_the_secrets_that_the_header_makes(tmp_path: Path) -> 
     with example(tmp_path, str(secrets)) as (text, port, admin):
         text = text.replace("/var/lib/akoya-gateway", str(tmp_path))
         with GatewayProcess(tmp_path, yaml.safe_load(text), {}):
-            until(lambda: answers(port, admin), "it is ready, and the app responds")
+            until(lambda: responses(port, admin), "it is ready, and the app responds")
 
 
 def test_folders_that_the_header_mounts_are_those_of_the_image_and_the_example() -> None:
@@ -177,7 +177,7 @@ def test_image_is_built_without_a_shell_and_runs_the_example(tmp_path: Path) -> 
         command = ["akoya-gateway", "run", "--config", "/etc/akoya-gateway/gateway.yaml"]
         with subprocess.Popen([*run, *command]) as process:
             try:
-                until(lambda: answers(port, admin), "it is ready, and the app responds", within=120)
+                until(lambda: responses(port, admin), "it is ready, and the app responds", within=120)
                 [worker] = httpx.get(f"http://127.0.0.1:{admin}/readyz", trust_env=False).json()["workers"]
                 status = Path(f"/proc/{worker['pid']}/status").read_text()
                 assert re.search(r"^Uid:\s+10001\s+10001", status, re.MULTILINE)

@@ -155,8 +155,8 @@ def unit() -> str:
 def test_the_unit_is_understood_and_hardened(tmp_path: Path) -> None:
     path = tmp_path / "akoya-gateway.service"
     path.write_text(unit().replace("/opt/akoya-gateway/bin/akoya-gateway", "/bin/true"))
-    judged = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
-    assert [line for line in judged.stderr.splitlines() if "akoya-gateway.service" in line] == []
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
+    assert [line for line in done.stderr.splitlines() if "akoya-gateway.service" in line] == []
     exposure = subprocess.run(["systemd-analyze", "security", "--offline=yes", str(path)], capture_output=True, text=True,
                               check=False).stdout  # fmt: skip
     level = re.search(r"exposure level.*: ([\d.]+)", exposure)

@@ -55,12 +55,14 @@ def translated(text: str) -> str:
         for one in headers["lateResponseHeaders"]["removeOnMatch"]
     ]
     mutation["typed_config"]["mutations"] = {"response_mutations": late}
-    asked = authorization["typed_config"]
-    asked["allowed_headers"] = {"patterns": [{"exact": name, "ignore_case": True} for name in auth["headersToExtAuth"]]}
-    del asked["disallowed_headers"]
-    asked["http_service"]["path_prefix"] = auth["http"]["path"]
+    authorizer = authorization["typed_config"]
+    authorizer["allowed_headers"] = {
+        "patterns": [{"exact": name, "ignore_case": True} for name in auth["headersToExtAuth"]]
+    }
+    del authorizer["disallowed_headers"]
+    authorizer["http_service"]["path_prefix"] = auth["http"]["path"]
     patterns = [{"exact": name, "ignore_case": True} for name in auth["http"]["headersToBackend"]]
-    asked["http_service"]["authorization_response"]["allowed_upstream_headers"] = {"patterns": patterns}
+    authorizer["http_service"]["authorization_response"]["allowed_upstream_headers"] = {"patterns": patterns}
     # Envoy Gateway leaves X-Forwarded-For to Envoy, and the client's own is gone by then.
     del manager["route_config"]["virtual_hosts"][0]["request_headers_to_add"]
     # As in the bootstrap configuration of Envoy Gateway: the default is too small for these expressions.

@@ -93,9 +93,9 @@ def test_a_bank_is_connected_over_https_and_the_app_knows_the_client(env: TLSEnv
 def test_no_header_of_the_client_is_taken_for_the_proxys(env: TLSEnv) -> None:
     with env.browser() as browser:
         for names in (KNOWN[::3], KNOWN[1::3], KNOWN[2::3], ["X-Forwarded-User", "SCRIPT_NAME", "X_Forwarded_For"]):
-            answer = browser.fetch("/public/x", headers={"accept": "*/*", **dict.fromkeys(names, SPOOFED)})
-            assert answer.status_code == 200, answer.text
-            assert [name for name, value in answer.json()["headers"] if SPOOFED in value] == []
+            response = browser.fetch("/public/x", headers={"accept": "*/*", **dict.fromkeys(names, SPOOFED)})
+            assert response.status_code == 200, response.text
+            assert [name for name, value in response.json()["headers"] if SPOOFED in value] == []
 
 
 def test_a_websocket_passes(env: TLSEnv) -> None:

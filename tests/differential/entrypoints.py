@@ -97,9 +97,9 @@ class Entrypoints:
             "sidecar": self.sidecar,
             "app": lambda row: self.within(row, self._beside.port),
             "middleware": lambda row: self.within(row, self._inside.port),
-            "nginx": lambda row: self.asked(row, "nginx"),
-            "traefik": lambda row: self.asked(row, "traefik"),
-            "envoy": lambda row: self.asked(row, "envoy"),
+            "nginx": lambda row: self.through_proxy(row, "nginx"),
+            "traefik": lambda row: self.through_proxy(row, "traefik"),
+            "envoy": lambda row: self.through_proxy(row, "envoy"),
         }
 
     def __enter__(self) -> Self:
@@ -164,10 +164,10 @@ class Entrypoints:
 
     def sidecar(self, row: Row) -> Outcome:
         name = new_id()
-        answer = exchange(
+        response = exchange(
             self.env.port, row.method, row.target, [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
         )
-        return self._outcome(answer, *self._logged(name, answer.status))
+        return self._outcome(response, *self._logged(name, response.status))
 
     def handshake(self, row: Row, name: str) -> Outcome:
         """Open a WebSocket at an entry point and return what the app received, or how it was refused."""
@@ -184,7 +184,7 @@ class Entrypoints:
         logged = self._logged(request_id, status) if name == "sidecar" else self.recorder.outcome_of(request_id)
         return Outcome(status, *logged, injected=injected)
 
-    def token(self, connector: str, query: str) -> Answer:
+    def token(self, connector: str, query: str) -> Response:
         """Ask the token endpoint."""
         target = f"/akoya/token/{connector}?{query}"
         return exchange(self.env.admin_port, "GET", target, ["Host: admin", f"Authorization: Bearer {BEARER}"])
@@ -199,10 +199,10 @@ class Entrypoints:
         """Send a request to an app server in this process."""
         name = new_id()
         lines = [*row.hosts, *self._lines(row), f"X-Request-Id: {name}"]
-        answer = exchange(port, row.method, row.target, lines)
-        return self._outcome(answer, *self.recorder.outcome_of(name))
+        response = exchange(port, row.method, row.target, lines)
+        return self._outcome(response, *self.recorder.outcome_of(name))
 
-    def asked(self, row: Row, way: str) -> Outcome:
+    def through_proxy(self, row: Row, way: str) -> Outcome:
         name = new_id()
         kept = [
             line
@@ -220,12 +220,12 @@ class Entrypoints:
             describing += [f"X-Forwarded-{line}" for line in row.hosts] or ["X-Forwarded-Host: "]
         else:
             route, method = route + row.target, row.method
-        answer = exchange(self.env.port, method, route, [*describing, *kept, f"X-Request-Id: {name}"])
-        rule, word = self._logged(name, answer.status)
-        if answer.status != 200:
-            return self._outcome(answer, rule, word)
+        response = exchange(self.env.port, method, route, [*describing, *kept, f"X-Request-Id: {name}"])
+        rule, word = self._logged(name, response.status)
+        if response.status != 200:
+            return self._outcome(response, rule, word)
         onward = [line for line in kept if not OURS.match(name_of(line)) and name_of(line).lower() != "cookie"]
-        onward += [f"{key}: {value}" for key, value in answer.headers if OURS.match(key) or key == "cookie"]
+        onward += [f"{key}: {value}" for key, value in response.headers if OURS.match(key) or key == "cookie"]
         return self._outcome(
             exchange(self.env.upstream.port, row.method, row.target, [*row.hosts, *onward]), rule, word
         )
@@ -245,33 +245,33 @@ class Entrypoints:
         while time.monotonic() < deadline:
             for line in reversed(self.env.log().splitlines()[-50:]):
                 if f'"event":"request","request_id":"{name}"' in line:
-                    said = json.loads(line)
-                    return said["rule"], said["outcome"]
+                    record = json.loads(line)
+                    return record["rule"], record["outcome"]
             time.sleep(0.01)
         return "-", "-"
 
-    def _outcome(self, answer: Answer, rule: str, word: str) -> Outcome:
-        told = answer.body if isinstance(answer.body, dict) else {}
-        location = next((value for key, value in answer.headers if key == "location"), None)
-        if "headers" not in told:
-            return Outcome(answer.status, rule, word, location)
-        headers = [(key, value) for key, value in told["headers"]]
+    def _outcome(self, response: Response, rule: str, word: str) -> Outcome:
+        body = response.body if isinstance(response.body, dict) else {}
+        location = next((value for key, value in response.headers if key == "location"), None)
+        if "headers" not in body:
+            return Outcome(response.status, rule, word, location)
+        headers = [(key, value) for key, value in body["headers"]]
         host = next((value for key, value in headers if key == "host"), "")
         injected = {key: timeless(key, value) for key, value in headers if key.startswith(("akoya", "signature"))}
         assert len(injected) == len([1 for key, _ in headers if key.startswith(("akoya", "signature"))]), "one of each"
         assert [value for key, value in headers if key == "cookie"] == ["theirs=kept"]
-        verdict = told.get("signature")
-        return Outcome(answer.status, rule, word, location, (told["path"], told["query"], host), injected, verdict)
+        verdict = body.get("signature")
+        return Outcome(response.status, rule, word, location, (body["path"], body["query"], host), injected, verdict)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: list[tuple[str, str]]
     body: Any
 
 
-def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
+def exchange(port: int, method: str, target: str, lines: list[str]) -> Response:
     """Send exactly these bytes and return the response. Status 0: the connection was closed without one."""
     head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
     received = b""
@@ -291,7 +291,7 @@ def exchange(port: int, method: str, target: str, lines: list[str]) -> Answer:
         content = json.loads(body)
     except ValueError:
         content = body
-    return Answer(int(first.split(" ")[1]) if first.startswith("HTTP/") else 0, headers, content)
+    return Response(int(first.split(" ")[1]) if first.startswith("HTTP/") else 0, headers, content)
 
 
 def whole(received: bytes) -> bool:

@@ -34,7 +34,7 @@ def test_every_entry_point_makes_the_same_decision(entrypoints: Entrypoints, row
             outcomes[f"{name}, {turn} times before"] = entrypoints.by_name[name](row)
     reference = outcomes["sidecar"]
     for name, outcome in outcomes.items():
-        judge(row, name, outcome)
+        check_outcome(row, name, outcome)
         if row.refused or (name in row.stricter and not outcome.passed):
             continue
         assert outcome.passed == reference.passed, name
@@ -46,7 +46,7 @@ def test_every_entry_point_makes_the_same_decision(entrypoints: Entrypoints, row
         assert outcome.status == status, name
 
 
-def judge(row: Row, name: str, outcome: Outcome) -> None:
+def check_outcome(row: Row, name: str, outcome: Outcome) -> None:
     """Check what must hold at one entry point by itself."""
     if row.refused:
         assert not outcome.passed, name
@@ -95,7 +95,7 @@ def test_login_that_a_request_names_is_the_one_that_every_entry_point_passes(ent
                 status = STATUS.get(word, 404)
                 assert outcome.status == (NGINX_STATUS.get(status, status) if name == "nginx" else status), (row, name)
                 if word == "passed":
-                    judge(row, name, outcome)
+                    check_outcome(row, name, outcome)
                 tokens = outcome.injected.get("akoya-id-tokens", "")
                 assert tokens.startswith('other="eyJ') is ('", mikomo="eyJ' in tokens) is (row.target == "/tokens"), (
                     name
@@ -116,27 +116,27 @@ def test_login_that_a_handshake_names_is_the_one_that_a_websocket_gets(entrypoin
 def test_token_endpoint_gives_each_login_and_refuses_as_the_other_entry_points(entrypoints: Entrypoints) -> None:
     """Without an ID it gives the login that was connected last, as rules without `grant` do. An ended one is a 404."""
     grants = entrypoints.grants
-    asked = 0
+    checked = 0
     for row, word, grant in choices(**grants):
         path, _, query = row.target.partition("?")
         if not path.startswith("/query/") or not (row.several or row.half):
             continue
         owner = entrypoints.owners["several" if row.several else "half"]
-        answer = entrypoints.token(
+        response = entrypoints.token(
             path.removeprefix("/query/"), f"owner={owner}&{re.sub('lo(g|%67)in', 'grant', query)}"
         )
-        asked += 1
+        checked += 1
         if word == "ambiguous-grant":
             word, grant = "passed", grants["second" if row.several else "live"]
         if word == "passed":
-            assert (answer.status, answer.body["grant"], answer.body["owner"]) == (200, grant, owner), row
-            assert answer.body["id_token"].startswith("eyJ")
+            assert (response.status, response.body["grant"], response.body["owner"]) == (200, grant, owner), row
+            assert response.body["id_token"].startswith("eyJ")
             continue
         code = {"unknown-connector": "not-connected"}.get(word, word)
-        assert answer.status == (400 if word == "bad-grant" else 404), row
-        assert answer.body["type"] == f"urn:akoya-gateway:problem:{code}", row
-        assert "id_token" not in answer.body
-    assert asked > 20
+        assert response.status == (400 if word == "bad-grant" else 404), row
+        assert response.body["type"] == f"urn:akoya-gateway:problem:{code}", row
+        assert "id_token" not in response.body
+    assert checked > 20
 
 
 def test_ended_grant_gives_reconnect_and_a_missing_one_gives_not_connected(entrypoints: Entrypoints) -> None:

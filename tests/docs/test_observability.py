@@ -83,7 +83,7 @@ def events() -> Iterator[tuple[str, str]]:
         chosen = dict(methods_chosen(tree))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                yield from ((event, level) for level, said in spoken(node, chosen) for event in texts_of(said))
+                yield from ((event, level) for level, argument in spoken(node, chosen) for event in texts_of(argument))
 
 
 def methods_chosen(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -117,12 +117,16 @@ def level_of(called: ast.expr) -> str:
     return {"exception": "error"}.get(called.attr, called.attr) if name.strip("_") == "log" else ""
 
 
-def texts_of(said: ast.expr) -> list[str]:
-    if isinstance(said, ast.IfExp):
-        return texts_of(said.body) + texts_of(said.orelse)
-    if isinstance(said, ast.JoinedStr):
-        return ["".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in said.values)]
-    return [said.value.replace("%s", "…")] if isinstance(said, ast.Constant) and isinstance(said.value, str) else []
+def texts_of(argument: ast.expr) -> list[str]:
+    if isinstance(argument, ast.IfExp):
+        return texts_of(argument.body) + texts_of(argument.orelse)
+    if isinstance(argument, ast.JoinedStr):
+        return ["".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in argument.values)]
+    return (
+        [argument.value.replace("%s", "…")]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        else []
+    )
 
 
 def test_every_log_event_is_listed_with_its_level() -> None:

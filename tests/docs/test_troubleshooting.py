@@ -25,8 +25,8 @@ def first_cells(heading: str) -> set[str]:
 
 def test_every_code_has_a_row_and_every_row_a_code() -> None:
     possible = possible_codes() - ROOTS
-    told = set().union(*map(first_cells, ("Connecting a bank", "Requests to the app", "Behind another proxy")))
-    assert told == possible
+    documented = set().union(*map(first_cells, ("Connecting a bank", "Requests to the app", "Behind another proxy")))
+    assert documented == possible
     assert all(f"`{code}`" in PAGE for code in ROOTS)
 
 

@@ -150,9 +150,9 @@ def test_the_apps_data_path_is_right_for_a_connector_with_another_name() -> None
         program = code.partition("keys = RemoteKeys")[0].replace("http://127.0.0.1:9100", akoya.url)
         exec(compile(program, "app.py", "exec"), app)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        said = Verified(
+        verified = Verified(
             "own_x", "savings", connect(akoya)["id_token"], provider="mikomo", interaction_type="user", last_access=now
         )
         statuses: list[str] = []
-        body = b"".join(app["app"]({"akoya": said}, lambda status, headers: statuses.append(status)))
+        body = b"".join(app["app"]({"akoya": verified}, lambda status, headers: statuses.append(status)))
     assert (statuses, b"Everyday Checking" in body) == (["200 OK"], True)

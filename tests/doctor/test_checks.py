@@ -116,7 +116,7 @@ def test_a_redirect_uri_that_is_not_registered_is_named(env: DoctorEnv) -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "told"),
+    ("location", "message"),
     [
         # Ory Hydra redirects to its own error page (`urls.error`), with a status that looks like a login page.
         (
@@ -128,18 +128,18 @@ def test_a_redirect_uri_that_is_not_registered_is_named(env: DoctorEnv) -> None:
     ],
 )
 def test_redirect_that_carries_an_error_is_a_refusal_wherever_it_leads(
-    env: DoctorEnv, location: str, told: str
+    env: DoctorEnv, location: str, message: str
 ) -> None:
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             where = location.replace("CALLBACK", env.redirect_uri).encode()
             await send({"type": "http.response.start", "status": 303, "headers": [(b"location", where)]})
             await send({"type": "http.response.body"})
 
-    with AppServer(answer) as provider:
+    with AppServer(respond) as provider:
         env.config["environments"]["double"]["authorization_endpoint"] = f"{provider.url}/auth"
         (found,) = of(env.findings(credentials=False), "redirect_uri")
-    assert (found.verdict, found.says) == (Severity.FAULT, told)
+    assert (found.verdict, found.says) == (Severity.FAULT, message)
 
 
 def test_issuer_that_differs_from_the_published_one_is_a_fault(env: DoctorEnv) -> None:
@@ -166,13 +166,13 @@ def test_endpoint_that_differs_from_the_published_one_is_a_warning(env: DoctorEn
 
 
 def test_key_set_without_a_key_that_verifies_is_a_fault(env: DoctorEnv) -> None:
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             body = b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQAB"}]}'
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": body})
 
-    with AppServer(answer) as provider:
+    with AppServer(respond) as provider:
         env.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
         found = [each for each in of(env.findings(credentials=False), "jwks_uri") if each.verdict is Severity.FAULT]
     assert [each.says for each in found] == [
@@ -225,9 +225,9 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(env: DoctorEn
             env={**os.environ, **ENVIRON}, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    said = [each for each in json.loads(done.stdout)["findings"] if each["about"].startswith("upstream")]
-    told = {(each["about"], each["verdict"]) for each in said if "DNS" not in each["says"]}
-    assert told == {
+    reported = [each for each in json.loads(done.stdout)["findings"] if each["about"].startswith("upstream")]
+    message = {(each["about"], each["verdict"]) for each in reported if "DNS" not in each["says"]}
+    assert message == {
         ("upstream.url", "fine"),
         # The server's certificate expires tomorrow.
         ("upstreams.trusted.url", "warning"),

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 
-def errors(answer: httpx.Response) -> str:
+def errors(response: httpx.Response) -> str:
     """Return the error code that the user's browser is redirected with."""
-    assert answer.status_code == 302, answer.text
-    return parse_qs(urlsplit(answer.headers["location"]).query)["error"][0]
+    assert response.status_code == 302, response.text
+    return parse_qs(urlsplit(response.headers["location"]).query)["error"][0]

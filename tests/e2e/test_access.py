@@ -11,22 +11,25 @@ from tests.support.environment import Browser, GatewayEnv
 
 
 def test_a_navigation_is_sent_to_connect_and_comes_back_to_the_page(browser: Browser) -> None:
-    answer = browser.go("/mikomo?x=1")
-    assert (answer.status_code, answer.headers["location"]) == (302, "/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D1")
+    response = browser.go("/mikomo?x=1")
+    assert (response.status_code, response.headers["location"]) == (
+        302,
+        "/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D1",
+    )
 
 
 def test_with_several_banks_to_choose_from_it_is_sent_to_the_connections_page(browser: Browser) -> None:
-    answer = browser.go("/accounts")
-    assert (answer.status_code, answer.headers["location"]) == (302, "/akoya/?return_to=/accounts")
-    page = browser.go(answer.headers["location"])
+    response = browser.go("/accounts")
+    assert (response.status_code, response.headers["location"]) == (302, "/akoya/?return_to=/accounts")
+    page = browser.go(response.headers["location"])
     assert "/akoya/connect/mikomo?return_to=/accounts" in page.text
 
 
 def test_anything_else_gets_a_problem_with_the_connect_url(env: GatewayEnv, browser: Browser) -> None:
-    answer = browser.fetch("/mikomo")
-    assert answer.status_code == 401
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
+    response = browser.fetch("/mikomo")
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     assert problem["connect_url"] == f"{env.url}/akoya/connect/mikomo?return_to=/mikomo"
     assert problem["status"] == 401
     assert problem["type"].endswith("not-connected")
@@ -34,8 +37,8 @@ def test_anything_else_gets_a_problem_with_the_connect_url(env: GatewayEnv, brow
 
 
 def test_a_post_is_never_redirected_to_a_login(browser: Browser) -> None:
-    answer = browser.http.post("/accounts", headers=browser.NAVIGATION)
-    assert answer.status_code == 401
+    response = browser.http.post("/accounts", headers=browser.NAVIGATION)
+    assert response.status_code == 401
 
 
 def test_public_paths_need_nothing_and_get_no_token(env: GatewayEnv, browser: Browser) -> None:
@@ -99,14 +102,14 @@ def test_a_host_that_is_none_is_refused(env: GatewayEnv, browser: Browser, host:
 
 def test_return_to_outside_the_list_is_refused_before_anything_starts(browser: Browser) -> None:
     for target in ("https://evil.example/", "//evil.example", "/\\evil.example", "/nowhere", "/akoya/logout"):
-        answer = browser.go("/akoya/connect/mikomo", params={"return_to": target})
-        assert answer.status_code == 400
-        assert "evil" not in answer.headers.get("location", "")
+        response = browser.go("/akoya/connect/mikomo", params={"return_to": target})
+        assert response.status_code == 400
+        assert "evil" not in response.headers.get("location", "")
 
 
 def test_a_parameter_that_occurs_twice_is_refused(browser: Browser) -> None:
-    answer = browser.fetch("/akoya/connect/mikomo?return_to=/accounts&return_to=/both")
-    assert (answer.status_code, answer.json()["type"]) == (400, "urn:akoya-gateway:problem:duplicate-parameter")
+    response = browser.fetch("/akoya/connect/mikomo?return_to=/accounts&return_to=/both")
+    assert (response.status_code, response.json()["type"]) == (400, "urn:akoya-gateway:problem:duplicate-parameter")
 
 
 def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
@@ -114,8 +117,8 @@ def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
     browser.connect()
     csrf = browser.connections()["csrf"]
     for path in ("/akoya/logout", "/akoya/disconnect/mikomo"):
-        answer = browser.fetch(path, "POST", json={"csrf": csrf})
-        assert (answer.status_code, answer.json()["type"]) == (415, "urn:akoya-gateway:problem:wrong-form")
+        response = browser.fetch(path, "POST", json={"csrf": csrf})
+        assert (response.status_code, response.json()["type"]) == (415, "urn:akoya-gateway:problem:wrong-form")
     assert browser.fetch("/accounts").status_code == 200
 
 
@@ -130,8 +133,8 @@ def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path
 
 
 def test_without_a_session_there_is_nothing_to_disconnect(browser: Browser) -> None:
-    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
-    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (401, "no-session")
+    response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
+    assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (401, "no-session")
 
 
 @pytest.mark.parametrize(
@@ -166,15 +169,15 @@ def test_naming_our_headers_in_connection_does_not_drop_them(browser: Browser) -
 
 def test_our_pages_cannot_be_framed_scripted_or_cached(browser: Browser) -> None:
     browser.connect()
-    answer = browser.go("/akoya/")
-    policy = answer.headers["content-security-policy"]
+    response = browser.go("/akoya/")
+    policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["referrer-policy"] == "same-origin"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "<script" not in answer.text
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["referrer-policy"] == "same-origin"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "<script" not in response.text
 
 
 def test_admin_routes_are_not_on_the_public_port(env: GatewayEnv, browser: Browser) -> None:
@@ -185,8 +188,8 @@ def test_admin_routes_are_not_on_the_public_port(env: GatewayEnv, browser: Brows
 def status_of(env: GatewayEnv, request: str) -> int:
     with socket.create_connection(("127.0.0.1", env.port), 60) as raw:
         raw.sendall(request.encode("latin-1"))
-        answer = raw.recv(65536)
-    return int(answer.split(b" ", 2)[1])
+        response = raw.recv(65536)
+    return int(response.split(b" ", 2)[1])
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the
 
 
 @pytest.mark.parametrize(
-    "said",
+    "purpose",
     [
         {"sec-purpose": "prefetch"},
         {"sec-purpose": "prefetch;prerender"},
@@ -222,8 +225,8 @@ def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the
         {"x-moz": "prefetch"},
     ],
 )
-def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, said: dict[str, str]) -> None:
-    headers = {**browser.NAVIGATION, **said}
+def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, purpose: dict[str, str]) -> None:
+    headers = {**browser.NAVIGATION, **purpose}
     begun = browser.http.get("/akoya/connect/mikomo", headers=headers)
     assert begun.status_code == 403
     assert "set-cookie" not in begun.headers
@@ -239,11 +242,11 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(
     name = f"akoya-{env.port}"
     ours = browser.http.cookies[name]
     for other in ("of-another-app", "A" * 43):
-        answer = browser.http.get(
+        response = browser.http.get(
             "/accounts", headers={**browser.NAVIGATION, "cookie": f"{name}={other}; {name}={ours}"}
         )
-        assert answer.status_code == 400
-        assert "Delete the cookies for this site in your browser" in answer.text
+        assert response.status_code == 400
+        assert "Delete the cookies for this site in your browser" in response.text
     problem = browser.fetch("/accounts", headers={"cookie": f"{name}=x; {name}={ours}"})
     assert (problem.status_code, problem.json()["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
     twice = {"cookie": f"{name}-browser=x; {name}-browser=y"}
@@ -257,6 +260,8 @@ def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(
 def test_cookie_of_a_gateway_on_another_port_is_left_alone(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     ours = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
-    answer = browser.fetch("/accounts", headers={"cookie": f"akoya=of-another-app; akoya-1={'B' * 43}; {ours}"})
-    assert answer.status_code == 200
-    assert ("cookie", f"akoya=of-another-app; akoya-1={'B' * 43}") in [tuple(pair) for pair in answer.json()["headers"]]
+    response = browser.fetch("/accounts", headers={"cookie": f"akoya=of-another-app; akoya-1={'B' * 43}; {ours}"})
+    assert response.status_code == 200
+    assert ("cookie", f"akoya=of-another-app; akoya-1={'B' * 43}") in [
+        tuple(pair) for pair in response.json()["headers"]
+    ]

@@ -28,7 +28,9 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         yield env
 
 
-def ask(env: GatewayEnv, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any) -> httpx.Response:
+def fetch(
+    env: GatewayEnv, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any
+) -> httpx.Response:
     headers = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
     return httpx.get(env.admin_url + path, headers=headers, trust_env=False, timeout=60, **more)
 
@@ -36,30 +38,30 @@ def ask(env: GatewayEnv, path: str = "/akoya/token/mikomo", bearer: str | None =
 def test_a_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     passed = browser.passed()
-    answer = ask(env, params={"owner": passed["akoya-owner"]})
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.json()["id_token"] == passed["akoya-id-token"]
-    assert answer.json()["expires"] == int(passed["akoya-expires"])
-    assert answer.json()["interaction_type"] == "batch"
+    response = fetch(env, params={"owner": passed["akoya-owner"]})
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert response.json()["id_token"] == passed["akoya-id-token"]
+    assert response.json()["expires"] == int(passed["akoya-expires"])
+    assert response.json()["interaction_type"] == "batch"
     for name in ("provider", "grant", "consent", "last_access"):
-        assert answer.json()[name] == passed[f"akoya-{name.replace('_', '-')}"]
+        assert response.json()[name] == passed[f"akoya-{name.replace('_', '-')}"]
 
 
 @pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x"])
 def test_without_the_bearer_there_is_nothing(env: GatewayEnv, browser: Browser, bearer: str | None) -> None:
     browser.connect()
-    answer = ask(env, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
-    assert answer.status_code == 401
-    assert "id_token" not in answer.text
+    response = fetch(env, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
+    assert response.status_code == 401
+    assert "id_token" not in response.text
 
 
 def test_an_unknown_owner_or_connector_is_not_found(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
-    assert ask(env, params={"owner": "own_nobody"}).status_code == 404
-    assert ask(env, "/akoya/token/other", params={"owner": owner}).status_code == 404
-    assert ask(env).status_code == 400
+    assert fetch(env, params={"owner": "own_nobody"}).status_code == 404
+    assert fetch(env, "/akoya/token/other", params={"owner": owner}).status_code == 404
+    assert fetch(env).status_code == 400
 
 
 def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv, browser: Browser) -> None:
@@ -67,9 +69,9 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv
     passed = browser.passed()
     owner, token = passed["akoya-owner"], passed["akoya-id-token"]
     responses = [
-        ask(env, params={"owner": owner}),
-        ask(env, "/akoya/token/other", params={"owner": owner}),
-        ask(env, bearer="wrong", params={"owner": owner}),
+        fetch(env, params={"owner": owner}),
+        fetch(env, "/akoya/token/other", params={"owner": owner}),
+        fetch(env, bearer="wrong", params={"owner": owner}),
     ]
     logged = {}
     for line in env.log().splitlines():
@@ -90,13 +92,13 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv
 def test_the_public_port_knows_no_such_route(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
-    answer = browser.fetch(f"/akoya/token/mikomo?owner={owner}", headers={"authorization": f"Bearer {BEARER}"})
-    assert answer.status_code == 404
+    response = browser.fetch(f"/akoya/token/mikomo?owner={owner}", headers={"authorization": f"Bearer {BEARER}"})
+    assert response.status_code == 404
 
 
 def test_without_the_setting_the_admin_listener_knows_none_either(tmp_path_factory: pytest.TempPathFactory) -> None:
     with GatewayEnv(tmp_path_factory.mktemp("plain")) as env:
-        assert ask(env, params={"owner": "own_x"}).status_code == 404
+        assert fetch(env, params={"owner": "own_x"}).status_code == 404
 
 
 def test_waiting_for_the_last_refresh_still_reports_alive(tmp_path: Path) -> None:
@@ -129,8 +131,8 @@ def test_ended_grant_is_answered_reconnect_to_jobs_requests_and_websockets(env: 
         assert time.monotonic() < deadline, "the grant did not end"
         time.sleep(0.05)
     assert browser.fetch("/accounts").json()["type"] == RECONNECT
-    answer = ask(env, params={"owner": owner})
-    assert (answer.status_code, answer.json()["type"]) == (404, RECONNECT)
+    reply = fetch(env, params={"owner": owner})
+    assert (reply.status_code, reply.json()["type"]) == (404, RECONNECT)
     with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
         websockets.sync.client.connect(
             f"ws{env.url.removeprefix('http')}/accounts", additional_headers={"Cookie": cookie}, proxy=None

@@ -95,14 +95,14 @@ def test_requests_with_and_without_bodies(browser: Browser) -> None:
     assert len(browser.fetch("/accounts/a", "POST", content=b"x" * 5000).json()["body"]) == 5000
     pieces = (b"y" * 10_000 for _ in range(50))
     assert len(browser.fetch("/accounts/a", "POST", content=pieces).json()["body"]) == 500_000
-    answer = browser.fetch("/accounts/a", "HEAD")
-    assert (answer.status_code, answer.content) == (200, b"")
+    response = browser.fetch("/accounts/a", "HEAD")
+    assert (response.status_code, response.content) == (200, b"")
     assert browser.fetch("/nowhere").status_code == 403
 
 
 def test_a_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser: Browser) -> None:
-    with browser.http.stream("GET", "/accounts/1/stream") as answer:
-        assert next(answer.iter_raw()).startswith(b"data: ")
+    with browser.http.stream("GET", "/accounts/1/stream") as response:
+        assert next(response.iter_raw()).startswith(b"data: ")
     assert served[1].was_left("/accounts/1/stream")
     with pytest.raises(httpx.TimeoutException):
         browser.http.get("/accounts/1/slow", timeout=0.7)
@@ -110,8 +110,8 @@ def test_a_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser
 
 
 def test_a_stream_ends_with_its_grant(served: tuple[GatewayEnv, App], browser: Browser) -> None:
-    with browser.http.stream("GET", "/accounts/2/stream") as answer:
-        pieces = answer.iter_raw()
+    with browser.http.stream("GET", "/accounts/2/stream") as response:
+        pieces = response.iter_raw()
         assert next(pieces).startswith(b"data: ")
         csrf = browser.connections()["csrf"]
         assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303

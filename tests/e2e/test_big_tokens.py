@@ -26,11 +26,11 @@ def test_over_the_limit_the_error_names_the_connector_and_the_ways_out(
     ):
         browser.connect()
         for _ in range(2):
-            answer = browser.fetch("/accounts")
-            assert answer.status_code == 503
-            assert answer.json()["type"].endswith("headers-too-large")
+            response = browser.fetch("/accounts")
+            assert response.status_code == 503
+            assert response.json()["type"].endswith("headers-too-large")
             for word in ("mikomo", "max_header_bytes", "pass_token"):
-                assert word in answer.json()["detail"]
+                assert word in response.json()["detail"]
         passed = browser.passed("/fetch")
         assert "akoya-id-token" not in passed
         assert passed["akoya-connector"] == "mikomo"

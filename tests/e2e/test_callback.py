@@ -94,9 +94,9 @@ def test_rotated_session_id_is_useless_to_another_user(
 
 def test_lost_response_of_another_browser_recovers_no_session(env: GatewayEnv, browser: Browser) -> None:
     owner = two_banks_and_a_lost_answer(env, browser)
-    with env.browser() as stranger:
-        assert stranger.connect("other", "mikomo_4").status_code == 302
-        assert stranger.passed()["akoya-owner"] != owner
+    with env.browser() as other_browser:
+        assert other_browser.connect("other", "mikomo_4").status_code == 302
+        assert other_browser.passed()["akoya-owner"] != owner
 
 
 @pytest.mark.parametrize("presented", [True, False])
@@ -113,9 +113,9 @@ def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after
         owner = browser.passed("/both")["akoya-owner"]
         if not presented:
             del planter.http.cookies[name]
-        asked = len(env.akoya.events("token"))
+        calls = len(env.akoya.events("token"))
         assert errors(planter.go(in_hand)) == "other-owner"
-        assert len(env.akoya.events("token")) == asked, "no code is spent"
+        assert len(env.akoya.events("token")) == calls, "no code is spent"
         assert planter.fetch("/accounts").status_code == 401
         assert browser.passed("/both")["akoya-owner"] == owner
         assert len(browser.connections()["connections"]) == 2
@@ -205,8 +205,8 @@ def test_a_callback_from_another_browser_is_refused_and_used_up(env: GatewayEnv,
 
 def test_a_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
-    with env.browser() as stranger:
-        assert stranger.go(callback).status_code == 400
+    with env.browser() as other_browser:
+        assert other_browser.go(callback).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -216,10 +216,10 @@ def test_a_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Brow
 )  # fmt: skip
 def test_a_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -> None:
     browser.begin()
-    answer = browser.go(f"/akoya/callback?{query}")
-    assert answer.status_code == 400
-    assert "text/html" in answer.headers["content-type"]
-    assert answer.headers["cache-control"] == "no-store"
+    response = browser.go(f"/akoya/callback?{query}")
+    assert response.status_code == 400
+    assert "text/html" in response.headers["content-type"]
+    assert response.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -236,10 +236,10 @@ def test_a_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -
 def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, error: str, shown: str) -> None:
     state = state_of(browser.begin())
     query = urlencode({"error": error, "error_description": "<script>alert(1)</script>", "state": state})
-    answer = browser.go(f"/akoya/callback?{query}")
-    assert errors(answer) == shown
-    assert "script" not in answer.headers["location"]
-    page = browser.go(answer.headers["location"])
+    response = browser.go(f"/akoya/callback?{query}")
+    assert errors(response) == shown
+    assert "script" not in response.headers["location"]
+    page = browser.go(response.headers["location"])
     assert page.status_code == 200
     assert "<script" not in page.text
 
@@ -251,11 +251,11 @@ def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_re
         f"/akoya/callback?error=login_required&error_description=Session+over&state={state_of(browser.begin())}"
     )
     at_akoya = browser.go(f"/akoya/callback?code=never-issued&state={state_of(browser.begin())}")
-    for answer, words in (
+    for response, words in (
         (at_bank, ("authorization-refused", "login_required", "Session over")),
         (at_akoya, ("code-refused", "invalid_", "400")),
     ):
-        number = parse_qs(urlsplit(answer.headers["location"]).query)["request_id"][0]
+        number = parse_qs(urlsplit(response.headers["location"]).query)["request_id"][0]
         # The middleware logs in this process.
         lines = [*env.log().splitlines(), *caplog.text.splitlines()]
         (line,) = [line for line in lines if number in line and "connecting a bank failed" in line]
@@ -266,9 +266,9 @@ def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_re
     "query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"]
 )
 def test_callback_without_an_attempt_reports_that_it_is_unreadable(browser: Browser, query: str) -> None:
-    answer = browser.fetch(f"/akoya/callback?{query}")
-    assert answer.status_code == 400
-    assert answer.json()["type"].endswith(":bad-callback")
+    response = browser.fetch(f"/akoya/callback?{query}")
+    assert response.status_code == 400
+    assert response.json()["type"].endswith(":bad-callback")
 
 
 @pytest.mark.parametrize("query", ["", "code=", "code=%0a"])
@@ -284,8 +284,8 @@ def test_unreadable_response_to_a_known_attempt_consumes_it_and_spends_no_code(
 
 def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
     state = state_of(browser.begin())
-    answer = browser.go(f"/akoya/callback?error=access_denied&state={state}")
-    assert "You cancelled" in browser.go(answer.headers["location"]).text
+    response = browser.go(f"/akoya/callback?error=access_denied&state={state}")
+    assert "You cancelled" in browser.go(response.headers["location"]).text
     assert browser.fetch("/accounts").status_code == 401
 
 
@@ -298,9 +298,9 @@ def test_unreadable_response_spends_no_code_and_consumes_the_attempt(
     env: GatewayEnv, browser: Browser, rest: str
 ) -> None:
     state = state_of(browser.begin())
-    asked = len(env.akoya.events("token"))
+    calls = len(env.akoya.events("token"))
     assert errors(browser.go(f"/akoya/callback?state={state}{rest}")) == "bad-callback"
-    assert len(env.akoya.events("token")) == asked
+    assert len(env.akoya.events("token")) == calls
     assert browser.go(f"/akoya/callback?state={state}&code=a").status_code == 400, "single use"
 
 
@@ -308,12 +308,12 @@ def test_two_states_end_no_attempt_and_spend_no_code(env: GatewayEnv, browser: B
     """A callback with two states is ambiguous: an attacker could add a victim's state to end the victim's attempt."""
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     state = state_of(callback)
-    asked = len(env.akoya.events("token"))
+    calls = len(env.akoya.events("token"))
     for other in (state, state_of(browser.begin("other")), "x", ""):
-        answer = browser.fetch(f"{callback}&state={other}")
-        assert answer.status_code == 400
-        assert answer.json()["type"].endswith(":bad-callback")
-    assert len(env.akoya.events("token")) == asked
+        response = browser.fetch(f"{callback}&state={other}")
+        assert response.status_code == 400
+        assert response.json()["type"].endswith(":bad-callback")
+    assert len(env.akoya.events("token")) == calls
     assert browser.go(callback).headers["location"] == "/accounts"
 
 
@@ -365,8 +365,8 @@ def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(env: Gateway
 
 def test_a_code_that_akoya_refuses_is_explained(env: GatewayEnv, browser: Browser) -> None:
     state = state_of(browser.begin())
-    answer = browser.go(f"/akoya/callback?code=never-issued&state={state}")
-    assert errors(answer) == "code-refused"
+    response = browser.go(f"/akoya/callback?code=never-issued&state={state}")
+    assert errors(response) == "code-refused"
 
 
 @pytest.mark.parametrize(
@@ -380,10 +380,10 @@ def test_token_endpoint_failure_is_reported_and_the_code_is_sent_once(
     env.akoya.fault(kind, "token.authorization_code", times=1)
     before = len(env.akoya.events("token"))
     try:
-        answer = browser.go(callback)
+        response = browser.go(callback)
     finally:
         env.akoya.clear_faults()
-    assert errors(answer) == shown
+    assert errors(response) == shown
     assert len(env.akoya.events("token")) - before <= 1
     assert browser.fetch("/accounts").status_code == 401
 
@@ -402,9 +402,9 @@ def test_code_and_its_token_response_are_never_logged(env: GatewayEnv, browser: 
 def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     for method in ("POST", "HEAD", "PUT", "DELETE"):
-        answer = browser.http.request(method, callback)
-        assert answer.status_code == 405
-        assert answer.headers["allow"] == "GET"
+        response = browser.http.request(method, callback)
+        assert response.status_code == 405
+        assert response.headers["allow"] == "GET"
     assert browser.go(callback).status_code == 302
 
 
@@ -451,17 +451,17 @@ def test_a_callback_at_another_clients_address_spends_no_code(tmp_path: Path) ->
 def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again(tmp_path: Path) -> None:
     with GatewayEnv(tmp_path, changes={"redirects": {"allow": ["/*"]}}) as env, env.browser() as browser:
         state = query_of(browser.begin(return_to="/mikomo?x={1}"))["state"]
-        answer = browser.go(f"/akoya/callback?error=access_denied&state={state}")
-        told = query_of(answer.headers["location"])
-        assert {**told, "request_id": ""} == {
+        response = browser.go(f"/akoya/callback?error=access_denied&state={state}")
+        query = query_of(response.headers["location"])
+        assert {**query, "request_id": ""} == {
             "error": "access_denied", "connector": "mikomo", "request_id": "", "return_to": "/mikomo?x={1}",
         }  # fmt: skip
-        number = told["request_id"]
+        number = query["request_id"]
         lines = [json.loads(line) for line in env.log().splitlines() if number in line]
         assert ("authorization attempt finished", "access_denied") in [
             (line["event"], line.get("result")) for line in lines
         ]
-        page = browser.go(answer.headers["location"]).text
+        page = browser.go(response.headers["location"]).text
         assert f"mention this number: <code>{number}</code>" in page
         assert (
             '<a class="button main" href="/akoya/connect/mikomo?return_to=/mikomo%3Fx%3D%7B1%7D">Try again: Mikomo Bank</a>'
@@ -475,8 +475,8 @@ def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -
         GatewayEnv(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as env,
         env.browser() as browser,
     ):
-        answer = browser.go(f"/akoya/callback?error=access_denied&state={query_of(browser.begin())['state']}")
-        path, _, query = answer.headers["location"].partition("?")
+        response = browser.go(f"/akoya/callback?error=access_denied&state={query_of(browser.begin())['state']}")
+        path, _, query = response.headers["location"].partition("?")
         assert path == "/public/failed"
         assert list(dict(parse_qsl(query))) == ["a", "error", "connector", "request_id"]
 

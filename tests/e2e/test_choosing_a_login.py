@@ -53,29 +53,29 @@ def test_each_token_is_reachable_by_its_id(browser: Browser, logins: list[dict[s
 def test_foreign_and_invented_ids_get_the_same_bytes(
     env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]
 ) -> None:
-    with env.browser() as stranger:
-        stranger.connect("mikomo", "mikomo_7")
-        foreign = stranger.passed()["akoya-grant"]
+    with env.browser() as other_browser:
+        other_browser.connect("mikomo", "mikomo_7")
+        foreign = other_browser.passed()["akoya-grant"]
     for accept in ("application/json", "text/html"):
-        told = []
+        responses = []
         for id_ in (foreign, INVENTED):
-            answer = browser.http.get(f"/query?login={id_}", headers={"accept": accept})
-            text = re.sub(r"[0-9a-f]{16}", "<request ID>", answer.text).replace(id_, "<id>")
-            told.append((answer.status_code, text, {name for name in answer.headers if name != "date"}))
-        assert told[0][0] == 404
-        assert told[0] == told[1]
+            response = browser.http.get(f"/query?login={id_}", headers={"accept": accept})
+            text = re.sub(r"[0-9a-f]{16}", "<request ID>", response.text).replace(id_, "<id>")
+            responses.append((response.status_code, text, {name for name in response.headers if name != "date"}))
+        assert responses[0][0] == 404
+        assert responses[0] == responses[1]
 
 
 def test_client_that_names_no_login_gets_the_choices(browser: Browser, logins: list[dict[str, str]]) -> None:
     for path in ("/query?a=1", "/header", "/single"):
-        answer = browser.fetch(path)
-        problem = answer.json()
-        assert answer.status_code == 409
+        response = browser.fetch(path)
+        problem = response.json()
+        assert response.status_code == 409
         assert problem["type"] == "urn:akoya-gateway:problem:ambiguous-grant"
         assert {choice["id"] for choice in problem["choices"]} == {login["akoya-grant"] for login in logins}
         assert len({choice["name"] for choice in problem["choices"]}) == 2
         assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", choice["since"]) for choice in problem["choices"])
-        assert logins[0]["akoya-id-token"] not in answer.text
+        assert logins[0]["akoya-id-token"] not in response.text
 
 
 def test_page_to_choose_leads_to_the_same_address_with_a_login(browser: Browser, logins: list[dict[str, str]]) -> None:
@@ -84,10 +84,10 @@ def test_page_to_choose_leads_to_the_same_address_with_a_login(browser: Browser,
     links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/query[^"]*)"', page.text)]
     assert {link.rpartition("=")[2] for link in links} == {login["akoya-grant"] for login in logins}
     for link in links:
-        answer = browser.go(link)
-        assert answer.status_code == 200
-        assert answer.json()["query"] == urlsplit(link).query
-        assert answer.json()["query"].startswith("a=1&b=%26%22&login=g_")
+        response = browser.go(link)
+        assert response.status_code == 200
+        assert response.json()["query"] == urlsplit(link).query
+        assert response.json()["query"].startswith("a=1&b=%26%22&login=g_")
     for path in ("/header", "/single"):
         page = browser.go(path)
         assert page.status_code == 409
@@ -129,8 +129,8 @@ def test_app_says_which_of_all_passed_tokens_was_rejected(browser: Browser) -> N
 
     # GET takes the fast lane, POST with a body the general path.
     other, first = tokens()
-    answer = browser.fetch("/tokens/stale", headers={"x-rejected": mikomo})
-    assert (answer.status_code, "akoya-token-rejected" in answer.headers) == (200, False)
+    response = browser.fetch("/tokens/stale", headers={"x-rejected": mikomo})
+    assert (response.status_code, "akoya-token-rejected" in response.headers) == (200, False)
     until(lambda: tokens()[1] != first)
     second = tokens()[1]
     assert tokens() == [other, second]
@@ -142,28 +142,28 @@ def test_app_says_which_of_all_passed_tokens_was_rejected(browser: Browser) -> N
 def test_background_job_names_a_login(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:
     owner = logins[0]["akoya-owner"]
 
-    def ask(**parameters: object) -> httpx.Response:
+    def fetch(**parameters: object) -> httpx.Response:
         headers = {"authorization": f"Bearer {BEARER}"}
         url = f"{env.admin_url}/akoya/token/mikomo"
         return httpx.get(url, params=parameters, headers=headers, trust_env=False, timeout=60)  # type: ignore[arg-type]
 
     for login in logins:
-        answer = ask(owner=owner, grant=login["akoya-grant"])
-        assert answer.json()["grant"] == login["akoya-grant"]
-        assert answer.json()["id_token"] == login["akoya-id-token"]
-    assert ask(owner=owner).json()["grant"] == logins[1]["akoya-grant"]
-    with env.browser() as stranger:
-        stranger.connect("mikomo", "mikomo_7")
-        foreign = stranger.passed()["akoya-grant"]
+        response = fetch(owner=owner, grant=login["akoya-grant"])
+        assert response.json()["grant"] == login["akoya-grant"]
+        assert response.json()["id_token"] == login["akoya-id-token"]
+    assert fetch(owner=owner).json()["grant"] == logins[1]["akoya-grant"]
+    with env.browser() as other_browser:
+        other_browser.connect("mikomo", "mikomo_7")
+        foreign = other_browser.passed()["akoya-grant"]
     problems = []
     for id_ in (foreign, INVENTED):
-        answer = ask(owner=owner, grant=id_)
-        assert answer.status_code == 404
-        problems.append(re.sub(r"[0-9a-f]{16}", "", answer.text))
+        response = fetch(owner=owner, grant=id_)
+        assert response.status_code == 404
+        problems.append(re.sub(r"[0-9a-f]{16}", "", response.text))
     assert "unknown-grant" in problems[0]
     assert problems[0] == problems[1]
     for bad in ("", "x" * 65, [logins[0]["akoya-grant"]] * 2):
-        assert ask(owner=owner, grant=bad).status_code == 400
+        assert fetch(owner=owner, grant=bad).status_code == 400
 
 
 def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
@@ -184,42 +184,42 @@ def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
 def test_logins_are_named_and_can_be_renamed(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:
     first, second = (login["akoya-grant"] for login in logins)
 
-    def told() -> dict[str, str]:
+    def responses() -> dict[str, str]:
         return {each["id"]: each["login"] for each in browser.connections()["connections"]}
 
-    names = told()
+    names = responses()
     assert set(names) == {first, second}
     assert len(set(names.values())) == 2
     csrf = browser.connections()["csrf"]
     given = 'My "<b>business</b>" login'
-    answer = browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": second, "name": f"  {given}\n"})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/akoya/?done=renamed")
-    assert told() == {first: names[first], second: given}
+    response = browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": second, "name": f"  {given}\n"})
+    assert (response.status_code, response.headers["location"]) == (303, "/akoya/?done=renamed")
+    assert responses() == {first: names[first], second: given}
     page = browser.go("/akoya/?done=renamed").text
     assert "My &#34;&lt;b&gt;business&lt;/b&gt;&#34; login" in page
     assert "<b>business" not in page
     assert given in {choice["name"] for choice in browser.fetch("/single").json()["choices"]}
     browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": first, "name": given})
-    assert told() == {first: given, second: f"{given} (2)"}
+    assert responses() == {first: given, second: f"{given} (2)"}
     for grant in (first, second):
         browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": grant, "name": " "})
-    assert told() == names
+    assert responses() == names
 
 
 def test_rename_of_what_is_not_ones_own_is_refused(
     browser: Browser, env: GatewayEnv, logins: list[dict[str, str]]
 ) -> None:
     csrf, grant = browser.connections()["csrf"], logins[0]["akoya-grant"]
-    with env.browser() as stranger:
-        stranger.connect("mikomo", "mikomo_7")
-        foreign = stranger.passed()["akoya-grant"]
+    with env.browser() as other_browser:
+        other_browser.connect("mikomo", "mikomo_7")
+        foreign = other_browser.passed()["akoya-grant"]
         bodies = set()
         for id_ in (foreign, INVENTED, "", grant[2:]):
-            answer = browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": id_, "name": "x"})
-            assert answer.status_code == 404
-            bodies.add(re.sub(r"[0-9a-f]{16}", "", answer.text))
+            response = browser.http.post("/akoya/rename/mikomo", data={"csrf": csrf, "grant": id_, "name": "x"})
+            assert response.status_code == 404
+            bodies.add(re.sub(r"[0-9a-f]{16}", "", response.text))
         assert len(bodies) == 1
-        assert stranger.connections()["connections"][0]["login"] != "x"
+        assert other_browser.connections()["connections"][0]["login"] != "x"
     wrong = browser.http.post("/akoya/rename/mikomo", data={"csrf": "wrong", "grant": grant, "name": "x"})
     assert wrong.status_code == 403
     other = {"csrf": csrf, "grant": grant, "name": "x"}
@@ -238,18 +238,18 @@ def test_one_of_several_logins_can_be_disconnected(
 ) -> None:
     first, second = (login["akoya-grant"] for login in logins)
     csrf = browser.connections()["csrf"]
-    with env.browser() as stranger:
-        stranger.connect("mikomo", "mikomo_7")
-        foreign = stranger.passed()["akoya-grant"]
+    with env.browser() as other_browser:
+        other_browser.connect("mikomo", "mikomo_7")
+        foreign = other_browser.passed()["akoya-grant"]
         bodies = set()
         for id_ in (foreign, INVENTED, "", first[2:]):
-            answer = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": id_})
-            assert (answer.status_code, answer.json()["type"]) == (404, "urn:akoya-gateway:problem:unknown-grant")
-            bodies.add(re.sub(r"[0-9a-f]{16}", "", answer.text))
+            response = browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": id_})
+            assert (response.status_code, response.json()["type"]) == (404, "urn:akoya-gateway:problem:unknown-grant")
+            bodies.add(re.sub(r"[0-9a-f]{16}", "", response.text))
         assert len(bodies) == 1
         other_bank = browser.http.post("/akoya/disconnect/other", data={"csrf": csrf, "grant": first})
         assert other_bank.status_code == 404
-        assert len(stranger.connections()["connections"]) == 1
+        assert len(other_browser.connections()["connections"]) == 1
     assert len(browser.connections()["connections"]) == 2
     browser.http.post("/akoya/disconnect/mikomo", data={"csrf": csrf, "grant": first})
     assert [each["id"] for each in browser.connections()["connections"]] == [second]

@@ -22,9 +22,9 @@ def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def post(browser: Browser, body: bytes, **headers: str) -> dict[str, object]:
-    answer = browser.fetch("/accounts", "POST", content=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    response = browser.fetch("/accounts", "POST", content=body, headers=headers)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
 
 
 def digest_of(seen: dict[str, object]) -> list[str]:

@@ -42,9 +42,9 @@ def states(browser: Browser) -> dict[str, str]:
 def test_question_names_the_bank_and_changes_nothing(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     for method in ("GET", "HEAD"):
-        answer = browser.http.request(method, "/akoya/disconnect/mikomo", headers=browser.NAVIGATION)
-        assert answer.status_code == 200
-        assert answer.headers["referrer-policy"] == "same-origin", "the CSRF check needs the Origin header"
+        response = browser.http.request(method, "/akoya/disconnect/mikomo", headers=browser.NAVIGATION)
+        assert response.status_code == 200
+        assert response.headers["referrer-policy"] == "same-origin", "the CSRF check needs the Origin header"
         assert states(browser) == {"mikomo": "live"}
     page = browser.go("/akoya/disconnect/mikomo").text
     assert "<h1>¿Desconectar Mikomo &lt;script&gt;alert(1)&lt;/script&gt; Bank?</h1>" in page
@@ -84,9 +84,9 @@ def test_question_leads_nowhere_else(browser: Browser) -> None:
 
 
 def test_signing_out_asks_only_if_banks_would_be_disconnected(env: GatewayEnv, browser: Browser) -> None:
-    with env.browser() as stranger:
-        assert stranger.go("/akoya/logout").headers["location"] == "/akoya/"
-        assert stranger.go("/akoya/disconnect/mikomo").status_code == 401
+    with env.browser() as other_browser:
+        assert other_browser.go("/akoya/logout").headers["location"] == "/akoya/"
+        assert other_browser.go("/akoya/disconnect/mikomo").status_code == 401
     browser.connect("mikomo", "mikomo_1")
     assert 'href="/akoya/logout"' in browser.go("/akoya/").text
     page = browser.go("/akoya/logout").text
@@ -102,20 +102,20 @@ def test_page_is_in_the_language_of_the_browser_and_json_in_english(browser: Bro
     for wanted, tag in languages.items():
         headers = browser.NAVIGATION | ({} if wanted is None else {"accept-language": wanted})
         for path in ("/akoya/", "/nowhere"):
-            answer = browser.http.get(path, headers=headers)
-            assert f'<html lang="{tag}">' in answer.text
-            assert answer.headers["content-language"] == tag
-            assert answer.headers["vary"] == "accept, accept-language"
-    answer = browser.fetch("/nowhere", headers={"accept-language": "es"})
-    assert answer.json()["title"] == "Access denied"
+            response = browser.http.get(path, headers=headers)
+            assert f'<html lang="{tag}">' in response.text
+            assert response.headers["content-language"] == tag
+            assert response.headers["vary"] == "accept, accept-language"
+    response = browser.fetch("/nowhere", headers={"accept-language": "es"})
+    assert response.json()["title"] == "Access denied"
     twice = [("accept", "text/html"), ("accept-language", "de"), ("accept-language", "en")]
     assert '<html lang="en">' in browser.http.get("/akoya/", headers=twice).text
 
 
 def test_page_for_a_required_bank_says_why_it_is_shown(browser: Browser) -> None:
-    answer = browser.go("/accounts")
-    assert answer.headers["location"] == "/akoya/?return_to=/accounts"
-    assert "Para continuar, conecte un banco." in browser.go(answer.headers["location"]).text
+    response = browser.go("/accounts")
+    assert response.headers["location"] == "/akoya/?return_to=/accounts"
+    assert "Para continuar, conecte un banco." in browser.go(response.headers["location"]).text
     browser.connect("mikomo", "mikomo_1")
     page = browser.go("/akoya/?return_to=/accounts").text
     assert "Para continuar" not in page

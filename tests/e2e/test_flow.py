@@ -70,9 +70,9 @@ def test_a_token_is_not_in_anything_the_browser_gets(env: GatewayEnv, browser: B
     landed = browser.connect()
     token = browser.passed()["akoya-id-token"]
     page = browser.go("/akoya/")
-    for answer in (landed, page, browser.fetch("/akoya/")):
-        assert token not in answer.text
-        assert token not in str(answer.headers)
+    for response in (landed, page, browser.fetch("/akoya/")):
+        assert token not in response.text
+        assert token not in str(response.headers)
     assert browser.fetch("/accounts/echo").headers.get("akoya-id-token") is None
 
 
@@ -140,8 +140,8 @@ def test_disconnect_revokes_at_akoya_and_forgets_at_once(env: GatewayEnv, browse
     browser.connect()
     token = browser.passed()["akoya-id-token"]
     csrf = browser.connections()["csrf"]
-    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
-    assert answer.status_code == 303
+    response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
+    assert response.status_code == 303
     assert browser.fetch("/accounts").status_code == 401
     assert browser.connections()["connections"] == []
     assert ends_at_akoya(env, token)
@@ -155,17 +155,17 @@ def test_a_forged_disconnect_changes_nothing(browser: Browser, csrf: str) -> Non
 
 
 def test_disconnect_without_a_session_is_refused(browser: Browser) -> None:
-    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
-    assert answer.status_code == 401
-    assert answer.json()["type"] == "urn:akoya-gateway:problem:no-session"
+    response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"})
+    assert response.status_code == 401
+    assert response.json()["type"] == "urn:akoya-gateway:problem:no-session"
 
 
 def test_a_form_from_another_site_changes_nothing_even_with_the_token(browser: Browser) -> None:
     browser.connect()
     csrf = browser.connections()["csrf"]
     for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
-        answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}, headers=headers)
-        assert answer.status_code == 403
+        response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}, headers=headers)
+        assert response.status_code == 403
     assert browser.fetch("/accounts").status_code == 200
 
 
@@ -175,9 +175,9 @@ def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(env: Gatewa
     with env.browser() as copy:
         copy.http.cookies.update(browser.http.cookies)
         csrf = browser.connections()["csrf"]
-        answer = browser.fetch("/akoya/logout", "POST", data={"csrf": csrf})
-        assert answer.status_code == 303
-        assert "Max-Age=0" in answer.headers["set-cookie"]
+        response = browser.fetch("/akoya/logout", "POST", data={"csrf": csrf})
+        assert response.status_code == 303
+        assert "Max-Age=0" in response.headers["set-cookie"]
         assert browser.fetch("/accounts").status_code == 401
         assert copy.fetch("/accounts").status_code == 401, "the session has ended, not only the cookie been deleted"
     assert ends_at_akoya(env, token)

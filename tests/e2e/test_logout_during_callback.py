@@ -40,11 +40,11 @@ def test_a_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: f
         callback = env.akoya.consent(browser.begin(), "mikomo_1")
         # The code is redeemed at once, but the response is delayed.
         env.akoya.fault("slow_after", "token.authorization_code", seconds=takes, times=1)
-        answers: list[httpx.Response] = []
+        responses: list[httpx.Response] = []
 
         def go() -> None:
             with contextlib.suppress(httpx.ReadTimeout):
-                answers.append(browser.go(callback, timeout=patience))
+                responses.append(browser.go(callback, timeout=patience))
 
         trip = threading.Thread(target=go, daemon=True)
         trip.start()
@@ -55,5 +55,5 @@ def test_a_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: f
         assert isinstance(env.gateway, GatewayProcess)
         assert env.gateway.stop(signal.SIGTERM) == 0
         trip.join(60)
-        assert [answer.headers["location"] for answer in answers] == ["/accounts"] * (patience > 1)
+        assert [response.headers["location"] for response in responses] == ["/accounts"] * (patience > 1)
         assert asyncio.run(states(env)) == [GrantState.LIVE]

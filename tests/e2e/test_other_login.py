@@ -28,11 +28,11 @@ def logins(browser: Browser) -> list[tuple[str, str]]:
     return sorted((each["connector"], each["login"]) for each in browser.connections()["connections"])
 
 
-def asked(browser: Browser, answer: httpx.Response) -> tuple[str, dict[str, dict[str, str]]]:
+def follow_to_page(browser: Browser, response: httpx.Response) -> tuple[str, dict[str, dict[str, str]]]:
     """Follow the redirect to the page that asks. Return the page and its two forms by their answer."""
-    assert answer.status_code == 302
-    assert answer.headers["location"].startswith("/akoya/other-login/mikomo?grant=g_")
-    page = browser.go(answer.headers["location"])
+    assert response.status_code == 302
+    assert response.headers["location"].startswith("/akoya/other-login/mikomo?grant=g_")
+    page = browser.go(response.headers["location"])
     assert page.status_code == 200
     forms: dict[str, dict[str, str]] = {}
     for form in re.findall(
@@ -65,7 +65,7 @@ def test_old_login_is_revoked_once_the_new_one_is_stored(env: GatewayEnv, browse
 
 def test_without_a_choice_both_logins_are_kept(browser: Browser) -> None:
     assert browser.connect("mikomo", "mikomo_1").headers["location"] == "/accounts"
-    page, _ = asked(browser, browser.connect("mikomo", "mikomo_4"))
+    page, _ = follow_to_page(browser, browser.connect("mikomo", "mikomo_4"))
     assert "Mikomo &lt;Bank&gt;" in page
     assert "<strong>mikomo_4</strong>" in page
     assert "<strong>mikomo_1</strong>" in page
@@ -76,11 +76,11 @@ def test_without_a_choice_both_logins_are_kept(browser: Browser) -> None:
 def test_choice_decides_whether_the_old_login_is_ended(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     landed = browser.connect("mikomo", "mikomo_4", return_to="/mikomo")
-    _, forms = asked(browser, landed)
+    _, forms = follow_to_page(browser, landed)
     kept = post(browser, forms["keep"])
     assert (kept.status_code, kept.headers["location"]) == (303, "/mikomo")
     assert len(logins(browser)) == 2
-    _, again = asked(browser, landed)
+    _, again = follow_to_page(browser, landed)
     assert again == forms, "a reload asks the same"
     for _ in range(2):  # The second one is from another tab, or a repeated submission.
         ended = post(browser, forms["end"])
@@ -92,31 +92,31 @@ def test_choice_decides_whether_the_old_login_is_ended(browser: Browser) -> None
 
 def test_choice_ends_only_the_logins_that_its_page_showed(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
-    _, first_tab = asked(browser, browser.connect("mikomo", "mikomo_4"))
-    _, second_tab = asked(browser, browser.connect("mikomo", "mikomo_7"))
+    _, first_tab = follow_to_page(browser, browser.connect("mikomo", "mikomo_4"))
+    _, second_tab = follow_to_page(browser, browser.connect("mikomo", "mikomo_7"))
     first_tab["end"]["csrf"] = second_tab["end"]["csrf"]
     assert post(browser, first_tab["end"]).status_code == 303
     assert logins(browser) == [("mikomo", "mikomo_4"), ("mikomo", "mikomo_7")]
     assert post(browser, second_tab["end"]).status_code == 303
     assert logins(browser) == [("mikomo", "mikomo_7")]
-    answer = post(browser, first_tab["end"])
-    assert answer.status_code == 409, "the login of this page has ended, so nothing else may be"
+    response = post(browser, first_tab["end"])
+    assert response.status_code == 409, "the login of this page has ended, so nothing else may be"
     assert logins(browser) == [("mikomo", "mikomo_7")]
 
 
 def test_forged_responses_change_nothing(env: GatewayEnv, browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
-    _, forms = asked(browser, browser.connect("mikomo", "mikomo_4"))
+    _, forms = follow_to_page(browser, browser.connect("mikomo", "mikomo_4"))
     end = forms["end"]
-    with env.browser() as stranger:
-        stranger.connect("mikomo", "mikomo_7")
-        stranger.connect("third", "mikomo_10")
-        foreign = stranger.connections()
+    with env.browser() as other_browser:
+        other_browser.connect("mikomo", "mikomo_7")
+        other_browser.connect("third", "mikomo_10")
+        foreign = other_browser.connections()
         theirs = {**end, "csrf": foreign["csrf"]}
-        assert post(stranger, theirs).status_code == 409
+        assert post(other_browser, theirs).status_code == 409
         own = {each["connector"]: each["id"] for each in foreign["connections"]}
-        assert post(stranger, {**theirs, "grant": own["mikomo"]}).status_code == 303
-        assert len(logins(stranger)) == 2
+        assert post(other_browser, {**theirs, "grant": own["mikomo"]}).status_code == 303
+        assert len(logins(other_browser)) == 2
     assert post(browser, {**end, "csrf": "wrong"}).status_code == 403
     assert browser.http.post("/akoya/other-login/other", data=end).status_code == 409
     assert browser.http.post("/akoya/other-login/none", data=end).status_code == 404

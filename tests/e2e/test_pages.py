@@ -44,7 +44,7 @@ def context_options() -> dict[str, Any]:
     return {"viewport": {"width": 360, "height": 780}}
 
 
-async def judge(page: Page, title: str) -> None:
+async def check_page(page: Page, title: str) -> None:
     """Check the page. Wait for `title`, which identifies it, because a click does not wait for the navigation."""
     await expect(page).to_have_title(re.compile(re.escape(title)), timeout=15_000)
     await page.wait_for_load_state()
@@ -66,30 +66,30 @@ async def button(page: Page, name: str) -> None:
 
 async def test_from_the_app_through_the_bank_to_the_data(demo: Demo, page: Page) -> None:
     await page.goto(demo.url)
-    await judge(page, "Demo App")
+    await check_page(page, "Demo App")
     tops = await page.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect().top)")
     assert len(set(tops)) == 1, "the menu is one line on a phone"
     await page.get_by_role("link", name="Connect Mikomo Bank").click()
     await page.get_by_label("User name").fill("mikomo_1")
     await page.get_by_label("Password").fill("wrong")
     await button(page, "Sign in")
-    await judge(page, "Sign in")
+    await check_page(page, "Sign in")
     assert await page.evaluate("document.activeElement.id") == "password"
     await page.get_by_label("Password").fill("mikomo_1")
     await button(page, "Sign in")
-    await judge(page, "Terms")
+    await check_page(page, "Terms")
     await button(page, "Next")
     await button(page, "Approve")
     assert await page.get_by_role("alert").inner_text() == "Choose at least one account."
-    await judge(page, "Choose accounts")
+    await check_page(page, "Choose accounts")
     await page.get_by_label("Everyday Checking").check()
     await approve(page)
     await expect(page.get_by_role("rowheader", name="Everyday Checking")).to_be_visible(timeout=30_000)
-    await judge(page, "Accounts")
+    await check_page(page, "Accounts")
     await page.goto(f"{demo.url}/headers")
-    await judge(page, "Headers")
+    await check_page(page, "Headers")
     await page.goto(f"{demo.url}/nowhere")
-    await judge(page, "Page not found")
+    await check_page(page, "Page not found")
 
 
 async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page: Page) -> None:
@@ -99,11 +99,11 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
         await approve(page)
         await page.wait_for_url(f"{demo.url}/accounts")
     await page.goto(f"{demo.url}/akoya/")
-    told = [await row.inner_text() for row in await page.get_by_role("listitem").all()]
-    assert len(told) == len(set(told)) == 2, "a user must be able to tell them apart"
+    labels = [await row.inner_text() for row in await page.get_by_role("listitem").all()]
+    assert len(labels) == len(set(labels)) == 2, "a user must be able to tell them apart"
     await page.get_by_text("Rename").first.click()
     await page.get_by_label("Name of this login").first.fill("Savings and business")
-    await judge(page, "Your bank connections")
+    await check_page(page, "Your bank connections")
     await button(page, "Save")
     await expect(page.get_by_role("status")).to_contain_text("renamed", timeout=30_000)
     assert "Savings and business" in await page.get_by_role("listitem").first.inner_text()
@@ -120,7 +120,7 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
 
 
 @pytest.mark.parametrize(
-    ("kind", "endpoint", "more", "told"),
+    ("kind", "endpoint", "more", "labels"),
     [
         ("status", "token", {}, "busy"),
         ("cut_after", "token", {}, "did not respond in time"),
@@ -131,22 +131,22 @@ async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page:
     ],
 )
 async def test_what_went_wrong_is_said_in_words(
-    demo: Demo, page: Page, kind: str, endpoint: str, more: dict[str, str], told: str
+    demo: Demo, page: Page, kind: str, endpoint: str, more: dict[str, str], labels: str
 ) -> None:
     demo.sandbox.fault(kind, endpoint, times=1, **more)
     await page.goto(f"{demo.url}/akoya/connect/mikomo")
     await log_in(page)
     await approve(page)
-    assert told in await page.get_by_role("status").inner_text()
+    assert labels in await page.get_by_role("status").inner_text()
     assert await page.get_by_text("Not connected", exact=True).is_visible()
 
 
 async def test_cancelling_and_addresses_that_lead_nowhere(demo: Demo, page: Page) -> None:
     await page.goto(f"{demo.url}/accounts")
     await button(page, "Cancel")
-    await judge(page, "Connection Issue")
+    await check_page(page, "Connection Issue")
     await button(page, "Cancel")
-    await judge(page, "Your bank connections")
+    await check_page(page, "Your bank connections")
     assert "Nothing was shared" in await page.get_by_role("status").inner_text()
     for path, title in {
         "/akoya/callback?code=a&state=b": "This sign-in cannot be completed",
@@ -177,9 +177,9 @@ async def test_trouble_that_passes_can_be_tried_again_from_its_page(demo: Demo, 
 
 async def test_the_emulators_own_pages(demo: Demo, page: Page) -> None:
     await page.goto(f"{demo.sandbox.url}/")
-    await judge(page, "Akoya emulator")
+    await check_page(page, "Akoya emulator")
     await page.goto(f"{demo.sandbox.url}/auth?connector=mikomo&client_id=nobody")
-    await judge(page, "Error 400")
+    await check_page(page, "Error 400")
 
 
 def pages_of(folder: Path, settings: dict[str, Any]) -> Pages:

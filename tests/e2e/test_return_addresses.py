@@ -43,14 +43,14 @@ def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def location(env: GatewayEnv, target: str) -> tuple[int, str]:
     """Return status and Location of a navigation to the raw target, which Python's HTTP clients would encode."""
-    with socket.create_connection(("127.0.0.1", env.port), 60) as raw, raw.makefile("rb") as answer:
+    with socket.create_connection(("127.0.0.1", env.port), 60) as raw, raw.makefile("rb") as response:
         raw.sendall(
             b"GET "
             + target.encode()
             + b" HTTP/1.1\r\nHost: %s\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
             % urlsplit(env.url).netloc.encode()
         )
-        lines = answer.read().partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")
+        lines = response.read().partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")
     found = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("location:")]
     return int(lines[0].split()[1]), found[0] if found else ""
 
@@ -105,9 +105,9 @@ def test_deep_link_that_is_too_long_is_dropped_with_a_log_line(env: GatewayEnv) 
     ],
 )
 def test_unknown_parameter_of_the_connect_route_is_refused_by_name(browser: Browser, query: str, named: str) -> None:
-    answer = browser.fetch(f"/akoya/connect/mikomo?{query}")
-    assert (answer.status_code, answer.json()["type"]) == (400, "urn:akoya-gateway:problem:unknown-parameter")
-    assert answer.json()["detail"] == (
+    response = browser.fetch(f"/akoya/connect/mikomo?{query}")
+    assert (response.status_code, response.json()["type"]) == (400, "urn:akoya-gateway:problem:unknown-parameter")
+    assert response.json()["detail"] == (
         f"{named} is not a parameter of this address. If it belongs to the address to return to, write & as %26 there."
     )
 
@@ -132,11 +132,11 @@ def test_connections_page_refuses_half_a_return_address_and_nothing_else(browser
 def test_return_address_on_another_origin_is_put_together_from_judged_parts(tmp_path: Path) -> None:
     changes = {"redirects": {"allow": ["https://Pages.example.com/*".lower()]}}
     with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
-        for asked, landing in (
+        for requested, landing in (
             ("HTTPS://Pages.Example.com?x=1", "https://pages.example.com/?x=1"),
             ("https://pages.example.com/a;v=1?q={b}#c[1]", "https://pages.example.com/a;v=1?q={b}#c[1]"),
         ):
-            assert browser.connect(return_to=asked).headers["location"] == landing
+            assert browser.connect(return_to=requested).headers["location"] == landing
         for hostile in (
             "https://pages.example.com\\@evil.example/",
             "https://pages.example.com/..;/x",

@@ -51,10 +51,10 @@ class Named:
         elif scope["type"] == "http":
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
             seen = {"app": self._name, "client": scope["client"][1], "headers": headers}
-            answer = json.dumps(seen).encode()
-            start = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+            response = json.dumps(seen).encode()
+            start = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(response))]
             await send({"type": "http.response.start", "status": 200, "headers": start})
-            await send({"type": "http.response.body", "body": answer})
+            await send({"type": "http.response.body", "body": response})
 
 
 class Apps:
@@ -154,8 +154,8 @@ def test_each_request_reaches_the_upstream_of_its_rule(both: Both, way: str, met
         # Several times on one connection: the first request of a kind is evaluated, the others use the cached decision.
         for _ in range(3):
             for path, app in OF_PATH.items():
-                answer = client.request(method, path, content=b"a body" if method == "POST" else b"")
-                assert (answer.status_code, answer.json()["app"]) == (200, app)
+                response = client.request(method, path, content=b"a body" if method == "POST" else b"")
+                assert (response.status_code, response.json()["app"]) == (200, app)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -168,8 +168,8 @@ def test_pipelined_requests_to_two_upstreams_get_responses_in_order(both: Both, 
         data = b""
         while data.count(b'"app": ') < len(paths):
             data += raw.recv(65536)
-    told = [piece.partition(b'"')[0].decode() for piece in data.split(b'"app": "')[1:]]
-    assert told == [OF_PATH[path] for path in paths]
+    names = [piece.partition(b'"')[0].decode() for piece in data.split(b'"app": "')[1:]]
+    assert names == [OF_PATH[path] for path in paths]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -197,8 +197,8 @@ def test_each_upstream_has_a_limit_for_messages(both: Both, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_named_upstream_takes_its_addresses_in_turn(both: Both, way: str) -> None:
     with both.client(way) as client:
-        told = [client.get("/pair/x").json()["app"] for _ in range(8)]
-    assert set(told) == {"one", "two"}
+        names = [client.get("/pair/x").json()["app"] for _ in range(8)]
+    assert set(names) == {"one", "two"}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -206,9 +206,9 @@ def test_one_that_is_down_leaves_the_others_alone(both: Both, way: str) -> None:
     with both.client(way) as client:
         kept = client.get("/public/x").json()["client"]
         for _ in range(5):
-            answer = client.get("/down/x")
-            assert answer.status_code == 502
-            assert answer.json()["type"].endswith("upstream-unreachable")
+            response = client.get("/down/x")
+            assert response.status_code == 502
+            assert response.json()["type"].endswith("upstream-unreachable")
             for path, app in OF_PATH.items():
                 assert client.get(path).json()["app"] == app
         assert client.get("/public/x").json()["client"] == kept > 0
@@ -249,11 +249,11 @@ def test_an_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
                     assert audience(client.get(path)) == both.apps.urls[app]
             assert len({audience(client.get("/pair/x")) for _ in range(4)}) == 1, "one for both addresses"
             for path, app in OF_PATH.items():
-                asked = {"x-forwarded-method": "GET", "x-forwarded-uri": path, "x-forwarded-host": "a"}
-                told = client.get("/akoya/forward-auth", headers=asked)
-                assert told.status_code == 200
+                original = {"x-forwarded-method": "GET", "x-forwarded-uri": path, "x-forwarded-host": "a"}
+                names = client.get("/akoya/forward-auth", headers=original)
+                assert names.status_code == 200
                 if "public" not in path:
-                    assert aud(told.headers["akoya-assertion"]) == both.apps.urls[app]
+                    assert aud(names.headers["akoya-assertion"]) == both.apps.urls[app]
 
 
 def test_inside_an_app_every_rule_leads_to_that_app(tmp_path: Path) -> None:
@@ -268,8 +268,8 @@ def test_inside_an_app_every_rule_leads_to_that_app(tmp_path: Path) -> None:
             assert browser.fetch(path).json()["app"] == "around"
 
 
-def audience(answer: httpx.Response) -> str:
-    return aud(answer.json()["headers"]["akoya-assertion"])
+def audience(response: httpx.Response) -> str:
+    return aud(response.json()["headers"]["akoya-assertion"])
 
 
 def aud(assertion: str) -> str:

@@ -42,8 +42,8 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
     before = browser.passed("/mikomo")
     callback = env.akoya.consent(browser.begin("other"), "mikomo_1")
     env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=1.0)
-    answers: list[httpx.Response] = []
-    walk = threading.Thread(target=lambda: answers.append(browser.go(callback)))
+    responses: list[httpx.Response] = []
+    walk = threading.Thread(target=lambda: responses.append(browser.go(callback)))
     walk.start()
     time.sleep(0.4)
     redis_of_this_world.kill()
@@ -51,7 +51,7 @@ def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
         walk.join(60)
     finally:
         redis_of_this_world.start()
-    assert errors(answers[0]) == "store-unavailable"
+    assert errors(responses[0]) == "store-unavailable"
     assert after_recovery(browser)["akoya-owner"] == before["akoya-owner"]
 
 
@@ -59,15 +59,15 @@ def test_unavailable_store_is_logged_once_a_second_for_any_number_of_requests(
     env: GatewayEnv, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
     browser.begin()  # The gateway has started, and must not exit because the store is down.
-    told = "request failed"
-    before, began = env.log().count(told), time.monotonic()
+    event = "request failed"
+    before, began = env.log().count(event), time.monotonic()
     redis_of_this_world.kill()
     try:
         refused = [browser.go("/akoya/connect/mikomo").status_code for _ in range(30)]
     finally:
         redis_of_this_world.start()
     assert set(refused) == {503}
-    assert 1 <= env.log().count(told) - before <= time.monotonic() - began + 1
+    assert 1 <= env.log().count(event) - before <= time.monotonic() - began + 1
     assert browser.connect().status_code == 302
 
 
@@ -119,9 +119,9 @@ def test_unavailable_store_at_the_first_request_without_lifespan_is_reported(tmp
     assert refused.json()["type"] == "urn:akoya-gateway:problem:store-unavailable"
     assert page.status_code == 503
     assert "text/html" in page.headers["content-type"]
-    for answer in (refused, page):
-        assert int(answer.headers["retry-after"]) > 0
-        assert str(redis.port) not in answer.text, "the store's address must not be disclosed"
+    for response in (refused, page):
+        assert int(response.headers["retry-after"]) > 0
+        assert str(redis.port) not in response.text, "the store's address must not be disclosed"
 
 
 def test_every_401_has_a_challenge_pages_too(env: GatewayEnv, browser: Browser) -> None:

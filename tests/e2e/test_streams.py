@@ -56,8 +56,8 @@ def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def disconnect(browser: Browser) -> None:
     page = browser.connections()
-    answer = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": page["csrf"]})
-    assert answer.status_code == 303
+    response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": page["csrf"]})
+    assert response.status_code == 303
 
 
 def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
@@ -81,8 +81,8 @@ def test_an_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, br
     # The fast lane needs a cached session and an idle connection to the upstream.
     for _ in range(2):
         assert browser.fetch("/accounts/short").status_code == 200
-    with browser.http.stream("GET", "/accounts/stream") as answer:
-        pieces = answer.iter_raw()
+    with browser.http.stream("GET", "/accounts/stream") as response:
+        pieces = response.iter_raw()
         assert next(pieces).startswith(b"data: ")
         time.sleep(0.5)
         disconnect(browser)
@@ -93,8 +93,8 @@ def test_stream_of_another_user_continues(env: GatewayEnv, browser: Browser) -> 
     browser.connect()
     with env.browser() as other:
         other.connect(user="mikomo_4")
-        with other.http.stream("GET", "/accounts/stream") as answer:
-            pieces = answer.iter_raw()
+        with other.http.stream("GET", "/accounts/stream") as response:
+            pieces = response.iter_raw()
             next(pieces)
             disconnect(browser)
             assert not ended_within(pieces, 3)
@@ -156,6 +156,6 @@ def test_a_websocket_refused_in_words_that_echo_a_token_hands_none_to_the_browse
         connect(env.url.replace("http", "ws") + "/accounts/refused", additional_headers=headers),
     ):
         pass
-    answer = refused.value.response
-    assert (answer.status_code, answer.headers["x-own"]) == (403, "1")
-    assert not [name for name, _ in answer.headers.raw_items() if name.lower().startswith("akoya")]
+    response = refused.value.response
+    assert (response.status_code, response.headers["x-own"]) == (403, "1")
+    assert not [name for name, _ in response.headers.raw_items() if name.lower().startswith("akoya")]

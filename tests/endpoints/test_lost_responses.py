@@ -144,14 +144,14 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
         login = await lost(person) if journey == "coming back" else None
         path, code = await person.callback()
         calls, at = 0, n
-        answer = await person.go(path if login is None else path.replace(code, login))
+        response = await person.go(path if login is None else path.replace(code, login))
         through, at = calls <= n, -1
-        assert answer.status_code in (302, 503), n
+        assert response.status_code in (302, 503), n
         await env.settled()
         if login is None:
             assert await banks(person) >= 1, (n, "the previous bank must be reachable without signing in again")
         env.bank.spent_codes.discard(login or code)
-        if "location" not in answer.headers or "error" in answer.headers["location"]:
+        if "location" not in response.headers or "error" in response.headers["location"]:
             assert "error" not in await back(person, login or code), n
             assert await banks(person) == 2, n
         elif login is None:
@@ -189,9 +189,9 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
             # If renewal cannot end the old session it restores it, which needs further store calls.
             while not going.done() and not runtime.sessions._restoring:
                 await asyncio.sleep(0)
-    answer = await going
-    assert answer.status_code == 302
-    assert ("error=internal" in answer.headers["location"]) is (step != "store")
+    response = await going
+    assert response.status_code == 302
+    assert ("error=internal" in response.headers["location"]) is (step != "store")
     assert await banks(person) == (2 if step == "store" else 1)
 
 
@@ -215,8 +215,8 @@ async def test_an_unexpected_exception_after_the_grant_is_stored_keeps_session_a
 
     with monkeypatch.context() as patched:
         patched.setattr(runtime.grants, step, fail)
-        answer = await person.go(path)
-    assert (answer.status_code, "error" in answer.headers["location"]) == (302, False)
+        response = await person.go(path)
+    assert (response.status_code, "error" in response.headers["location"]) == (302, False)
     assert await banks(person) == 2
     assert "RuntimeError: a bug" in caplog.text
 
@@ -237,8 +237,8 @@ async def test_concurrent_callbacks_with_one_session_id_let_only_one_continue_as
                 victim.http.cookies.set(name, value, domain="app.example.com", path="/")
         (first, code), (second, other) = await planter.callback(), await victim.callback()
 
-        answers = await asyncio.gather(planter.go(first), behind(at, victim, second))
-        landed = ["error" not in answer.headers["location"] for answer in answers]
+        responses = await asyncio.gather(planter.go(first), behind(at, victim, second))
+        landed = ["error" not in response.headers["location"] for response in responses]
         assert sum(landed) == 1, at
         assert (code in env.bank.spent_codes, other in env.bank.spent_codes) == tuple(landed), at
         assert [await banks(person) for person in (planter, victim)].count(0) == 1, at

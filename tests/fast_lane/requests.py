@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.raw_http import Client
 
 
-def ask(client: Client, name: str) -> None:
+def send_request(client: Client, name: str) -> None:
     client.send(b"GET /public/%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
 
 
@@ -13,6 +13,6 @@ def warm(port: int) -> Client:
     """Return a client, with an idle upstream connection and cached heads."""
     client = Client(port)
     for _ in range(3):
-        ask(client, "hi")
+        send_request(client, "hi")
         assert client.response().body == b"hi"
     return client

@@ -97,10 +97,10 @@ def scope_of(path: str, cookie: bytes, method: str = "GET", **more: Any) -> dict
 
 
 async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
-        told.append(message)
+        messages.append(message)
 
     gone = asyncio.Event()
 
@@ -109,7 +109,7 @@ async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
         return {"type": "http.disconnect"}
 
     await app(scope, receive, send)
-    return told
+    return messages
 
 
 async def warm(app: AsgiFastLane, cookie: bytes) -> None:
@@ -118,8 +118,8 @@ async def warm(app: AsgiFastLane, cookie: bytes) -> None:
         await answer_of(app, scope_of("/accounts/a", cookie))
 
 
-def status_of(told: list[dict[str, Any]]) -> int:
-    return int(told[0]["status"])
+def status_of(messages: list[dict[str, Any]]) -> int:
+    return int(messages[0]["status"])
 
 
 @asynccontextmanager
@@ -152,8 +152,8 @@ def test_request_with_a_cached_session_takes_the_fast_lane_and_one_without_does_
             general.clear()
             upstream[1].heads.clear()
             for _ in range(3):
-                told = await answer_of(app, scope_of("/accounts/a", cookie))
-                assert told[-1]["body"] == b"ok"
+                messages = await answer_of(app, scope_of("/accounts/a", cookie))
+                assert messages[-1]["body"] == b"ok"
             assert general == []
             assert status_of(await answer_of(app, scope_of("/accounts/a", b"akoya=" + b"A" * 43))) == 401
             assert general == ["/accounts/a"]
@@ -345,8 +345,8 @@ def test_request_cancelled_at_any_point_never_leaks_its_response(
                 for at in range(40):
                     done, _ = await cut(answer_of(app, scope_of(f"/accounts/{name.format(at)}", cookie)), at, turns)
                     for n in range(pool + 1):
-                        told = await answer_of(app, scope_of(f"/accounts/own-after-{at}-{n}", cookie))
-                        body = b"".join(message.get("body", b"") for message in told)
+                        messages = await answer_of(app, scope_of(f"/accounts/own-after-{at}-{n}", cookie))
+                        body = b"".join(message.get("body", b"") for message in messages)
                         assert body == f"own-after-{at}-{n}".encode(), (turns, at)
                     if done:
                         break
@@ -362,11 +362,11 @@ def test_response_with_a_gateway_header_and_chunked_response_are_complete(env: G
         async with started(env) as (app, general):
             await warm(app, cookie)
             general.clear()
-            told = await answer_of(app, scope_of("/accounts/chunked", cookie))
-            assert b"".join(message.get("body", b"") for message in told) == b"ok"
-            told = await answer_of(app, scope_of("/accounts/rejected", cookie))
-            assert status_of(told) == 401
-            assert not any(name.startswith(b"akoya-") for name, _ in told[0]["headers"])
+            messages = await answer_of(app, scope_of("/accounts/chunked", cookie))
+            assert b"".join(message.get("body", b"") for message in messages) == b"ok"
+            messages = await answer_of(app, scope_of("/accounts/rejected", cookie))
+            assert status_of(messages) == 401
+            assert not any(name.startswith(b"akoya-") for name, _ in messages[0]["headers"])
             assert general == []
 
     asyncio.run(main())

@@ -41,25 +41,25 @@ class Upstream:
             head = caller.head()
             method, target, _ = head.split(b" ", 2)
             _, kind, name = target[1:].split(b"/")
-            if self.answer(caller, kind.decode(), name, method == b"HEAD"):
+            if self.respond(caller, kind.decode(), name, method == b"HEAD"):
                 return
 
-    def answer(self, caller: Caller, kind: str, name: bytes, headless: bool) -> bool:
+    def respond(self, caller: Caller, kind: str, name: bytes, headless: bool) -> bool:
         """Send the response. Return True if the connection must be closed."""
-        said = b"HTTP/1.1 200 OK\r\nX-Name: %b\r\n" % name
+        head = b"HTTP/1.1 200 OK\r\nX-Name: %b\r\n" % name
         body = b"" if headless else name
-        whole = said + b"Content-Length: %d\r\n\r\n" % len(name) + body
+        whole = head + b"Content-Length: %d\r\n\r\n" % len(name) + body
         match kind:
             case "pieces":
                 for at in range(0, len(whole), 20):
                     caller.send(whole[at : at + 20])
                     time.sleep(0.001)
             case "chunked":
-                caller.send(said + b"Transfer-Encoding: chunked\r\n\r\n")
+                caller.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
                 if not headless:
                     caller.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(name), name))
             case "until-close":
-                caller.send(said + b"\r\n" + body)
+                caller.send(head + b"\r\n" + body)
                 return True
             case "nothing":
                 return True
@@ -67,10 +67,10 @@ class Upstream:
                 caller.reset()
                 return True
             case "half-head":
-                caller.send(said)
+                caller.send(head)
                 return True
             case "half-body":
-                caller.send(said + b"Content-Length: 1000\r\n\r\n" + body)
+                caller.send(head + b"Content-Length: 1000\r\n\r\n" + body)
                 return True
             case "garbage":
                 caller.send(b"garbage\r\n\r\n")
@@ -97,10 +97,10 @@ class Upstream:
             case "silent":
                 return caller.closed_by_peer(2)
             case "stream":
-                caller.send(said + b"Content-Type: text/event-stream\r\n\r\ndata: " + name)
+                caller.send(head + b"Content-Type: text/event-stream\r\n\r\ndata: " + name)
                 return caller.closed_by_peer(0.3) or True
             case "echo":
-                caller.send(said + b"Akoya-Id-Token: x\r\nContent-Length: %d\r\n\r\n%b" % (len(name), body))
+                caller.send(head + b"Akoya-Id-Token: x\r\nContent-Length: %d\r\n\r\n%b" % (len(name), body))
             case "closing":
                 caller.send(whole.replace(b"X-Name", b"Connection: close\r\nX-Name"))
                 return True
@@ -109,13 +109,13 @@ class Upstream:
                 time.sleep(0.001)
                 return True
             case "head-body":
-                caller.send(said + b"Content-Length: %d\r\n\r\n%b" % (len(name), name))
+                caller.send(head + b"Content-Length: %d\r\n\r\n%b" % (len(name), name))
             case "trickle":
                 for at in range(0, len(whole), 9):
                     caller.send(whole[at : at + 9])
                     time.sleep(0.02)
             case "large":
-                caller.send(said + b"Content-Length: %d\r\n\r\n" % (len(name) * 50_000))
+                caller.send(head + b"Content-Length: %d\r\n\r\n" % (len(name) * 50_000))
                 caller.send(b"" if headless else name * 50_000)
             case _:
                 caller.send(whole)
@@ -148,7 +148,7 @@ class Client:
         self.app = app
         self.name = name
         self.kind = kind
-        self.told: list[dict[str, Any]] = []
+        self.sent: list[dict[str, Any]] = []
         self.after = after
         self.gone = asyncio.Event()
         path = f"/accounts/{kind}/{name}"
@@ -158,14 +158,14 @@ class Client:
         }  # fmt: skip
 
     async def receive(self) -> dict[str, Any]:
-        if "asked" not in self.__dict__:
-            self.asked = True
+        if "requested" not in self.__dict__:
+            self.requested = True
             return {"type": "http.request", "body": b"", "more_body": False}
         await self.gone.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        self.told.append(dict(message))
+        self.sent.append(dict(message))
 
     async def run(self) -> None:
         leaving = None if self.after is None else asyncio.get_running_loop().call_later(self.after, self.gone.set)
@@ -173,22 +173,22 @@ class Client:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
             # The response was truncated, so the server closes the connection.
-            assert self.told
+            assert self.sent
         if leaving is not None:
             leaving.cancel()
-        self.judge()
+        self.check()
 
-    def judge(self) -> None:
-        starts = [message for message in self.told if message["type"] == "http.response.start"]
+    def check(self) -> None:
+        starts = [message for message in self.sent if message["type"] == "http.response.start"]
         assert len(starts) <= 1
         if not starts:
             assert self.gone.is_set()
-            assert not self.told
+            assert not self.sent
             return
-        assert self.told[0] is starts[0]
+        assert self.sent[0] is starts[0]
         headers = dict(starts[0]["headers"])
         assert not any(name.startswith(b"akoya-") for name in headers)
-        body = b"".join(message.get("body", b"") for message in self.told[1:])
+        body = b"".join(message.get("body", b"") for message in self.sent[1:])
         if starts[0]["status"] >= 500:
             return
         assert headers[b"x-name"] == self.name.encode(), self.kind
@@ -250,10 +250,10 @@ def test_no_connection_is_lost_or_shared(env: GatewayEnv, cookie: bytes, size: i
             if len(waiting) > size:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=60)
                 assert done
-                judged(done)
+                raise_errors(done)
         if waiting:
             done, waiting = await asyncio.wait(waiting, timeout=60)
-            judged(done)
+            raise_errors(done)
         assert not waiting
         assert straight > REQUESTS / 2
         await serves(app, cookie)
@@ -277,12 +277,12 @@ async def serves(app: AsgiFastLane, cookie: bytes) -> None:
     for _ in range(20):
         client = Client(app, cookie, "plain", "last", "GET", None)
         await asyncio.wait_for(client.run(), 60)
-        if client.told[0]["status"] == 200:
+        if client.sent[0]["status"] == 200:
             return
     raise AssertionError("no connection is left")
 
 
-def judged(done: set[asyncio.Task[None]]) -> None:
+def raise_errors(done: set[asyncio.Task[None]]) -> None:
     for task in done:
         if not task.cancelled():
             task.result()
@@ -355,6 +355,6 @@ def test_whatever_comes_in_one_turn_of_the_loop(env: GatewayEnv, cookie: bytes, 
         await asyncio.wait_for(next_one, 60)
         if not task.cancelled() and task.exception() is None and first != "head":
             # Everything after a head is its body.
-            hanging.judge()
+            hanging.check()
 
     asyncio.run(main())

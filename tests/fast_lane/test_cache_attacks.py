@@ -36,11 +36,11 @@ def received(env: GatewayEnv) -> list[bytes]:
     return upstream.heads
 
 
-def differing(*answers: bytes) -> Script:
+def differing(*responses: bytes) -> Script:
     """Return a script that sends the responses in turn."""
 
     def script(connection: socket.socket, request: bytes) -> None:
-        connection.sendall(answers[next(turns) % len(answers)])
+        connection.sendall(responses[next(turns) % len(responses)])
 
     turns = count()
     return script
@@ -107,16 +107,16 @@ def test_the_third_time_is_as_the_first_on_both_paths(
     seen: dict[str, list[Any]] = {}
     for which, port in (("lane", env.port), ("asgi", plain_gateway.port)):
         received(env).clear()
-        answers: list[Any] = []
+        responses: list[Any] = []
         with Client(port) as client:
             for _ in range(4):
                 try:
-                    answer = client.request(request)
+                    response = client.request(request)
                 except (EOFError, ConnectionError):
-                    answers.append("closed")
+                    responses.append("closed")
                     break
-                answers.append((answer.status, settled(answer.head), settled(answer.body)))
-        seen[which] = [answers, {settled(one) for one in received(env)}]
+                responses.append((response.status, settled(response.head), settled(response.body)))
+        seen[which] = [responses, {settled(one) for one in received(env)}]
     assert seen["lane"] == seen["asgi"]
 
 
@@ -201,29 +201,29 @@ def test_unusual_head_is_parsed_each_time(
     seen = []
     for port in (env.port, plain_gateway.port, env.port):
         received(env).clear()
-        answers: list[Any] = []
+        responses: list[Any] = []
         for _ in range(3):
             with Client(port) as client:
                 for _ in range(2):
                     try:
-                        answer = client.request(request)
+                        response = client.request(request)
                     except (EOFError, ConnectionError):
-                        answers.append("closed")
+                        responses.append("closed")
                         break
                     # uvicorn words its own refusals differently.
-                    own = env.entrypoint == "app" and answer.status == 400
-                    answers.append((answer.status, b"" if own else settled(answer.head)))
-        seen.append((answers, {settled(one) for one in received(env)}))
+                    own = env.entrypoint == "app" and response.status == 400
+                    responses.append((response.status, b"" if own else settled(response.head)))
+        seen.append((responses, {settled(one) for one in received(env)}))
     assert seen[0] == seen[1] == seen[2]
 
 
 def test_a_line_known_with_one_sender_gives_another_nothing(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
-    stranger = get(b"/accounts/length", b"Cookie: akoya=" + b"A" * 43 + b"\r\n")
+    unknown = get(b"/accounts/length", b"Cookie: akoya=" + b"A" * 43 + b"\r\n")
     with Client(env.port) as client:
         for _ in range(3):
             assert client.request(known).status == 200
-        assert client.request(stranger).status == 401
+        assert client.request(unknown).status == 401
         assert client.request(get(b"/accounts/length", b"")).status == 401
         assert client.request(known).status == 200
         assert client.request(get(b"/nowhere", browser.cookie_header())).status == 403
@@ -317,7 +317,7 @@ def test_log_is_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], 
         get(b"/accounts/log/length", cookies, b"X-Request-Id: chosen\r\n"),
     ]
     requests += [each.replace(b"GET", b"DELETE", 1) for each in requests]
-    told = {}
+    logged = {}
     for which, port, log in (("lane", env.port, env.gateway.log), ("asgi", plain_gateway.port, plain_gateway.log)):
         before = len(complete_lines(log).splitlines())
         for request in requests:
@@ -325,8 +325,8 @@ def test_log_is_the_same_on_both_paths(both: tuple[GatewayEnv, GatewayProcess], 
                 with Client(port) as client:
                     client.request(get(b"/public/log/length", b""))
                     client.request(request)
-        told[which] = lines_of(log, before, 6 * len(requests))
-    assert told["lane"] == told["asgi"]
+        logged[which] = lines_of(log, before, 6 * len(requests))
+    assert logged["lane"] == logged["asgi"]
 
 
 def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
@@ -382,5 +382,5 @@ def test_failure_of_the_first_request_of_a_connection_is_reported(env: GatewayEn
         for _ in range(3):
             assert client.request(get(b"/accounts/length", browser.cookie_header())).status == 200
     with Client(env.port) as client:
-        answer = client.request(get(b"/accounts/" + name.encode(), browser.cookie_header()))
-        assert (answer.status, b"upstream-" in answer.body) == (504 if name == "silent" else 502, True)
+        response = client.request(get(b"/accounts/" + name.encode(), browser.cookie_header()))
+        assert (response.status, b"upstream-" in response.body) == (504 if name == "silent" else 502, True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fast_lane.requests import ask, warm
+from tests.fast_lane.requests import send_request, warm
 from tests.support.raw_http import Caller, RawUpstream
 from tests.support.sidecar import Running
 from tests.support.waiting import until
@@ -71,7 +71,7 @@ def test_a_connection_that_was_just_closing_costs_an_idempotent_request_nothing(
 ) -> None:
     port, upstream, _ = lane
     with warm(port) as client:
-        ask(client, "stale")
+        send_request(client, "stale")
         assert client.response().body == b"stale"
     assert sum(b"/public/stale" in head for head in upstream.heads) == 2
 
@@ -82,10 +82,10 @@ def test_a_request_that_kills_two_connections_is_not_sent_a_third_time(lane: tup
     with contextlib.ExitStack() as crowd:
         clients = [crowd.enter_context(warm(port)) for _ in range(4)]
         for client in clients:
-            ask(client, "slow")
+            send_request(client, "slow")
         for client in clients:
             assert client.response().body == b"slow"
-        ask(clients[0], "kill")
+        send_request(clients[0], "kill")
         assert clients[0].response().status == 502
     assert sum(b"/public/kill" in head for head in upstream.heads) == 2
 
@@ -102,7 +102,7 @@ def test_what_may_have_had_an_effect_is_not_sent_again(lane: tuple[int, RawUpstr
 def test_a_client_that_leaves_is_noticed_by_the_upstream(lane: tuple[int, RawUpstream, Upstream]) -> None:
     port, upstream, app = lane
     with warm(port) as client:
-        ask(client, "hang")
+        send_request(client, "hang")
         until(lambda: any(b"/public/hang" in head for head in upstream.heads))
     until(lambda: app.left == 1)
 
@@ -110,7 +110,7 @@ def test_a_client_that_leaves_is_noticed_by_the_upstream(lane: tuple[int, RawUps
 def test_a_slow_reader_stops_the_upstream(lane: tuple[int, RawUpstream, Upstream]) -> None:
     port, _, app = lane
     with warm(port) as client:
-        ask(client, "big")
+        send_request(client, "big")
         client.until(b"\r\n\r\n")
         time.sleep(1)
         assert app.pieces < 64
@@ -136,7 +136,7 @@ class NeverReads:
     def __exit__(self, *_: object) -> None:
         self._sock.close()
 
-    def ask(self, name: str) -> bool:
+    def fetch(self, name: str) -> bool:
         """Send a request. Return whether the upstream has received it."""
         before = len(self._upstream.heads)
         self._sock.sendall(b"GET /public/%b HTTP/1.1\r\nHost: a\r\n\r\n" % name.encode())
@@ -150,15 +150,15 @@ def test_client_that_pipelines_without_reading_is_kept_waiting(lane: tuple[int, 
     """The kernel buffers some megabytes. Without back pressure the gateway would hold the rest in memory."""
     port, upstream, _ = lane
     with NeverReads(port, upstream) as client:
-        assert not all(client.ask("page") for _ in range(500))
+        assert not all(client.fetch("page") for _ in range(500))
 
 
 def test_connection_with_an_unread_response_does_not_hold_up_others(lane: tuple[int, RawUpstream, Upstream]) -> None:
     """The connection returns to the pool before the response is written. A client that does not read must not block it."""
     port, upstream, _ = lane
     with NeverReads(port, upstream) as client, warm(port) as other:
-        while client.ask("special"):
-            ask(other, "hi")
+        while client.fetch("special"):
+            send_request(other, "hi")
             assert other.response().body == b"hi"
 
 
@@ -174,10 +174,10 @@ def test_cached_results_are_dropped_with_their_configuration(tmp_path: Path) -> 
                 seen: list[int] = []
                 deadline = time.monotonic() + 60
                 while seen[-20:] != [status] * 20:
-                    ask(other, "hi")
+                    send_request(other, "hi")
                     seen.append(other.response().status)
                     assert time.monotonic() < deadline, "the reload did not take effect"
                 for _ in range(3):
-                    ask(client, "hi")
+                    send_request(client, "hi")
                     assert client.response().status == status
                 assert seen == sorted(seen, reverse=status < 300), "the old rules were in force again"

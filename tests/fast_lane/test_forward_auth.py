@@ -13,7 +13,7 @@ from tests.fast_lane.exchanges import settled
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
-from tests.support.raw_http import Answer, Client
+from tests.support.raw_http import Client, Response
 
 ROUTE = b"/akoya/forward-auth"
 NGINX = b"X-Original-Method: GET\r\nX-Original-URI: /accounts?x=1\r\n"
@@ -72,17 +72,17 @@ def test_both_paths_respond_alike_for_any_number_of_requests(
     env, plain = both
     lines, below, method = QUESTIONS[name]
     body = b"ok" if method == b"POST" else b""
-    asked = question(lines, browser.cookie_header() if known else b"", below, method) + body
+    content = question(lines, browser.cookie_header() if known else b"", below, method) + body
     seen = []
     for port in (plain.port, env.port):
-        answers = []
+        responses = []
         for _ in range(2):
             with Client(port) as client:
                 for _ in range(3):
-                    client.send(asked)
-                    answer = Answer(0, [], client.head()) if method == b"HEAD" else client.response()
-                    answers.append((settled(answer.head), settled(answer.body)))
-        seen.append(answers)
+                    client.send(content)
+                    response = Response(0, [], client.head()) if method == b"HEAD" else client.response()
+                    responses.append((settled(response.head), settled(response.body)))
+        seen.append(responses)
     assert seen[0] == seen[1]
 
 
@@ -91,29 +91,29 @@ def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, G
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
         with Browser(env) as browser, Client(env.port) as client:
             browser.connect()
-            asked = question(TRAEFIK, browser.cookie_header())
+            content = question(TRAEFIK, browser.cookie_header())
             for _ in range(4):
-                assert client.request(asked).status == 200
+                assert client.request(content).status == 200
             csrf = browser.connections()["csrf"]
             assert browser.fetch(path, "POST", data={"csrf": csrf}).status_code in (200, 303)
-            assert client.request(asked).status == 401
+            assert client.request(content).status == 401
 
 
 def test_each_response_has_its_own_signature_and_request_id(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser
 ) -> None:
     env, _ = both
-    asked = question(TRAEFIK, browser.cookie_header())
+    content = question(TRAEFIK, browser.cookie_header())
     before = len(env.log().splitlines())
     with Client(env.port) as client:
-        heads = [client.request(asked).head for _ in range(5)]
+        heads = [client.request(content).head for _ in range(5)]
     signatures = {line for head in heads for line in head.split(b"\r\n") if line.startswith(b"signature: ")}
     assert len(signatures) == 5
     # The log is written after the responses.
     deadline = time.monotonic() + 30
     requests: list[dict[str, Any]] = []
     while len(requests) < 5 and time.monotonic() < deadline:
-        told = [json.loads(line) for line in env.log().split("\n")[before:-1] if line.startswith("{")]
-        requests = [one for one in told if one.get("event") == "request" and one["path"] == "/accounts"]
+        records = [json.loads(line) for line in env.log().split("\n")[before:-1] if line.startswith("{")]
+        requests = [one for one in records if one.get("event") == "request" and one["path"] == "/accounts"]
     assert len({one["request_id"] for one in requests}) == len(requests) == 5
     assert {one["outcome"] for one in requests} == {"passed"}

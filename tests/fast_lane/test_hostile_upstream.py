@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fast_lane.requests import ask, warm
+from tests.fast_lane.requests import send_request, warm
 from tests.support.hostile_responses import BEHIND, CUT, OK, REFUSED
 from tests.support.raw_http import Caller, RawUpstream
 from tests.support.sidecar import Running
@@ -42,26 +42,26 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused(lane: int, name: str) -> None:
     with warm(lane) as client:
-        ask(client, name)
-        answer = client.response()
-        assert answer.status == 502
-        assert b"upstream-invalid-response" in answer.body
+        send_request(client, name)
+        reply = client.response()
+        assert reply.status == 502
+        assert b"upstream-invalid-response" in reply.body
 
 
 @pytest.mark.parametrize("name", CUT)
 def test_the_client_is_cut(lane: int, name: str) -> None:
     with warm(lane) as client:
-        ask(client, name)
-        answer = client.rest()
-        assert b" 502 " in answer or not answer.endswith(b"0\r\n\r\n")
+        send_request(client, name)
+        reply = client.rest()
+        assert b" 502 " in reply or not reply.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("name", [*BEHIND, *EXTRA])
 def test_bytes_after_a_response_never_become_the_next_response(lane: int, name: str) -> None:
     for _ in range(2):
         with warm(lane) as client:
-            ask(client, name)
+            send_request(client, name)
             assert client.response().body == b"ok"
             for number in range(3):
-                ask(client, f"next{number}")
+                send_request(client, f"next{number}")
                 assert client.response().body == b"next%d" % number

@@ -31,35 +31,35 @@ def serve(caller: Caller) -> None:
         body = received(caller, head)
         if kind == b"early":
             continue
-        said = name + b":" + body
-        length = b"Content-Length: %d\r\n\r\n" % len(said)
-        said = b"" if method == b"HEAD" else said
+        content = name + b":" + body
+        length = b"Content-Length: %d\r\n\r\n" % len(content)
+        content = b"" if method == b"HEAD" else content
         match kind:
             case b"hints":
-                caller.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + length + said)
+                caller.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + length + content)
             case b"chunked" if method != b"HEAD":
                 caller.send(OK + b"Transfer-Encoding: chunked\r\n\r\n")
-                for byte in said:
+                for byte in content:
                     caller.send(b"1\r\n%c\r\n" % byte)
                 caller.send(b"0\r\n\r\n")
             case b"pieces":
-                for byte in OK + length + said:
+                for byte in OK + length + content:
                     caller.send(b"%c" % byte)
             case b"behind":
-                caller.send(OK + length + said + EVIL)
+                caller.send(OK + length + content + EVIL)
             case b"close":
-                caller.send(OK + b"Connection: close\r\n" + length + said)
+                caller.send(OK + b"Connection: close\r\n" + length + content)
                 return
             case b"until" if method != b"HEAD":
-                caller.send(OK + b"\r\n" + said)
+                caller.send(OK + b"\r\n" + content)
                 return
             case b"gone":
                 return
             case b"slow":
                 time.sleep(0.02)
-                caller.send(OK + length + said)
+                caller.send(OK + length + content)
             case _:
-                caller.send(OK + length + said)
+                caller.send(OK + length + content)
 
 
 def received(caller: Caller, head: bytes) -> bytes:
@@ -101,18 +101,18 @@ def send(dice: random.Random, client: Client, data: bytes) -> None:
             time.sleep(0.002)
 
 
-def judge(client: Client, name: str, method: str, kind: str, body: bytes) -> None:
+def check_response(client: Client, name: str, method: str, kind: str, body: bytes) -> None:
     if method == "HEAD":
         assert client.until(b"\r\n\r\n").split()[1] in (b"200", b"502")
         if kind == "gone":
             # A response to HEAD has the length of the problem document, but not the document.
             assert not client.buffer.startswith(b"{")
         return
-    answer = client.response()
+    response = client.response()
     if kind == "gone":
-        assert answer.status == 502
-    elif answer.status != 502:
-        assert answer.body == name.encode() + b":" + (b"" if kind == "early" else body)
+        assert response.status == 502
+    elif response.status != 502:
+        assert response.body == name.encode() + b":" + (b"" if kind == "early" else body)
     else:
         # It was sent on a connection that the upstream was closing, and must not be retried.
         assert method in ("POST", "PUT")
@@ -140,10 +140,10 @@ def test_responses_are_in_the_order_of_their_requests(port: int, seed: int) -> N
                     client.sock.close()
                     client.__init__(port)  # type: ignore[misc]
                 names = [f"{number}-{turn}-{each}" for each in range(dice.choice([1, 1, 1, 2, 4]))]
-                asked = [request(dice, name) for name in names]
-                send(dice, client, b"".join(data for data, *_ in asked))
-                for name, (_, method, kind, body) in zip(names, asked, strict=True):
-                    judge(client, name, method, kind, body)
+                requests = [request(dice, name) for name in names]
+                send(dice, client, b"".join(data for data, *_ in requests))
+                for name, (_, method, kind, body) in zip(names, requests, strict=True):
+                    check_response(client, name, method, kind, body)
             assert client.buffer == b""
 
     with ThreadPoolExecutor(CLIENTS) as many:

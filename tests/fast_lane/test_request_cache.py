@@ -43,8 +43,8 @@ def line_of(method: str, url: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarge
 
 
 def requests(proxy: ReverseProxy = PLAIN) -> RequestParser:
-    judge = partial(line_of, proxy=proxy)
-    return RequestParser(judge, RequestWriter(ForwardedHeaders(TRUSTED), b"default"), JAR, "http", 65536)
+    validate = partial(line_of, proxy=proxy)
+    return RequestParser(validate, RequestWriter(ForwardedHeaders(TRUSTED), b"default"), JAR, "http", 65536)
 
 
 class Parsed:

@@ -149,8 +149,8 @@ def test_a_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProce
             # The access log belongs to the server there.
             continue
         until(lambda log=log: '"outcome":"upstream-timeout"' in complete_lines(log))  # type: ignore[misc]
-        told = next(line for line in complete_lines(log).splitlines() if "upstream-timeout" in line)
-        assert json.loads(told)["duration_ms"] > 900, "must be the time that the client waited"
+        record = next(line for line in complete_lines(log).splitlines() if "upstream-timeout" in line)
+        assert json.loads(record)["duration_ms"] > 900, "must be the time that the client waited"
 
 
 @pytest.mark.parametrize("port", ["lane", "plain"])

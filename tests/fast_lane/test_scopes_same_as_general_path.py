@@ -48,9 +48,10 @@ def echo(caller: Caller) -> None:
         body = caller.exactly(int(length[1])) if length else b""
         if b"\r\ntransfer-encoding:" in head:
             body = caller.until(b"0\r\n\r\n")
-        told = b"" if head.startswith(b"HEAD") else head + body
+        messages = b"" if head.startswith(b"HEAD") else head + body
         caller.send(
-            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Method: %b\r\n\r\n%b" % (len(told), head.split(b" ")[0], told)
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Method: %b\r\n\r\n%b"
+            % (len(messages), head.split(b" ")[0], messages)
         )
 
 
@@ -179,10 +180,10 @@ def drawn(random: Random, cookie: bytes) -> tuple[dict[str, Any], list[dict[str,
     return scope, body
 
 
-async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> Any:
+async def call(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> Any:
     """Return the exception's name, or the response without times and signatures."""
     left = list(body)
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
         if left:
@@ -190,18 +191,18 @@ async def asked(app: Any, scope: dict[str, Any], body: list[dict[str, Any]]) -> 
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     async def send(message: dict[str, Any]) -> None:
-        told.append(message)
+        messages.append(message)
 
     own = {**scope, "headers": type(scope["headers"])(scope["headers"])}
     try:
         await asyncio.wait_for(app(own, receive, send), 60)
     except Exception as error:
         return type(error).__name__
-    head = {name.lower(): value for name, value in told[0]["headers"] if name != b"date"}
+    head = {name.lower(): value for name, value in messages[0]["headers"] if name != b"date"}
     return (
-        told[0]["status"],
+        messages[0]["status"],
         timeless(repr(sorted(head.items()))),
-        timeless(repr(b"".join(m.get("body", b"") for m in told[1:]))),
+        timeless(repr(b"".join(m.get("body", b"") for m in messages[1:]))),
     )
 
 
@@ -271,10 +272,10 @@ def test_the_plain_way_and_the_general_one_are_alike(
                     )
                 for turn in range(3):
                     seen.clear()
-                    was = await asked(general, scope, body)
+                    was = await call(general, scope, body)
                     by_general = list(seen)
                     seen.clear()
-                    now = await asked(plain, scope, body)
+                    now = await call(plain, scope, body)
                     assert now == was, (number, turn, scope)
                     assert seen == by_general, (number, turn, scope)
                     statuses.append(now[0])
@@ -325,7 +326,7 @@ def test_what_asgi_lets_a_server_leave_out_is_not_missed(
         try:
             for _ in range(3):
                 scope = {key: value for key, value in plain_scope(cookie, **changes).items() if value is not ...}
-                assert (await asked(app, scope, []))[0] == 200
+                assert (await call(app, scope, []))[0] == 200
         finally:
             await gateway.shutdown()
 
@@ -343,9 +344,9 @@ def test_untrusted_input_takes_bounded_memory(env: GatewayEnv, cookie: bytes) ->
             kept = len(engine.targets._targets), len(engine.injector.read.__self__._entries)
             for number in range(3):
                 scope = plain_scope(cookie, method="A" * 50_000 + str(number))
-                assert (await asked(gateway, scope, []))[0] == 200
+                assert (await call(gateway, scope, []))[0] == 200
                 fields = [(b"a%d" % each, b"") for each in range(101)]
-                assert (await asked(gateway, {**scope, "headers": scope["headers"] + fields}, []))[0] == 200
+                assert (await call(gateway, {**scope, "headers": scope["headers"] + fields}, []))[0] == 200
             assert len(engine.targets._targets) == kept[0]
             assert len(engine.injector.read.__self__._entries) <= kept[1] + 1
         finally:
@@ -368,18 +369,18 @@ def test_truncated_response_gets_no_second_head(env: GatewayEnv, cookie: bytes, 
             torn, configured(env), observers=Observers(NullGrantObserver(), NullAuthorizationObserver(), recorder)
         )
         await gateway.startup()
-        told: list[Any] = []
+        messages: list[Any] = []
 
         async def send(message: Any) -> None:
-            told.append(message["type"])
+            messages.append(message["type"])
 
         try:
             for _ in range(2 * turn):
-                await asked(gateway, plain_scope(cookie), [])
+                await call(gateway, plain_scope(cookie), [])
             recorder.reported.clear()
             with pytest.raises(ClosedEarly):
                 await gateway(plain_scope(cookie, query_string=b"torn"), _ignored, send)
-            assert told == ["http.response.start"]
+            assert messages == ["http.response.start"]
             assert [request.status for request in recorder.reported] == [200]
         finally:
             await gateway.shutdown()
@@ -401,16 +402,16 @@ def test_headers_of_any_kind_and_trailers_are_looked_through(env: GatewayEnv, co
     async def main() -> None:
         gateway = Gateway(app, configured(env))
         await gateway.startup()
-        told: list[Any] = []
+        messages: list[Any] = []
 
         async def send(message: Any) -> None:
-            told.append(message)
+            messages.append(message)
 
         try:
             for _ in range(2):
-                told.clear()
+                messages.clear()
                 await gateway(plain_scope(cookie), _ignored, send)
-                assert [[h for h in message.get("headers", ()) if h[0] != b"x-request-id"] for message in told] == [
+                assert [[h for h in message.get("headers", ()) if h[0] != b"x-request-id"] for message in messages] == [
                     [(b"x-own", b"1")],
                     [],
                     [(b"x-own", b"1")],

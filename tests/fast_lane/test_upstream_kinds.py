@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fast_lane.requests import ask
+from tests.fast_lane.requests import send_request
 from tests.support.certificates import Authority, server_context
 from tests.support.raw_http import Caller, Client, RawUpstream
 from tests.support.sidecar import Running
@@ -18,17 +18,17 @@ OPTIONS = pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["la
 def says_what_it_is_asked(caller: Caller) -> None:
     while True:
         name = caller.head().split(b" ")[1].rpartition(b"/")[2]
-        caller.answer(name)
+        caller.respond(name)
 
 
 def served(folder: Path, upstream: dict[str, Any], *options: str) -> list[bytes]:
     """Return the bodies of four responses on one connection. The last two use the fast lane if it is enabled."""
     with Running(folder, *options, changes={"upstream": upstream}) as run, Client(run.port) as client:
-        answers = []
+        responses = []
         for name in ("a", "b", "c", "d"):
-            ask(client, name)
-            answers.append(client.response().body)
-        return answers
+            send_request(client, name)
+            responses.append(client.response().body)
+        return responses
 
 
 @OPTIONS
@@ -49,4 +49,4 @@ def test_an_upstream_that_wants_a_certificate(tmp_path: Path, options: tuple[str
         assert served(tmp_path, {"url": url, "tls": tls}, *options) == [b"a", b"b", b"c", b"d"]
         assert upstream.connections == 1
         without = served(tmp_path, {"url": url, "tls": {"ca": str(authority.file)}}, *options)
-    assert all(b"upstream-" in answer for answer in without)
+    assert all(b"upstream-" in response for response in without)

@@ -87,12 +87,12 @@ def test_requests_of_one_connection_part_on_both_paths_alike(both: Both) -> None
     for way, port in both.ports.items():
         both.received()
         with Client(port) as client:
-            answers = [client.request(both.request("GET", path)) for path in paths]
+            responses = [client.request(both.request("GET", path)) for path in paths]
         sent = both.received()
         for name, requests in sent.items():
             assert len(requests) == 6
             assert all(f" /{name}/".encode() in request.partition(b"\r\n")[0] for request in requests)
-        seen[way] = [(answer.status, settled(answer.head), settled(answer.body)) for answer in answers], sent
+        seen[way] = [(response.status, settled(response.head), settled(response.body)) for response in responses], sent
     assert seen["lane"] == seen["asgi"]
 
 

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from tests.fast_lane.in_process import InProcess
 from tests.support.environment import Browser, GatewayEnv
-from tests.support.raw_http import Client, ask
+from tests.support.raw_http import Client, fetch
 from tests.support.scripted_upstream import ScriptedUpstream, plain
 
 
@@ -64,8 +64,8 @@ def test_what_is_not_plain_takes_the_other_path(
 
 def test_without_a_session_nothing_rides(env: GatewayEnv, lane: InProcess) -> None:
     with Browser(env) as browser:
-        answer = browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
-    assert answer.status_code == 401
+        response = browser.http.get(f"http://127.0.0.1:{lane.port}/accounts")
+    assert response.status_code == 401
     assert lane.departures == []
 
 
@@ -111,10 +111,10 @@ def test_unused_connection_is_closed(env: GatewayEnv, lane: InProcess, before: s
 def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    answers = {"big": b"x" * 20_000_000, "hi": b"hi"}
+    responses = {"big": b"x" * 20_000_000, "hi": b"hi"}
     scripts = {
         name: plain(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        for name, body in answers.items()
+        for name, body in responses.items()
     }
     upstream = ScriptedUpstream(scripts)
     changes = {"upstream": {"url": upstream.url, "pool": 2, "timeout": {"connect": "60s"}}}
@@ -129,7 +129,7 @@ def test_clients_that_read_nothing_leave_the_upstream_to_others_in_the_end(
             assert client.response().body == b"hi"
             client.send(f"{method} /public/big HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             client.until(b"\r\n\r\n")
-        assert ask(lane.port, "/public/hi")[::2] == (200, b"hi")
+        assert fetch(lane.port, "/public/hi")[::2] == (200, b"hi")
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -137,11 +137,11 @@ def test_disconnected_user_gets_the_pending_response_and_no_more_of_a_started_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     head, body = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"late"
-    asked, go = threading.Event(), threading.Event()
+    requested, go = threading.Event(), threading.Event()
 
     def slow(connection: socket.socket, request: bytes) -> None:
         connection.sendall(head if begun else b"")
-        asked.set()
+        requested.set()
         go.wait(60)
         connection.sendall(body if begun else head + body)
 
@@ -158,7 +158,7 @@ def test_disconnected_user_gets_the_pending_response_and_no_more_of_a_started_on
         cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
         csrf = browser.http.get(f"{here}/akoya/", headers={"accept": "application/json"}).json()["csrf"]
         client.send(f"GET /accounts/slow HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode())
-        assert asked.wait(60)
+        assert requested.wait(60)
         time.sleep(1.5)  # The connection monitor watches the request from the pool's second tick on.
         left = browser.http.post(f"{here}/akoya/logout", data={"csrf": csrf}, headers={"origin": env.url})
         assert left.status_code == 303

@@ -30,16 +30,18 @@ def member(env: GatewayEnv) -> Iterator[Browser]:
         yield browser
 
 
-def ask(
+def fetch(
     env: GatewayEnv, *lines: str, below: str = "", member: Browser | None = None, method: str = "GET"
 ) -> tuple[int, Any, dict[str, str]]:
     headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     if member is not None:
         headers.append(("Cookie", cookies(member)))
     with env.browser() as browser:
-        answer = browser.http.request(method, "/akoya/forward-auth" + below, headers=headers)
-    body = answer.json() if answer.content and "json" in answer.headers.get("content-type", "") else answer.content
-    return answer.status_code, body, dict(answer.headers)
+        response = browser.http.request(method, "/akoya/forward-auth" + below, headers=headers)
+    body = (
+        response.json() if response.content and "json" in response.headers.get("content-type", "") else response.content
+    )
+    return response.status_code, body, dict(response.headers)
 
 
 NGINX = ("X-Original-Method: GET", "X-Original-URI: /accounts?x=1")
@@ -50,7 +52,7 @@ TRAEFIK = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /accounts?x=1", "X-Forwa
 def test_untrusted_proxy_gets_no_decision(tmp_path: Path, lines: tuple[str, ...], below: str) -> None:
     with GatewayEnv(tmp_path, changes={"forward_auth": True}) as env, env.browser() as browser:
         browser.connect()
-        status, body, headers = ask(env, *lines, below=below, member=browser)
+        status, body, headers = fetch(env, *lines, below=below, member=browser)
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:untrusted-proxy")
         assert not [name for name in headers if name.startswith("akoya")]
 
@@ -59,7 +61,7 @@ def test_untrusted_proxy_gets_no_decision(tmp_path: Path, lines: tuple[str, ...]
 def test_each_way_of_asking_gets_the_signed_headers(
     env: GatewayEnv, member: Browser, lines: tuple[str, ...], below: str
 ) -> None:
-    status, body, headers = ask(env, *lines, below=below, member=member)
+    status, body, headers = fetch(env, *lines, below=below, member=member)
     assert status == 200
     assert headers["akoya-connector"] == "mikomo"
     assert headers["signature-input"].startswith("akoya=(")
@@ -88,7 +90,7 @@ def test_each_way_of_asking_gets_the_signed_headers(
 def test_a_description_that_is_missing_or_contradicts_itself_is_refused(
     env: GatewayEnv, member: Browser, lines: tuple[str, ...], below: str
 ) -> None:
-    status, body, headers = ask(env, *lines, below=below, member=member)
+    status, body, headers = fetch(env, *lines, below=below, member=member)
     assert status in (400, 403)
     assert body["type"] == "urn:akoya-gateway:problem:invalid-original-request"
     assert not [name for name in headers if name.startswith("akoya")]
@@ -96,7 +98,7 @@ def test_a_description_that_is_missing_or_contradicts_itself_is_refused(
 
 def test_nginx_gets_only_the_statuses_it_can_pass_on(env: GatewayEnv, member: Browser) -> None:
     def status(method: str, uri: str, *lines: str, of: Browser | None = None) -> int:
-        return ask(env, f"X-Original-Method: {method}", f"X-Original-URI: {uri}", *lines, member=of)[0]
+        return fetch(env, f"X-Original-Method: {method}", f"X-Original-URI: {uri}", *lines, member=of)[0]
 
     assert status("GET", "/accounts", of=member) == 200
     assert status("GET", "/accounts") == 401
@@ -112,53 +114,53 @@ def test_nginx_gets_only_the_statuses_it_can_pass_on(env: GatewayEnv, member: Br
 def test_original_request_for_a_gateway_route_is_refused(env: GatewayEnv, member: Browser, route: str) -> None:
     """A proxy that forwarded these to the app would leak the code that comes with a callback."""
     question = ("X-Forwarded-Method: GET", f"X-Forwarded-Uri: {route}?code=x", "X-Forwarded-Host: app.example")
-    status, body, _ = ask(env, *question, member=member)
+    status, body, _ = fetch(env, *question, member=member)
     assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:own-route")
 
 
 def test_nginx_gets_a_redirect_as_a_401_with_the_location(env: GatewayEnv) -> None:
-    status, _, headers = ask(env, "X-Original-Method: GET", "X-Original-URI: /mikomo", "Sec-Fetch-Mode: navigate")
+    status, _, headers = fetch(env, "X-Original-Method: GET", "X-Original-URI: /mikomo", "Sec-Fetch-Mode: navigate")
     assert (status, headers["location"]) == (401, "/akoya/connect/mikomo?return_to=/mikomo")
 
 
 def test_cookie_sent_twice_is_a_403_for_nginx_and_a_page_for_the_client(env: GatewayEnv) -> None:
     """`auth_request` turns a 400 into a 500."""
     twice = f"Cookie: akoya-{env.port}=x; akoya-{env.port}=y"
-    assert ask(env, *NGINX, twice)[0] == 403
-    status, body, _ = ask(env, *NGINX, twice, "X-Akoya-Answer: client")
+    assert fetch(env, *NGINX, twice)[0] == 403
+    status, body, _ = fetch(env, *NGINX, twice, "X-Akoya-Answer: client")
     assert (status, body["type"]) == (400, "urn:akoya-gateway:problem:cookie-twice")
 
 
 def test_denial_response_never_contains_a_token(env: GatewayEnv, member: Browser) -> None:
-    status, body, headers = ask(env, *NGINX, "X-Akoya-Answer: client", member=member)
+    status, body, headers = fetch(env, *NGINX, "X-Akoya-Answer: client", member=member)
     assert (status, body["type"]) == (503, "urn:akoya-gateway:problem:decision-changed")
     assert not [name for name in headers if name.startswith("akoya")]
-    status, _, headers = ask(env, *NGINX, "X-Akoya-Answer: client", "Sec-Fetch-Mode: navigate")
+    status, _, headers = fetch(env, *NGINX, "X-Akoya-Answer: client", "Sec-Fetch-Mode: navigate")
     assert (status, headers["location"]) == (302, "/akoya/?return_to=/accounts%3Fx%3D1")
 
 
 @pytest.mark.parametrize("name", ["Akoya-New", "Akoya_Owner", "akoya.owner", "Signature_Input"])
 def test_what_nginx_would_not_replace_is_refused(env: GatewayEnv, name: str) -> None:
     question = ("X-Original-Method: GET", "X-Original-URI: /public/x")
-    assert ask(env, *question, "Akoya-Owner: spoofed")[0] == 200, "the nginx file replaces it"
+    assert fetch(env, *question, "Akoya-Owner: spoofed")[0] == 200, "the nginx file replaces it"
     for more in ((), ("X-Akoya-Answer: client",)):
-        status, body, _ = ask(env, *question, f"{name}: spoofed", *more)
+        status, body, _ = fetch(env, *question, f"{name}: spoofed", *more)
         assert (status, body["type"]) == (403, "urn:akoya-gateway:problem:invalid-original-request")
 
 
 def test_envoy_gets_the_list_of_headers_to_remove(env: GatewayEnv, member: Browser) -> None:
-    _, _, headers = ask(env, "akoya_owner: x", "Akoya-Owner: x", "Akoya-New: x", below="/accounts", member=member)
+    _, _, headers = fetch(env, "akoya_owner: x", "Akoya-Owner: x", "Akoya-New: x", below="/accounts", member=member)
     gone = headers["x-envoy-auth-headers-to-remove"].split(",")
     assert set(gone) == {"akoya_owner", "akoya-new", "cookie"}, "headers that the gateway sets itself are not removed"
-    _, _, headers = ask(env, "Akoya-Owner: x", "Cookie: theirs=kept", below="/public/x")
+    _, _, headers = fetch(env, "Akoya-Owner: x", "Cookie: theirs=kept", below="/public/x")
     assert headers["x-envoy-auth-headers-to-remove"] == "akoya-owner"
     assert headers["cookie"] == "theirs=kept"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
 def test_envoy_sends_the_clients_own_method(env: GatewayEnv, method: str) -> None:
-    assert ask(env, below="/accounts", method=method)[0] == 401
-    assert ask(env, below="/public/x", method=method)[0] == 200
+    assert fetch(env, below="/accounts", method=method)[0] == 401
+    assert fetch(env, below="/public/x", method=method)[0] == 200
 
 
 @pytest.mark.parametrize("target", ["/akoya/%66orward-auth/accounts", "/akoya/forward%2Dauth", "/akoya/forward-aut%68"])
@@ -174,15 +176,15 @@ def test_the_route_has_one_spelling(env: GatewayEnv, member: Browser, target: st
 def test_a_websocket_from_another_site_is_refused(env: GatewayEnv, member: Browser, origin: str, sign: str) -> None:
     """Traefik does not forward `Upgrade`, but does forward the rest of the handshake."""
     question = (*NGINX, sign, f"Origin: {origin}")
-    assert ask(env, *question, member=member)[0] == 403
-    assert ask(env, *NGINX, sign, f"Origin: {env.url}", member=member)[0] == 200
-    assert ask(env, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, (
+    assert fetch(env, *question, member=member)[0] == 403
+    assert fetch(env, *NGINX, sign, f"Origin: {env.url}", member=member)[0] == 200
+    assert fetch(env, *NGINX, "Upgrade: h2c", f"Origin: {origin}", member=member)[0] == 200, (
         "h2c does not open a WebSocket"
     )
 
 
 def test_the_log_names_the_request_that_was_meant(env: GatewayEnv) -> None:
-    ask(env, "X-Original-Method: DELETE", "X-Original-URI: /logged/here?secret=1", "X-Request-Id: forward-auth-log")
+    fetch(env, "X-Original-Method: DELETE", "X-Original-URI: /logged/here?secret=1", "X-Request-Id: forward-auth-log")
     until(lambda: "forward-auth-log" in env.log(), "the line is written, after the response")
     line = next(line for line in env.log().splitlines() if "forward-auth-log" in line)
     assert '"method":"DELETE","path":"/logged/here","status":403' in line

@@ -42,10 +42,10 @@ def test_the_signature_covers_the_original_method_and_a_body_goes_through(member
 
 
 def test_a_program_gets_a_problem_with_the_connect_url(env: ProxiedEnv, browser: Browser) -> None:
-    answer = browser.fetch("/mikomo")
-    assert answer.status_code == 401
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["connect_url"] == f"{env.url}/akoya/connect/mikomo?return_to=/mikomo"
+    response = browser.fetch("/mikomo")
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["connect_url"] == f"{env.url}/akoya/connect/mikomo?return_to=/mikomo"
     post = browser.fetch("/accounts", "POST", content=b"x")
     assert (post.status_code, post.json()["status"]) == (401, 401)
     assert browser.http.head("/mikomo").status_code == 401
@@ -128,9 +128,9 @@ def test_the_session_cookie_stays_at_the_gateway(env: ProxiedEnv, member: Browse
 
 
 def test_a_token_the_app_echoes_does_not_reach_the_browser(member: Browser) -> None:
-    answer = member.fetch("/accounts/echo")
-    assert answer.status_code == 200
-    assert not [name for name in answer.headers if name.startswith("akoya")]
+    response = member.fetch("/accounts/echo")
+    assert response.status_code == 200
+    assert not [name for name in response.headers if name.startswith("akoya")]
 
 
 PATHS = [
@@ -180,9 +180,9 @@ def test_forward_auth_request_of_a_client_is_refused(env: ProxiedEnv, member: Br
             ["X-Original-URI: /accounts", "X-Original-Method: GET"],
             ["X-Forwarded-Uri: /accounts", "X-Forwarded-Method: GET"],
         ):
-            answer = member.http.get(target, headers=dict(line.split(": ") for line in extra))
-            assert answer.status_code != 200, (target, extra)
-            assert not [name for name in answer.headers if name.startswith("akoya")], (target, extra)
+            response = member.http.get(target, headers=dict(line.split(": ") for line in extra))
+            assert response.status_code != 200, (target, extra)
+            assert not [name for name in response.headers if name.startswith("akoya")], (target, extra)
             assert get(env.port, target, f"Cookie: {cookies(member)}", *extra)[0] not in (200, 0), (target, extra)
 
 

@@ -22,9 +22,9 @@ def test_script_in_a_page_cannot_request_its_users_token(
         changes["forward_auth"] = setting
     with GatewayEnv(tmp_path, entrypoint=entrypoint, changes=changes) as env, env.browser() as browser:
         browser.connect()
-        answer = browser.fetch("/akoya/forward-auth", headers=QUESTION)
-        assert answer.status_code == status
-        assert ("akoya-id-token" in answer.headers) == (status == 200)
+        response = browser.fetch("/akoya/forward-auth", headers=QUESTION)
+        assert response.status_code == status
+        assert ("akoya-id-token" in response.headers) == (status == 200)
 
 
 def test_gateway_without_an_upstream_forwards_nothing(tmp_path: Path) -> None:
@@ -32,6 +32,6 @@ def test_gateway_without_an_upstream_forwards_nothing(tmp_path: Path) -> None:
     with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         browser.connect()
         assert browser.fetch("/akoya/forward-auth", headers=QUESTION).status_code == 200
-        answer = browser.fetch("/accounts")
-        assert answer.status_code == 404
-        assert answer.json()["type"].endswith("no-upstream")
+        response = browser.fetch("/accounts")
+        assert response.status_code == 404
+        assert response.json()["type"].endswith("no-upstream")

@@ -51,9 +51,9 @@ def passes_trailers(proxy: str) -> bool:
     """
     if proxy != "haproxy":
         return False
-    told = subprocess.run([program("haproxy"), "-v"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"version (\d+)\.(\d+)", told)
-    assert version is not None, told
+    output = subprocess.run([program("haproxy"), "-v"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"version (\d+)\.(\d+)", output)
+    assert version is not None, output
     return (int(version[1]), int(version[2])) < (3, 2)
 
 

@@ -45,7 +45,7 @@ if not settings.configured:
     django.setup()
 
 
-def told(connection: Verified | None) -> dict[str, Any]:
+def to_json(connection: Verified | None) -> dict[str, Any]:
     return {"owner": connection and connection.owner, "token": connection and connection.id_token}
 
 
@@ -55,15 +55,15 @@ def starlette_app(keys: KeySource | None) -> Starlette:
 
     @requires_connection("mikomo")
     def mikomo(request: StarletteRequest) -> JSONResponse:
-        return JSONResponse(told(request.state.akoya))
+        return JSONResponse(to_json(request.state.akoya))
 
     async def optional(request: StarletteRequest) -> JSONResponse:
-        return JSONResponse(told(getattr(request.user, "connection", None)))
+        return JSONResponse(to_json(getattr(request.user, "connection", None)))
 
     @requires_connection("mikomo")
     async def socket(websocket: StarletteWebSocket) -> None:
         await websocket.accept()
-        await websocket.send_json(told(websocket.state.akoya))
+        await websocket.send_json(to_json(websocket.state.akoya))
         await websocket.close()
 
     return Starlette(
@@ -90,18 +90,18 @@ def fastapi_app(keys: KeySource | None) -> FastAPI:
 
     @app.get("/mikomo")
     def mikomo(bank: Mikomo) -> dict[str, Any]:
-        return told(bank)
+        return to_json(bank)
 
     @app.get("/optional")
     def optional(
         bank: Annotated[Verified | None, Depends(current_connection("mikomo", optional=True))],
     ) -> dict[str, Any]:
-        return told(bank)
+        return to_json(bank)
 
     @app.websocket("/socket")
     async def socket(websocket: WebSocket, bank: Mikomo) -> None:
         await websocket.accept()
-        await websocket.send_json(told(bank))
+        await websocket.send_json(to_json(bank))
         await websocket.close()
 
     return app
@@ -121,11 +121,11 @@ def flask_app(keys: KeySource | None) -> Flask:
 
     @app.get("/mikomo")
     def mikomo() -> dict[str, Any]:
-        return told(current_flask_connection("mikomo"))
+        return to_json(current_flask_connection("mikomo"))
 
     @app.get("/optional")
     def optional() -> dict[str, Any]:
-        return told(current_flask_connection("mikomo", optional=True))
+        return to_json(current_flask_connection("mikomo", optional=True))
 
     return app
 

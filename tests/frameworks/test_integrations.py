@@ -112,8 +112,8 @@ def signed(port: int, path: str, **claims: Any) -> dict[str, str]:
 def test_signed_request_reaches_the_view_with_its_connection(ports: dict[tuple[str, str], int], name: str) -> None:
     port = ports["behind", name]
     for path in ("/mikomo", "/optional"):
-        status, told = get(port, path, signed(port, path, owner="ali ce", id_token="a-token"))
-        assert (status, told) == (200, {"owner": "ali ce", "token": "a-token"})
+        status, body = get(port, path, signed(port, path, owner="ali ce", id_token="a-token"))
+        assert (status, body) == (200, {"owner": "ali ce", "token": "a-token"})
 
 
 @pytest.mark.parametrize("header", MADE_UP)

@@ -232,7 +232,7 @@ def upstream_response(data: bytes) -> None:
             assert name == name.lower()
 
 
-def asked(data: bytes) -> None:
+def forward_auth_request(data: bytes) -> None:
     """Read client address, host and navigation of a request: nothing is raised."""
     lines = [line.partition(b":") for line in data.split(b"\n")]
     request = RequestInfo(
@@ -288,7 +288,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "stripped": stripped,
     "configuration": configuration,
     "upstream_response": upstream_response,
-    "asked": asked,
+    "asked": forward_auth_request,
 }
 
 SEEDS: dict[str, list[bytes]] = {

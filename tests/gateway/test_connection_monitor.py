@@ -11,7 +11,7 @@ from akoya_gateway.errors import StoreUnavailable, UserError
 from akoya_gateway.gateway.connection_monitor import CLOSE_CODE, ConnectionMonitor, MonitoredConnection
 
 
-def ask(name: str) -> RequestInfo:
+def request_info(name: str) -> RequestInfo:
     return RequestInfo("GET", b"/" + name.encode(), b"", [], None, name, websocket=True)
 
 
@@ -24,8 +24,8 @@ class Room:
         self.stuck: set[str] = set()
         self.sockets = ConnectionMonitor(self.still_admitted, every=every, check_timeout=0.3)
 
-    async def still_admitted(self, asked: RequestInfo) -> bool:
-        fate = self.fates.get(asked.request_id, True)
+    async def still_admitted(self, request: RequestInfo) -> bool:
+        fate = self.fates.get(request.request_id, True)
         if isinstance(fate, Exception):
             raise fate
         if isinstance(fate, float):
@@ -39,7 +39,7 @@ class Room:
                 await asyncio.sleep(3600)
             self.closed[name] = code
 
-        socket = MonitoredConnection(ask(name), close)
+        socket = MonitoredConnection(request_info(name), close)
         self.sockets.add(socket)
         return socket
 

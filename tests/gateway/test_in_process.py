@@ -137,10 +137,10 @@ def test_request_without_a_grant_has_no_claims_of_another_app(served: Served, me
 
 
 def test_forward_auth_signs_headers_in_both_modes(served: Served) -> None:
-    told = served.get("/akoya/forward-auth", {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"})
-    assert told["akoya-connector"] == "mikomo"
-    assert told["akoya-owner"] != "me"
-    assert "signature" in told
+    injected = served.get("/akoya/forward-auth", {"x-forwarded-method": "GET", "x-forwarded-uri": "/accounts"})
+    assert injected["akoya-connector"] == "mikomo"
+    assert injected["akoya-owner"] != "me"
+    assert "signature" in injected
 
 
 def test_app_that_changes_its_tokens_changes_no_other_request() -> None:

@@ -22,9 +22,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 async def passed(env: InProcessEnv, person: Person) -> tuple[int, int]:
     """Return the owner's last access as the app received it, and the latest time that it may have."""
-    answer = await person.go("/x")
-    assert answer.status_code == 200
-    return int(datetime.fromisoformat(answer.text).astimezone(UTC).timestamp()), int(env.clock())
+    response = await person.go("/x")
+    assert response.status_code == 200
+    return int(datetime.fromisoformat(response.text).astimezone(UTC).timestamp()), int(env.clock())
 
 
 async def owner_of(env: InProcessEnv, code: str) -> str:
@@ -80,7 +80,7 @@ async def test_client_cannot_set_the_last_access(tmp_path: Path) -> None:
     person = Person(env)
     await person.connect()
     forged = {"akoya-last-access": "2099-01-01T00:00:00Z", "akoya_last_access": "2099-01-01T00:00:00Z"}
-    answer: httpx.Response = await person.http.get("/x", headers=forged)
-    assert answer.text.startswith("20")
-    assert not answer.text.startswith("2099")
+    response: httpx.Response = await person.http.get("/x", headers=forged)
+    assert response.text.startswith("20")
+    assert not response.text.startswith("2099")
     await env.gateway.shutdown()

@@ -37,10 +37,10 @@ def test_trailer_that_arrives_during_a_store_read_is_no_header(tmp_path: Path, m
             raw.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
             time.sleep(0.1)
             raw.sendall(b"0\r\n" + LATE + b"\r\n")
-            answer = b""
+            response = b""
             while data := raw.recv(65536):
-                answer += data
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"akoya-connector" in answer
-    assert b"late" not in answer
-    assert b"override" not in answer
+                response += data
+    assert response.startswith(b"HTTP/1.1 200")
+    assert b"akoya-connector" in response
+    assert b"late" not in response
+    assert b"override" not in response

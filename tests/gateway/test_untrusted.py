@@ -23,11 +23,11 @@ class MisreadBank(Bank):
     unvalidated: frozenset[str] = frozenset()
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
-        answer = await super().refresh(refresh_token, sub, nonce)
-        if not self.misread or not isinstance(answer, TokensIssued):
-            return answer
-        self.unvalidated |= {answer.tokens.bearer.reveal()}
-        return Untrusted("`iss` is not `issuer`", answer.tokens.refresh_token)
+        response = await super().refresh(refresh_token, sub, nonce)
+        if not self.misread or not isinstance(response, TokensIssued):
+            return response
+        self.unvalidated |= {response.tokens.bearer.reveal()}
+        return Untrusted("`iss` is not `issuer`", response.tokens.refresh_token)
 
 
 @pytest.fixture
@@ -64,11 +64,11 @@ async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(env: InPr
     env.later += 10
 
     for number in range(2, 6):
-        answer = await person.go("/x")
-        problem = json.loads(answer.content)
-        assert answer.status_code == 503
+        response = await person.go("/x")
+        problem = json.loads(response.content)
+        assert response.status_code == 503
         assert problem["type"] == "urn:akoya-gateway:problem:untrusted-response"
-        assert int(answer.headers["retry-after"]) >= 1
+        assert int(response.headers["retry-after"]) >= 1
         offered = problem.get("connect_url")
         assert offered == (None if number < 3 else "https://app.example.com/akoya/connect/mikomo")
         page = await person.http.get("/x", headers=PAGE)

@@ -26,7 +26,7 @@ def configured(folder: Path, url: str) -> Config:
     return result.config
 
 
-async def asked(router: UpstreamRouter, upstream: Upstream) -> str:
+async def fetch(router: UpstreamRouter, upstream: Upstream) -> str:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await router({**scope, "akoya.upstream": upstream}, receive, send)
 
@@ -41,12 +41,12 @@ async def test_request_admitted_before_a_reload_reaches_an_upstream_that_was_rem
         router = UpstreamRouter(config, Metrics("test"))
         without = replace(config, upstreams={"one": config.upstreams["one"]})
         router.switch(without, router.build_proxies(without))
-        assert await asked(router, two) == "ok"
+        assert await fetch(router, two) == "ok"
         pool = router.current_proxies()["two"].pool
         assert (pool.size, pool.idle) == (0, 0), "no connection of a removed upstream may be kept"
         # The upstream is configured again with the same settings, so its connections are pooled again.
         router.switch(config, router.build_proxies(config))
-        assert await asked(router, two) == "ok"
+        assert await fetch(router, two) == "ok"
         assert router.current_proxies()["two"].pool.idle == 1
         await router.close()
 

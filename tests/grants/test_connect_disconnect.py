@@ -232,20 +232,20 @@ async def test_a_new_consent_outlasts_a_short_store_outage() -> None:
 async def test_listener_is_called_once_and_its_exception_affects_no_other() -> None:
     env = GrantEnv()
     grant = await env.connect()
-    told: list[str] = []
+    notified: list[str] = []
 
     def fail(_: Grant) -> None:
         raise ZeroDivisionError
 
     env.manager.on_disconnect(fail)
-    stop = env.manager.on_disconnect(lambda g: told.append(g.id))
+    stop = env.manager.on_disconnect(lambda g: notified.append(g.id))
     await env.manager.disconnect(grant)
     await env.manager.disconnect(grant)
-    assert set(told) == {grant.id}
+    assert set(notified) == {grant.id}
     stop()
-    told.clear()
+    notified.clear()
     await env.manager.disconnect(await env.connect(sub="sub_2"))
-    assert told == []
+    assert notified == []
 
 
 @in_virtual_time

@@ -476,8 +476,8 @@ async def test_a_refresh_that_waits_for_its_turn_does_not_hold_up_the_end() -> N
 async def test_unverifiable_response_is_not_used_and_its_refresh_token_is_kept() -> None:
     env = GrantEnv()
     grant = await env.connect()
-    answer = env.provider.act("refresh-1")
-    env.provider.faults = [Untrusted("no key", answer.tokens.refresh_token, DistrustReason.KEYS)]  # type: ignore[union-attr]
+    response = env.provider.act("refresh-1")
+    env.provider.faults = [Untrusted("no key", response.tokens.refresh_token, DistrustReason.KEYS)]  # type: ignore[union-attr]
     await asyncio.sleep(850)
     passed = await env.manager.get_fresh(grant)
     assert bearer(passed) == "bearer-1"

@@ -43,15 +43,15 @@ class Truth(Provider):
         if family is None or (token != family.living and token not in self.doubtful):
             self.crimes.append(f"{token} was spent, and its asker knew")
         try:
-            answer = await super().refresh(refresh_token, sub)
+            response = await super().refresh(refresh_token, sub)
         except asyncio.CancelledError:
             self.doubtful.add(token)
             raise
-        if isinstance(answer, OutcomeUnknown):
+        if isinstance(response, OutcomeUnknown):
             self.doubtful.add(token)
-        if isinstance(answer, TokensIssued | Untrusted):
+        if isinstance(response, TokensIssued | Untrusted):
             self.spent.setdefault(process.get(), []).append(token)
-        return answer
+        return response
 
 
 class NeverLost(RuleBasedStateMachine):
@@ -111,7 +111,7 @@ class NeverLost(RuleBasedStateMachine):
         rest=st.sampled_from([None, 0.0, 0.5, 250.0, 320.0]),
         wait=st.sampled_from([0.0, 0.01, 0.03, 0.3, 0.6, 1.2]),
     )
-    def ask(self, who: int, rest: float | None, wait: float) -> None:
+    def start_request(self, who: int, rest: float | None, wait: float) -> None:
         """Start a request at a replica, now or `rest` seconds after the last tokens, and do not wait for its end."""
         name, grants = self.managers[who]
         if rest is not None and self.truth.issued_at:

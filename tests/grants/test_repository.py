@@ -82,8 +82,8 @@ def test_a_grant_of_a_newer_release_is_left_alone() -> None:
 def test_no_token_prints() -> None:
     tokens = TokenSet(Secret("hush-bearer"), Secret("hush-refresh"), 1.0, (), "sub")
     grant = Grant(GrantKey("o", "e", "c", "m", "sub"), tokens, GrantState.LIVE, 0.0, 0.0)
-    answered = ProviderResponded("me", Secret("hush-used"), TokensIssued(tokens))
-    assert "hush" not in f"{grant!r} {answered!r} {Reconnected(tokens)!r} {tokens!r}"
+    responded = ProviderResponded("me", Secret("hush-used"), TokensIssued(tokens))
+    assert "hush" not in f"{grant!r} {responded!r} {Reconnected(tokens)!r} {tokens!r}"
     with pytest.raises(TypeError):
         pickle.dumps(grant)
 

@@ -135,8 +135,10 @@ def test_no_use_begins_after_three_quarters_of_the_grace(rounds: list[tuple[floa
             now += 10.1
             grant = transition(grant, LeaseExpired(grace), now)
         else:
-            answer = OutcomeUnknown("cut") if what == "unknown" else ProviderDown("no connection")
-            grant = transition(grant, ProviderResponded("me", Secret("refresh-1"), answer, 0.5, reuse_grace=grace), now)
+            response = OutcomeUnknown("cut") if what == "unknown" else ProviderDown("no connection")
+            grant = transition(
+                grant, ProviderResponded("me", Secret("refresh-1"), response, 0.5, reuse_grace=grace), now
+            )
         assert grant.state is GrantState.UNCERTAIN
         assert grant.unknowns == 1, "reuses within the grace do not count towards the limit"
         assert decode(encode(grant), grant.version) == grant

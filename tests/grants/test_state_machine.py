@@ -78,13 +78,13 @@ def events() -> list[Event]:
         Reconnected(tokens(9)),
         Reconnected(tokens(9, sub="sub_2")),
     ]
-    answered = [
-        ProviderResponded(holder, Secret(used), answer, 0.5)
+    responded = [
+        ProviderResponded(holder, Secret(used), response, 0.5)
         for holder in ("me", "other")
         for used in ("refresh-1", "refresh-0")
-        for answer in ANSWERS
+        for response in ANSWERS
     ]
-    return [*others, *answered]
+    return [*others, *responded]
 
 
 def grants(state: GrantState) -> list[Grant]:
@@ -131,9 +131,9 @@ def test_the_table_tells_the_truth(state: GrantState) -> None:
 
 def test_response_for_an_older_token_changes_nothing() -> None:
     for state in GrantState:
-        for answer in ANSWERS:
+        for response in ANSWERS:
             before = grant(state)
-            assert transition(before, ProviderResponded("me", Secret("refresh-0"), answer), NOW) is before
+            assert transition(before, ProviderResponded("me", Secret("refresh-0"), response), NOW) is before
 
 
 @pytest.mark.parametrize("state", [GrantState.LIVE, GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT])
@@ -162,8 +162,8 @@ def test_members_that_a_refresh_response_omits_stay() -> None:
 
 
 def test_tokens_of_another_login_are_never_taken() -> None:
-    answer = TokensIssued(tokens(2, sub="sub_2"))
-    after = transition(grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), answer), NOW)
+    response = TokensIssued(tokens(2, sub="sub_2"))
+    after = transition(grant(GrantState.REFRESHING), ProviderResponded("me", Secret("refresh-1"), response), NOW)
     assert (after.state, after.reason) == (GrantState.NEEDS_RECONNECT, Reason.ANOTHER_SUB)
     assert after.tokens == tokens(1)
 
@@ -177,9 +177,10 @@ def test_an_expired_lease_that_was_not_sent_is_simply_free() -> None:
 
 def test_provider_failure_does_not_make_an_uncertain_token_certain() -> None:
     tainted = grant(GrantState.REFRESHING, unknowns=1)
-    for answer in (ProviderDown("no connection"), ClientRejected("invalid_client")):
+    for response in (ProviderDown("no connection"), ClientRejected("invalid_client")):
         assert (
-            transition(tainted, ProviderResponded("me", Secret("refresh-1"), answer), NOW).state is GrantState.UNCERTAIN
+            transition(tainted, ProviderResponded("me", Secret("refresh-1"), response), NOW).state
+            is GrantState.UNCERTAIN
         )
 
 

@@ -87,10 +87,10 @@ class LateBy(Provider):
     turns = 0
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
-        answer = self.act(refresh_token.reveal())
+        response = self.act(refresh_token.reveal())
         await asyncio.sleep(LEASE_SECONDS / 3)
         await turns(self.turns)
-        return answer
+        return response
 
 
 @pytest.mark.parametrize("number", TURNS)
@@ -119,13 +119,13 @@ async def test_task_that_queries_redis_forever_is_cancelled(number: int, own_red
     store = open_store(own_redis.url)
     await store.open()
 
-    async def ask() -> Any:
+    async def count_forever() -> Any:
         while True:
             await store.count("grant")
 
     for more in range(4):
-        asking = asyncio.create_task(ask())
+        task = asyncio.create_task(count_forever())
         await turns(number + more)
         async with asyncio.timeout(5):
-            await cancel_and_wait(asking)
+            await cancel_and_wait(task)
     await store.close()

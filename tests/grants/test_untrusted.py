@@ -60,11 +60,11 @@ def test_no_sequence_of_untrusted_responses_ends_a_grant(
             grant = transition(grant, ProviderResponded("me", used, ProviderDown("no connection")), now)
         if what in ("new", "late"):
             last += 1
-        answers: dict[str, TokenOutcome] = {
+        responses: dict[str, TokenOutcome] = {
             "new": untrusted(last, because), "late": untrusted(last, because), "none": untrusted(None, because),
             "down": ProviderDown("no connection"), "refused client": ClientRejected("invalid_client"),
         }  # fmt: skip
-        grant = transition(grant, ProviderResponded("me", used, answers[what], jitter, since), now)
+        grant = transition(grant, ProviderResponded("me", used, responses[what], jitter, since), now)
         assert grant.state is GrantState.LIVE
         assert grant.tokens.refresh_token == Secret(f"refresh-{last}"), "the successor is kept, whatever else is wrong"
         assert grant.tokens.bearer == Secret("bearer-1"), "a bearer that was not validated is never kept"
@@ -84,7 +84,7 @@ def test_the_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(s
 
 
 @pytest.mark.parametrize(
-    ("answers", "reason"),
+    ("responses", "reason"),
     [
         ([untrusted(2, DistrustReason.SUBJECT)], Reason.ANOTHER_SUB),
         ([untrusted(2), untrusted(3, DistrustReason.SUBJECT)], Reason.ANOTHER_SUB),
@@ -92,14 +92,14 @@ def test_the_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(s
     ],
 )
 def test_what_an_untrusted_response_is_not_about_still_ends_the_grant(
-    answers: list[TokenOutcome], reason: Reason
+    responses: list[TokenOutcome], reason: Reason
 ) -> None:
     grant = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100)
-    for answer in answers:
+    for response in responses:
         grant = transition(grant, RefreshRequested("me", 10.0), NOW)
         used = grant.tokens.refresh_token
         assert used is not None
-        grant = transition(grant, ProviderResponded("me", used, answer), NOW)
+        grant = transition(grant, ProviderResponded("me", used, response), NOW)
     assert (grant.state, grant.reason) == (GrantState.NEEDS_RECONNECT, reason)
 
 
@@ -138,11 +138,11 @@ class Untrustworthy(GrantEnv):
         act = self.provider.act
 
         def acted(token: str) -> TokenOutcome:
-            answer = act(token)
-            if not self.wrong or not isinstance(answer, TokensIssued):
-                return answer
-            self.unvalidated.append(answer.tokens.bearer.reveal())
-            return Untrusted("`iss` is another", answer.tokens.refresh_token)
+            response = act(token)
+            if not self.wrong or not isinstance(response, TokensIssued):
+                return response
+            self.unvalidated.append(response.tokens.bearer.reveal())
+            return Untrusted("`iss` is another", response.tokens.refresh_token)
 
         self.unvalidated: list[str] = []
         self.provider.act = acted  # type: ignore[method-assign]
@@ -194,8 +194,8 @@ async def test_hour_of_untrusted_responses_ends_no_grant_and_sends_few_requests(
             for grant_manager in env.managers:
                 assert await env.status(grant, grant_manager) == 503
         await asyncio.sleep(10)
-    asked = [at for at in env.provider.used_at if at >= began]
-    assert len(asked) < 150, "ten users, two replicas, an hour"
+    requests = [at for at in env.provider.used_at if at >= began]
+    assert len(requests) < 150, "ten users, two replicas, an hour"
     assert {(await env.stored(grant)).state for grant in grants} == {GrantState.LIVE}
     (note,) = env.manager.notes
     assert "mikomo" in note
@@ -264,8 +264,8 @@ async def test_replicas_share_the_pauses_of_a_grant() -> None:
         for grants in env.managers:
             assert await env.status(grant, grants) == 503
         await asyncio.sleep(1)
-    asked = [at for at in env.provider.used_at if at >= began]
-    assert 4 <= len(asked) <= 10
+    requests = [at for at in env.provider.used_at if at >= began]
+    assert 4 <= len(requests) <= 10
 
 
 @in_virtual_time

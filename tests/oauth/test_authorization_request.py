@@ -98,15 +98,15 @@ def test_rfc_7636_appendix_b_verifier_from_its_octets() -> None:
 
 
 def test_state_and_nonce_hold_at_least_128_bits_and_differ() -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def random(count: int) -> bytes:
-        asked.append(count)
+        sizes.append(count)
         return bytes(count)
 
     assert len(new_state(random)) == 32
     assert len(new_nonce(random)) == 32
-    assert min(asked) >= 16
+    assert min(sizes) >= 16
     assert len({new_state() for _ in range(100)} | {new_nonce() for _ in range(100)}) == 200
 
 

@@ -34,10 +34,10 @@ def test_a_code_of_any_form_is_received(code: str) -> None:
 
 
 def test_unknown_extras_are_tolerated_even_when_repeated_or_unreadable() -> None:
-    judged = parse_authorization_response(
+    parsed = parse_authorization_response(
         b"scope=openid+x&code=c&scope=again&state=s&session_state=%FF%00&flag&=&;&utm=1"
     )
-    assert judged == CodeReceived(Secret("c"), "s")
+    assert parsed == CodeReceived(Secret("c"), "s")
 
 
 def test_iss_is_exposed_and_compared_exactly() -> None:
@@ -59,8 +59,8 @@ def test_a_parameter_that_we_read_must_not_occur_twice(name: str, spelled: str) 
     query = urlencode({**base, "state": "s", "iss": ISSUER})
     again = name if spelled == "plain" else "".join(f"%{ord(c):02x}" for c in name)
     for extra in (f"{again}=zzz", f"{again}=", again):
-        judged = parse_authorization_response(f"{query}&{extra}".encode())
-        assert judged == MalformedResponse(f"{name} occurs twice", None if name == "state" else "s")
+        parsed = parse_authorization_response(f"{query}&{extra}".encode())
+        assert parsed == MalformedResponse(f"{name} occurs twice", None if name == "state" else "s")
     assert not isinstance(parse_authorization_response(query.encode()), MalformedResponse)
 
 
@@ -107,15 +107,15 @@ def test_unreadable_response_is_refused_with_the_reason(query: bytes, reason: st
      "temporarily_unavailable", "BANK-4711: user said no"],
 )  # fmt: skip
 def test_unknown_error_code_is_accepted(error: str) -> None:
-    judged = parse_authorization_response(urlencode({"error": error, "state": "s"}).encode())
-    assert judged == AuthorizationRefused(error, None, "s")
+    parsed = parse_authorization_response(urlencode({"error": error, "state": "s"}).encode())
+    assert parsed == AuthorizationRefused(error, None, "s")
 
 
 def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
-    judged = parse_authorization_response(
+    parsed = parse_authorization_response(
         b'error=invalid_scope&error_description=Missing+required+scope(s)+["openid"].&state='
     )
-    assert judged == AuthorizationRefused("invalid_scope", 'Missing required scope(s) ["openid"].', None)
+    assert parsed == AuthorizationRefused("invalid_scope", 'Missing required scope(s) ["openid"].', None)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
     ],
 )
 def test_a_description_is_made_fit_for_a_page_and_hides_no_refusal(raw: str, shown: str | None) -> None:
-    judged = parse_authorization_response(f"error=access_denied&error_description={raw}&state=s".encode())
-    assert judged == AuthorizationRefused("access_denied", shown, "s")
+    parsed = parse_authorization_response(f"error=access_denied&error_description={raw}&state=s".encode())
+    assert parsed == AuthorizationRefused("access_denied", shown, "s")
 
 
 def test_long_error_description_is_truncated() -> None:
-    judged = parse_authorization_response(b"error=e&state=s&error_description=" + b"x" * 9000)
-    assert isinstance(judged, AuthorizationRefused)
-    assert judged.description is not None
-    assert len(judged.description) == 300
+    parsed = parse_authorization_response(b"error=e&state=s&error_description=" + b"x" * 9000)
+    assert isinstance(parsed, AuthorizationRefused)
+    assert parsed.description is not None
+    assert len(parsed.description) == 300
 
 
 def test_codes_and_states_are_not_printed() -> None:
@@ -172,18 +172,18 @@ _PIECES = st.sampled_from(
 @given(st.one_of(st.binary(max_size=200), st.lists(_PIECES, max_size=30).map(b"".join)))
 @example(b"\xff" * 10)
 def test_any_query_is_parsed_to_printable_values_or_refused(query: bytes) -> None:
-    judged = parse_authorization_response(query)
-    if isinstance(judged, CodeReceived):
-        assert all("!" <= c <= "~" for c in judged.code.reveal() + judged.state)
-    elif isinstance(judged, AuthorizationRefused):
-        assert all(" " <= c <= "~" for c in judged.error)
-        assert judged.description is None or judged.description.isprintable()
+    parsed = parse_authorization_response(query)
+    if isinstance(parsed, CodeReceived):
+        assert all("!" <= c <= "~" for c in parsed.code.reveal() + parsed.state)
+    elif isinstance(parsed, AuthorizationRefused):
+        assert all(" " <= c <= "~" for c in parsed.error)
+        assert parsed.description is None or parsed.description.isprintable()
     else:
-        assert judged.reason
+        assert parsed.reason
 
 
 @given(code=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=200))
 def test_every_visible_code_comes_through_unchanged(code: str) -> None:
-    judged = parse_authorization_response(f"code={quote(code, safe='')}&state=s".encode())
-    assert isinstance(judged, CodeReceived)
-    assert judged.code.reveal() == code
+    parsed = parse_authorization_response(f"code={quote(code, safe='')}&state=s".encode())
+    assert isinstance(parsed, CodeReceived)
+    assert parsed.code.reveal() == code

@@ -62,5 +62,5 @@ def test_revocation_response_has_the_documented_meaning(status: int, body: Any, 
 
 def test_dead_token_rule_of_the_token_endpoint_does_not_apply_to_revocation() -> None:
     dialect = Dialect(errors=(ErrorRule(ErrorCategory.DEAD_TOKEN, status=400),))
-    answer = HttpResponse(400, b'{"error":"invalid_request"}')
-    assert parse_revocation_response(client(dialect=dialect), answer, NOW) == ClientRejected("invalid_request")
+    response = HttpResponse(400, b'{"error":"invalid_request"}')
+    assert parse_revocation_response(client(dialect=dialect), response, NOW) == ClientRejected("invalid_request")

@@ -35,7 +35,7 @@ GOOD = {
 }
 
 
-def judge(status: int, body: Any, dialect: Dialect | None = None, retry_after: str | None = None) -> Any:
+def parse(status: int, body: Any, dialect: Dialect | None = None, retry_after: str | None = None) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return parse_token_response(dialect or Dialect(), HttpResponse(status, raw, retry_after), NOW)
 
@@ -97,7 +97,7 @@ def test_rfc_6749_basic_example() -> None:
 
 
 def test_complete_token_response_is_read() -> None:
-    assert judge(200, {**GOOD, "grant_id": "g-1", "new_member": {"a": [1]}}) == TokenResponse(
+    assert parse(200, {**GOOD, "grant_id": "g-1", "new_member": {"a": [1]}}) == TokenResponse(
         Secret("eyJ.eyJ.sig"), None, Secret("new-refresh"), 900, ("openid", "profile", "offline_access"), "g-1"
     )
 
@@ -111,18 +111,18 @@ def test_rfc_6749_section_5_1_example() -> None:
        "example_parameter":"example_value"
      }"""
     dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
-    judged = judge(200, body, dialect)
-    assert isinstance(judged, Untrusted)  # an unusable token type, but its refresh token must not be lost
-    assert judged.refresh_token == Secret("tGzv3JOkF0XG5Qx2TlKWIA")
-    usable = judge(200, body.replace(b'"example",', b'"Bearer",'), dialect)
+    parsed = parse(200, body, dialect)
+    assert isinstance(parsed, Untrusted)  # an unusable token type, but its refresh token must not be lost
+    assert parsed.refresh_token == Secret("tGzv3JOkF0XG5Qx2TlKWIA")
+    usable = parse(200, body.replace(b'"example",', b'"Bearer",'), dialect)
     assert usable.access_token == Secret("2YotnFZFEjr1zCsicMWpAA")
     assert usable.expires_in == 3600
 
 
 def test_token_response_without_optional_members_is_accepted() -> None:
-    judged = judge(200, {"id_token": "a.b.c"})
-    assert judged == TokenResponse(Secret("a.b.c"), None, None, None, None, None)
-    assert judge(200, {"id_token": "a.b.c", "refresh_token": None, "scope": "", "access_token": ""}) == judged
+    parsed = parse(200, {"id_token": "a.b.c"})
+    assert parsed == TokenResponse(Secret("a.b.c"), None, None, None, None, None)
+    assert parse(200, {"id_token": "a.b.c", "refresh_token": None, "scope": "", "access_token": ""}) == parsed
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_token_response_without_optional_members_is_accepted() -> None:
      ("٣", None), (10**12, None), (10**400, None), (1e300, None), ([], None), ({}, None), (None, None), ("-5", None)],
 )  # fmt: skip
 def test_expires_in_that_is_not_a_plausible_number_is_ignored(value: Any, seconds: int | None) -> None:
-    assert judge(200, {**GOOD, "expires_in": value}).expires_in == seconds
+    assert parse(200, {**GOOD, "expires_in": value}).expires_in == seconds
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ def test_expires_in_that_is_not_a_plausible_number_is_ignored(value: Any, second
     ],
 )
 def test_a_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(change: Any, fault: str) -> None:
-    with_refresh = judge(200, {**GOOD, **change})
+    with_refresh = parse(200, {**GOOD, **change})
     assert with_refresh == Untrusted(f"the token endpoint answered 200 with {fault}", Secret("new-refresh"))
     assert with_refresh.refresh_token_rotated
-    without = judge(200, {**GOOD, **change, "refresh_token": None})
+    without = parse(200, {**GOOD, **change, "refresh_token": None})
     assert without == OutcomeUnknown(f"the token endpoint answered 200 with {fault}")
 
 
@@ -170,30 +170,30 @@ def test_a_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(chan
     ],
 )
 def test_scope_is_read_in_any_shape(scope: Any, values: Any) -> None:
-    judged = judge(200, {**GOOD, "scope": scope})
-    assert judged.scope == values
-    assert judged.ignored == ()
+    parsed = parse(200, {**GOOD, "scope": scope})
+    assert parsed.scope == values
+    assert parsed.ignored == ()
 
 
 @pytest.mark.parametrize("scope", [7, {"a": 1}, ["openid", 7], 'a"b', "a\\b", "a\x00b", "ü", "x" * 2049, ["x"] * 257])
 def test_a_scope_that_cannot_be_read_counts_as_left_out_and_is_reported(scope: Any) -> None:
-    judged = judge(200, {**GOOD, "scope": scope})
-    assert (judged.scope, judged.ignored) == (None, ("scope",))
-    assert judged.refresh_token == Secret("new-refresh")
+    parsed = parse(200, {**GOOD, "scope": scope})
+    assert (parsed.scope, parsed.ignored) == (None, ("scope",))
+    assert parsed.refresh_token == Secret("new-refresh")
 
 
 @pytest.mark.parametrize("change", [{"token_type": None}, {"token_type": "mac"}, {"token_type": 1}, {"token_type": "N_A"},
                                     {"access_token": "a\x00"}, {"access_token": 7}, {"access_token": ["a"]}])  # fmt: skip
 def test_an_access_token_and_its_type_decide_nothing_where_the_id_token_is_the_bearer(change: Any) -> None:
-    judged = judge(200, {**GOOD, **change})
-    assert isinstance(judged, TokenResponse)
-    assert judged.access_token is None
+    parsed = parse(200, {**GOOD, **change})
+    assert isinstance(parsed, TokenResponse)
+    assert parsed.access_token is None
 
 
 @pytest.mark.parametrize("kind", ["Bearer", "BEARER", " bearer "])
 def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(kind: str) -> None:
     body = {**GOOD, "access_token": "a", "token_type": kind}
-    assert isinstance(judge(200, body, Dialect(bearer=Bearer.ACCESS_TOKEN)), TokenResponse)
+    assert isinstance(parse(200, body, Dialect(bearer=Bearer.ACCESS_TOKEN)), TokenResponse)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(k
     ],
 )  # fmt: skip
 def test_a_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reason: str) -> None:
-    assert judge(200, body) == Untrusted(f"the token endpoint answered 200 {reason}", Secret("new-refresh"))
+    assert parse(200, body) == Untrusted(f"the token endpoint answered 200 {reason}", Secret("new-refresh"))
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 429, 500, 502, 503])
 def test_new_refresh_token_outlives_a_status_that_does_not_fit(status: int) -> None:
     reason = f"the token endpoint answered {status} with a refresh_token"
-    assert judge(status, GOOD) == Untrusted(reason, Secret("new-refresh"))
-    assert not isinstance(judge(status, {**GOOD, "refresh_token": None}), Untrusted)
+    assert parse(status, GOOD) == Untrusted(reason, Secret("new-refresh"))
+    assert not isinstance(parse(status, {**GOOD, "refresh_token": None}), Untrusted)
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
@@ -258,7 +258,7 @@ def test_error_that_explains_or_masks_the_refresh_token_does_not_replace_it(
 
 def test_form_is_read_as_a_response() -> None:
     """Servers from before RFC 6749 respond with a form, whatever its Content-Type says."""
-    tokens = judge(
+    tokens = parse(
         200, b"id_token=a.b.c&refresh_token=new-refresh&expires_in=900&scope=openid+profile&token_type=bearer"
     )
     assert isinstance(tokens, TokenResponse)
@@ -267,9 +267,9 @@ def test_form_is_read_as_a_response() -> None:
         900,
         ("openid", "profile"),
     )
-    assert judge(400, b"error=invalid_grant&error_description=The+token+is+expired") == Refused("invalid_grant")
-    assert judge(200, b"error=invalid_grant") == Refused("invalid_grant")
-    assert judge(400, b"error=invalid_grant&error=other") == ClientRejected("status_400")
+    assert parse(400, b"error=invalid_grant&error_description=The+token+is+expired") == Refused("invalid_grant")
+    assert parse(200, b"error=invalid_grant") == Refused("invalid_grant")
+    assert parse(400, b"error=invalid_grant&error=other") == ClientRejected("status_400")
 
 
 @pytest.mark.parametrize(
@@ -285,13 +285,13 @@ def test_form_is_read_as_a_response() -> None:
 )
 @pytest.mark.parametrize("errors", [(), DEFAULT_ERRORS])
 def test_an_error_with_status_200_is_judged_as_an_error(body: Any, expected: Any, errors: Any) -> None:
-    assert judge(200, body, Dialect(errors=errors)) == expected
+    assert parse(200, body, Dialect(errors=errors)) == expected
 
 
 @pytest.mark.parametrize("body", [{"error": ["invalid_grant"]}, {"error": "x" * 65}, {"error": ""}, {"error": None},
                                   b'{"error":"invalid_grant","error":"other"}', b'{"error":"invalid_grant"'])  # fmt: skip
 def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) -> None:
-    assert isinstance(judge(200, body), OutcomeUnknown)
+    assert isinstance(parse(200, body), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,9 @@ def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) ->
 def test_a_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: str, errors: Any) -> None:
     """Ory Hydra reports this as `invalid_request`, which otherwise means a dead token."""
     body = {"error": "invalid_request", "error_description": description}
-    assert isinstance(judge(400, body, Dialect(errors=errors)), ProviderDown)
-    assert judge(400, {**body, "error": "invalid_grant"}, Dialect(errors=errors)) == Refused("invalid_grant") or errors
-    assert judge(400, {**body, "error_description": "Refresh token is invalid."}) == Refused("invalid_request")
+    assert isinstance(parse(400, body, Dialect(errors=errors)), ProviderDown)
+    assert parse(400, {**body, "error": "invalid_grant"}, Dialect(errors=errors)) == Refused("invalid_grant") or errors
+    assert parse(400, {**body, "error_description": "Refresh token is invalid."}) == Refused("invalid_request")
 
 
 def test_logged_part_of_an_error_has_no_secret() -> None:
@@ -320,46 +320,46 @@ def test_logged_part_of_an_error_has_no_secret() -> None:
         "error_description": f"redirect_uri\nhttps://app.example.com/akoya/callback with short ab~c and {SECRET}, code"
         " ory_ac_4f9Xx.y7 eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjMifQ.c2lnbmF0dXJlMQ \x1b[31m" + "w " * 400,
     }
-    answer = HttpResponse(400, json.dumps(body).encode())
-    judged = parse_token_response(Dialect(), answer, NOW, (Secret("ab~c"), Secret(SECRET)))
-    assert isinstance(judged, Refused) and judged.reply is not None
-    said = judged.reply.description or ""
-    assert said.startswith(
+    response = HttpResponse(400, json.dumps(body).encode())
+    parsed = parse_token_response(Dialect(), response, NOW, (Secret("ab~c"), Secret(SECRET)))
+    assert isinstance(parsed, Refused) and parsed.reply is not None
+    description = parsed.reply.description or ""
+    assert description.startswith(
         "redirect_uri https://app.example.com/akoya/callback with short [...] and [...], code [...].y7 [...].[...].[...] [31mw"
     )
-    assert len(said) <= 300 and said.isprintable()
-    assert (judged.reply.status, judged.reply.error) == (400, "invalid_request")
+    assert len(description) <= 300 and description.isprintable()
+    assert (parsed.reply.status, parsed.reply.error) == (400, "invalid_request")
     quoted = parse_token_response(Dialect(), HttpResponse(400, b'{"error":"the-code"}'), NOW, (Secret("the-code"),))
     assert quoted == ClientRejected("unreadable")
 
 
 def test_empty_refresh_token_counts_as_missing() -> None:
     """RFC 6749 section 3.2: a parameter without a value counts as omitted."""
-    answer = judge(200, {**GOOD, "refresh_token": ""})
-    assert isinstance(answer, TokenResponse)
-    assert answer.refresh_token is None
+    response = parse(200, {**GOOD, "refresh_token": ""})
+    assert isinstance(response, TokenResponse)
+    assert response.refresh_token is None
 
 
 def test_refresh_token_that_is_a_number_is_kept() -> None:
-    answer = judge(200, {**GOOD, "refresh_token": 12345678901234567890})
-    assert isinstance(answer, TokenResponse)
-    assert answer.refresh_token == Secret("12345678901234567890")
+    response = parse(200, {**GOOD, "refresh_token": 12345678901234567890})
+    assert isinstance(response, TokenResponse)
+    assert response.refresh_token == Secret("12345678901234567890")
 
 
 def test_an_access_token_as_the_bearer_needs_its_type() -> None:
     """RFC 6749 section 7.1: a token of unknown type must not be used. An id_token has only one type."""
     dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
     good = {**GOOD, "access_token": "an-access-token"}
-    assert isinstance(judge(200, good, dialect), TokenResponse)
+    assert isinstance(parse(200, good, dialect), TokenResponse)
     del good["token_type"]
-    assert judge(200, good, dialect) == Untrusted(
+    assert parse(200, good, dialect) == Untrusted(
         "the token endpoint answered 200 with no token_type", Secret("new-refresh")
     )
 
 
 @pytest.mark.parametrize("refresh_token", [-7, 0, 0.5, False, [], ["a"], "a\nb", "ü", "x" * 65_537, {"a": 1}, True])
 def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
-    assert isinstance(judge(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
+    assert isinstance(parse(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: A
     ],
 )
 def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
-    assert isinstance(judge(200, body), OutcomeUnknown)
+    assert isinstance(parse(200, body), OutcomeUnknown)
 
 
 # Errors
@@ -434,7 +434,7 @@ def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
     ],
 )  # fmt: skip
 def test_token_response_without_dialect_rules_has_the_standard_meaning(status: int, body: Any, expected: Any) -> None:
-    assert judge(status, body) == expected
+    assert parse(status, body) == expected
 
 
 def test_rules_of_the_dialect_come_first_and_the_first_match_wins() -> None:
@@ -446,19 +446,19 @@ def test_rules_of_the_dialect_come_first_and_the_first_match_wins() -> None:
             ErrorRule(ErrorCategory.PROVIDER_DOWN, error="busy"),
         )
     )
-    assert isinstance(judge(400, {"error": "invalid_request"}, dialect), ProviderDown)
-    assert judge(400, {"error": "anything"}, dialect) == Refused("anything")
-    assert judge(502, b"", dialect) == ClientRejected("status_502")
-    assert isinstance(judge(418, {"error": "busy"}, dialect), ProviderDown)
-    assert judge(401, {"error": "invalid_client"}, dialect) == ClientRejected("invalid_client")
+    assert isinstance(parse(400, {"error": "invalid_request"}, dialect), ProviderDown)
+    assert parse(400, {"error": "anything"}, dialect) == Refused("anything")
+    assert parse(502, b"", dialect) == ClientRejected("status_502")
+    assert isinstance(parse(418, {"error": "busy"}, dialect), ProviderDown)
+    assert parse(401, {"error": "invalid_client"}, dialect) == ClientRejected("invalid_client")
 
 
 def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> None:
     """dex answers 500 `invalid_request` when its storage fails."""
     dialect = Dialect(errors=(ErrorRule(ErrorCategory.DEAD_TOKEN, error="invalid_request"),))
-    assert judge(400, {"error": "invalid_request"}, dialect) == Refused("invalid_request")
-    assert isinstance(judge(500, {"error": "invalid_request"}, dialect), ProviderDown)
-    assert isinstance(judge(302, {"error": "invalid_request"}, dialect), ProviderDown)
+    assert parse(400, {"error": "invalid_request"}, dialect) == Refused("invalid_request")
+    assert isinstance(parse(500, {"error": "invalid_request"}, dialect), ProviderDown)
+    assert isinstance(parse(302, {"error": "invalid_request"}, dialect), ProviderDown)
 
 
 @pytest.mark.parametrize(
@@ -486,13 +486,13 @@ def test_the_rules_that_all_environments_share_agree_with_the_defaults() -> None
     ]
     for status in (302, 400, 401, 403, 404, 500, 502, 503, 504):
         for body in (b"", b"<html>", *({"error": word} for word in words)):
-            assert judge(status, body, dialect) == judge(status, body), (status, body)
-    assert judge(429, b"", dialect) == judge(429, b"")
+            assert parse(status, body, dialect) == parse(status, body), (status, body)
+    assert parse(429, b"", dialect) == parse(429, b"")
 
 
 def test_retry_after_reaches_the_response() -> None:
-    assert judge(503, b"", retry_after="12") == ProviderDown("the provider answered 503 (status_503)", 12.0)
-    assert judge(429, b"", retry_after="x").retry_after is None
+    assert parse(503, b"", retry_after="12") == ProviderDown("the provider answered 503 (status_503)", 12.0)
+    assert parse(429, b"", retry_after="x").retry_after is None
 
 
 # Revocation
@@ -530,15 +530,15 @@ _JSON = st.recursive(
 def test_any_token_response_is_parsed_without_an_exception(
     status: int, body: bytes, retry_after: str | None, bearer: Bearer
 ) -> None:
-    judged = parse_token_response(Dialect(bearer=bearer), HttpResponse(status, body, retry_after), NOW)
-    match judged:
+    parsed = parse_token_response(Dialect(bearer=bearer), HttpResponse(status, body, retry_after), NOW)
+    match parsed:
         case TokenResponse():
             assert 200 <= status < 300
-            for token in (judged.id_token, judged.access_token):
+            for token in (parsed.id_token, parsed.access_token):
                 assert token is None or all("!" <= c <= "~" for c in token.reveal())
-            assert all("!" <= c <= "~" for word in judged.scope or () for c in word)
+            assert all("!" <= c <= "~" for word in parsed.scope or () for c in word)
         case Refused(error=word) | ClientRejected(error=word):
             assert word.isascii() and word.isprintable() and len(word) <= 64
             assert 400 <= status < 500
         case ProviderDown() | OutcomeUnknown() | Untrusted():
-            assert judged.detail.isascii() and judged.detail.isprintable()
+            assert parsed.detail.isascii() and parsed.detail.isprintable()

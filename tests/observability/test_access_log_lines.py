@@ -110,11 +110,11 @@ def _send_all(env: GatewayEnv, cookies: bytes) -> None:
                 client.send(b"POST", b"/accounts/posted", session + head, number, body)
             for uri in (b"/accounts/asked?code=hush", b"/accounts/asked?code=hush", b"/nowhere", b"/a%2fb"):
                 number += 1
-                asked = b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: %b\r\n" % uri
-                client.send(b"GET", b"/akoya/forward-auth", session + asked, number)
+                original = b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: %b\r\n" % uri
+                client.send(b"GET", b"/akoya/forward-auth", session + original, number)
             # The same bytes twice, so that the second check is found in the cache of the fast lane.
             for _ in range(2):
-                client.send(b"GET", b"/akoya/forward-auth", session + asked.replace(b"/a%2fb", b"/optional"), 999)
+                client.send(b"GET", b"/akoya/forward-auth", session + original.replace(b"/a%2fb", b"/optional"), 999)
             upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             upgrade += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: %b\r\n" % env.url.encode()
             for target in (b"/ws?code=hush", b"/closed"):

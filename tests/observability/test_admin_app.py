@@ -18,8 +18,8 @@ from akoya_gateway.observability.worker_stats import WorkerStats
 
 
 def client(health: Readiness, metrics: Metrics | None = None) -> httpx.AsyncClient:
-    crew = WorkerStats(metrics or Metrics("1.2.3"), health, open_log(Logging(), lambda _: None))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(AdminApp(crew)), base_url="http://admin")
+    worker_stats = WorkerStats(metrics or Metrics("1.2.3"), health, open_log(Logging(), lambda _: None))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(AdminApp(worker_stats)), base_url="http://admin")
 
 
 def finding(*problems: str) -> Callable[[], Awaitable[Sequence[str]]]:
@@ -31,31 +31,31 @@ def finding(*problems: str) -> Callable[[], Awaitable[Sequence[str]]]:
 
 async def test_livez_is_200_whatever_the_checks_return() -> None:
     async with client(Readiness(finding("store: gone"))) as admin:
-        answer = await admin.get("/livez")
-    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+        response = await admin.get("/livez")
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
 async def test_ready_when_nothing_is_wrong() -> None:
     async with client(Readiness(finding(), lambda: ["sandbox: no calls for 12 s, the provider is down"])) as admin:
-        answer = await admin.get("/readyz")
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "ready"
-    assert answer.json()["notes"] == ["sandbox: no calls for 12 s, the provider is down"]
+        response = await admin.get("/readyz")
+    assert response.status_code == 200
+    assert response.json()["status"] == "ready"
+    assert response.json()["notes"] == ["sandbox: no calls for 12 s, the provider is down"]
 
 
 async def test_not_ready_names_each_problem() -> None:
     async with client(
         Readiness(finding("store: x.db is read-only; make it writable", "clients.demo: bad secret"))
     ) as admin:
-        answer = await admin.get("/readyz")
-    assert answer.status_code == 503
-    assert answer.json()["problems"] == ["store: x.db is read-only; make it writable", "clients.demo: bad secret"]
+        response = await admin.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["problems"] == ["store: x.db is read-only; make it writable", "clients.demo: bad secret"]
 
 
 async def test_a_problem_shows_no_secret() -> None:
     async with client(Readiness(finding("redis://user:hush@cache refused"))) as admin:
-        answer = await admin.get("/readyz")
-    assert "hush" not in answer.text
+        response = await admin.get("/readyz")
+    assert "hush" not in response.text
 
 
 async def test_draining_is_not_ready_at_once() -> None:
@@ -63,9 +63,9 @@ async def test_draining_is_not_ready_at_once() -> None:
     async with client(health) as admin:
         assert (await admin.get("/readyz")).status_code == 200
         health.drain()
-        answer = await admin.get("/readyz")
-    assert answer.status_code == 503
-    assert answer.json()["draining"] is True
+        response = await admin.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["draining"] is True
 
 
 async def test_a_check_that_raises_is_a_problem_and_not_a_500() -> None:
@@ -73,10 +73,10 @@ async def test_a_check_that_raises_is_a_problem_and_not_a_500() -> None:
         raise RuntimeError("token=hush")
 
     async with client(Readiness(check)) as admin:
-        answer = await admin.get("/readyz")
-    assert answer.status_code == 503
-    assert "RuntimeError" in answer.json()["problems"][0]
-    assert "hush" not in answer.text
+        response = await admin.get("/readyz")
+    assert response.status_code == 503
+    assert "RuntimeError" in response.json()["problems"][0]
+    assert "hush" not in response.text
 
 
 async def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +87,9 @@ async def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         return ()
 
     async with client(Readiness(check)) as admin:
-        answer = await admin.get("/readyz")
-    assert answer.status_code == 503
-    assert "out of reach" in answer.json()["problems"][0]
+        response = await admin.get("/readyz")
+    assert response.status_code == 503
+    assert "out of reach" in response.json()["problems"][0]
 
 
 async def test_many_probes_at_once_are_one_round_of_checks() -> None:
@@ -102,17 +102,17 @@ async def test_many_probes_at_once_are_one_round_of_checks() -> None:
         return ()
 
     async with client(Readiness(check)) as admin:
-        answers = await asyncio.gather(*(admin.get("/readyz") for _ in range(20)))
-    assert {answer.status_code for answer in answers} == {200}
+        responses = await asyncio.gather(*(admin.get("/readyz") for _ in range(20)))
+    assert {response.status_code for response in responses} == {200}
     assert rounds == 1
 
 
 async def test_metrics_are_in_prometheus_text_format() -> None:
     async with client(Readiness(finding())) as admin:
-        answer = await admin.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "akoya_gateway_build_info{" in answer.text
-    assert 'version="1.2.3"' in answer.text
+        response = await admin.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "akoya_gateway_build_info{" in response.text
+    assert 'version="1.2.3"' in response.text
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [
@@ -120,9 +120,9 @@ async def test_metrics_are_in_prometheus_text_format() -> None:
 ])  # fmt: skip
 async def test_nothing_else_is_there(method: str, path: str, status: int) -> None:
     async with client(Readiness(finding())) as admin:
-        answer = await admin.request(method, path)
-    assert answer.status_code == status
+        response = await admin.request(method, path)
+    assert response.status_code == status
     if method == "HEAD":
-        assert answer.content == b""
+        assert response.content == b""
     else:
-        json.loads(answer.text)
+        json.loads(response.text)

@@ -27,7 +27,7 @@ async def fine() -> list[str]:
     return []
 
 
-def crew(metrics: Metrics, slots: SharedSlots | None = None, place: int = 0) -> WorkerStats:
+def worker_stats(metrics: Metrics, slots: SharedSlots | None = None, place: int = 0) -> WorkerStats:
     return WorkerStats(metrics, Readiness(fine), open_log(Logging(), lambda _: None), slots=slots, slot=place)
 
 
@@ -194,24 +194,24 @@ class TestOverWorkers:
     async def test_each_worker_shows_the_sum_of_all(self) -> None:
         slots = SharedSlots(3)
         figures = [Metrics("1"), Metrics("1")]
-        crews = [crew(metrics, slots, place) for place, metrics in enumerate(figures)]
+        stats = [worker_stats(metrics, slots, place) for place, metrics in enumerate(figures)]
         figures[0].request("0", "passed", 200, 0.01)
         figures[1].request("0", "passed", 200, 0.01)
         figures[1].request("0", "passed", 200, 0.01)
-        for each in crews:
+        for each in stats:
             each.publish(Report(os.getpid(), True))
         name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
-        assert [values(each.metrics_text())[name] for each in crews] == [3, 3]
+        assert [values(each.metrics_text())[name] for each in stats] == [3, 3]
 
     async def test_counters_of_an_exited_worker_stay_and_its_gauges_do_not(self) -> None:
         slots = SharedSlots(3)
-        survivor = crew(Metrics("1"), slots, 0)
+        survivor = worker_stats(Metrics("1"), slots, 0)
         name = "akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"
         for _ in range(3):
             metrics = Metrics("1")
             metrics.request("0", "passed", 200, 0.01)
             metrics.websocket_opened()
-            crew(metrics, slots, 1).publish(Report(os.getpid(), True))
+            worker_stats(metrics, slots, 1).publish(Report(os.getpid(), True))
             retain_counters(slots, 1)
         retain_counters(slots, 1)
         read = values(survivor.metrics_text())
@@ -226,11 +226,11 @@ class TestOverWorkers:
         count_restart(slots, "exited")
         metrics = Metrics("1")
         metrics.request("0", "passed", 200, 0.01)
-        crew(metrics, slots, 1).publish(Report(os.getpid(), True))
+        worker_stats(metrics, slots, 1).publish(Report(os.getpid(), True))
         retain_counters(slots, 1)
         count_restart(slots, "killed")
         count_restart(slots, "killed")
-        read = values(crew(Metrics("1"), slots, 0).metrics_text())
+        read = values(worker_stats(Metrics("1"), slots, 0).metrics_text())
         restarts = "akoya_gateway_worker_restarts_total{reason=%s}"
         assert (read[restarts % "exited"], read[restarts % "killed"]) == (1, 2)
         assert read["akoya_gateway_requests_total{outcome=passed,rule=0,status=2xx}"] == 1
@@ -249,7 +249,7 @@ class TestOverWorkers:
     async def test_a_stuck_worker_is_named(self) -> None:
         slots = SharedSlots(3)
         slots.write(1, time.monotonic() - 60, 4711, b'{"pid":4711,"ready":true}\n[]')
-        reports = await crew(Metrics("1"), slots, 0).reports()
+        reports = await worker_stats(Metrics("1"), slots, 0).reports()
         assert [report.ready for report in reports] == [True, False]
         assert "4711" in reports[1].problems[0]
 

@@ -19,9 +19,9 @@ EXEMPT = os.environ.get("AKOYA_TEST_EXEMPT", "/pub/*").split()
 
 
 def _wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    told = {"path": environ["PATH_INFO"], "mount": environ.get("SCRIPT_NAME", ""), "method": environ["REQUEST_METHOD"],
+    received = {"path": environ["PATH_INFO"], "mount": environ.get("SCRIPT_NAME", ""), "method": environ["REQUEST_METHOD"],
             "user": environ.get("REMOTE_USER") or None, "owner": getattr(environ.get("akoya"), "owner", None)}  # fmt: skip
-    body = json.dumps(told).encode()
+    body = json.dumps(received).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
@@ -30,9 +30,9 @@ async def _asgi(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         return
     mount = scope.get("root_path") or ""
-    told = {"path": scope["path"].removeprefix(mount), "mount": mount, "method": scope["method"], "user": None,
+    received = {"path": scope["path"].removeprefix(mount), "mount": mount, "method": scope["method"], "user": None,
             "owner": getattr(scope.get("akoya"), "owner", None)}  # fmt: skip
-    body = json.dumps(told).encode()
+    body = json.dumps(received).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

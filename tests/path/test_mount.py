@@ -54,23 +54,23 @@ def test_the_pages_link_below_the_mount(browser: Browser) -> None:
     assert browser.go("/akoya/").text == "outside"
 
 
-async def asked(gateway: Gateway, path: str, root_path: str | None, kind: str = "http") -> tuple[int, Any]:
+async def send_request(gateway: Gateway, path: str, root_path: str | None, kind: str = "http") -> tuple[int, Any]:
     """Return the HTTP status (or WebSocket close code) and the `root_path` that the app received."""
     scope: dict[str, Any] = {"type": kind, "http_version": "1.1", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
                              "headers": [(b"host", b"app.example.com"), (b"origin", b"https://app.example.com")], "scheme": "http",
                              "client": ("127.0.0.1", 4000), "server": ("127.0.0.1", 80)}  # fmt: skip
     if root_path is not None:
         scope["root_path"] = root_path
-    told: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        told.append(dict(message))
+        messages.append(dict(message))
 
     await gateway(scope, receive, send)
-    return told[0].get("status") or told[0]["code"], told[-1].get("body") or told[-1].get("reason")
+    return messages[0].get("status") or messages[0]["code"], messages[-1].get("body") or messages[-1].get("reason")
 
 
 def gateway(folder: Path, **changes: Any) -> Gateway:
@@ -100,24 +100,24 @@ def gateway(folder: Path, **changes: Any) -> Gateway:
 async def test_only_the_configured_root_path_is_served(
     tmp_path: Path, kind: str, configured: str, path: str, named: str | None, served: bool
 ) -> None:
-    asks = gateway(tmp_path, root_path=configured)
-    await asks.startup()
+    mounted = gateway(tmp_path, root_path=configured)
+    await mounted.startup()
     for _ in range(3):  # The first request and the cached ones.
-        status, body = await asked(asks, path, named, kind)
+        status, body = await send_request(mounted, path, named, kind)
         assert (status == (200 if kind == "http" else 4000)) is served, (status, body)
-    await asks.shutdown()
+    await mounted.shutdown()
 
 
 async def test_another_root_path_is_logged_once_for_each_of_a_few(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asks = gateway(tmp_path)
-    await asks.startup()
+    mounted = gateway(tmp_path)
+    await mounted.startup()
     with caplog.at_level(logging.WARNING):
         for number in range(50):
             for _ in range(2):
-                assert (await asked(asks, "/pub/x", f"/other{number}"))[0] == 400
-    await asks.shutdown()
+                assert (await send_request(mounted, "/pub/x", f"/other{number}"))[0] == 400
+    await mounted.shutdown()
     assert len([record for record in caplog.records if "root_path mismatch detected" in record.message]) == 10
 
 

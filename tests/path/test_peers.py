@@ -38,20 +38,22 @@ def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> No
 
 
 @pytest.mark.parametrize(
-    ("peers", "peer", "told", "trusted"),
+    ("peers", "peer", "forwarded", "trusted"),
     [([], None, False, False), (TEN, None, False, False), ([UNIX], None, False, True), ([*TEN, UNIX], None, False, True),
      ([ip_network("127.0.0.1/32")], None, False, True), ([ip_network("::1/128")], None, False, True), ([UNIX], None, True, False),
      ([UNIX], "127.0.0.1", False, False), (TEN, "10.0.0.1", False, True), (TEN, "10.0.0.1", True, False), (TEN, "11.0.0.1", False, False)],
 )  # fmt: skip
 def test_every_part_agrees_whether_a_peer_is_trusted(
-    peers: Networks, peer: str | None, told: bool, trusted: bool
+    peers: Networks, peer: str | None, forwarded: bool, trusted: bool
 ) -> None:
-    request = RequestInfo("GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", peer_is_forwarded=told)
-    assert TrustedProxies(peers)(peer, is_forwarded=told) is trusted
-    assert ForwardedHeaders(peers).trusts(peer, is_forwarded=told) is trusted
+    request = RequestInfo(
+        "GET", b"/", b"", [(b"x-forwarded-for", b"198.51.100.9")], peer, "id", peer_is_forwarded=forwarded
+    )
+    assert TrustedProxies(peers)(peer, is_forwarded=forwarded) is trusted
+    assert ForwardedHeaders(peers).trusts(peer, is_forwarded=forwarded) is trusted
     assert is_trusted_peer(TrustedProxies(peers), request) is trusted
     assert (client_key(request, peers) == "198.51.100.9") is trusted
-    assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=told) == b"given") is trusted
+    assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=forwarded) == b"given") is trusted
 
 
 def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:
@@ -65,9 +67,9 @@ async def test_forwarded_headers_of_a_peer_from_a_header_are_not_trusted() -> No
     proxy = ReverseProxy(pool, trusted_proxies=TEN)
     scope = {"method": "GET", "raw_path": b"/", "headers": [(b"host", b"a"), (b"x-forwarded-proto", b"https"), (b"x-real-ip", b"6.6.6.6")],
              "http_version": "1.1", "scheme": "http"}  # fmt: skip
-    told = proxy.build_request({**scope, "client": ("10.0.0.1", 0)}).head
-    assert b"x-forwarded-proto: http\r\n" in told
-    assert b"6.6.6.6" not in told
+    forwarded = proxy.build_request({**scope, "client": ("10.0.0.1", 0)}).head
+    assert b"x-forwarded-proto: http\r\n" in forwarded
+    assert b"6.6.6.6" not in forwarded
     seen = proxy.build_request({**scope, "client": ("10.0.0.1", 4000)}).head
     assert b"x-forwarded-proto: https\r\n" in seen
     assert b"x-real-ip: 6.6.6.6\r\n" in seen

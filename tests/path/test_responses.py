@@ -46,11 +46,11 @@ def test_names_and_cookies_of_the_gateway_are_taken_out_of_responses(env: Gatewa
     with Browser(env) as browser:
         browser.connect()
         for _ in range(3):  # The general path first, then the cached one.
-            answer = browser.fetch(path)
-            assert (answer.status_code, answer.text) == (200, "ok")
+            response = browser.fetch(path)
+            assert (response.status_code, response.text) == (200, "ok")
             values = [
                 value
-                for name, value in answer.headers.multi_items()
+                for name, value in response.headers.multi_items()
                 if "kept" in value or "fixed" in value or "secret" in value
             ]
             assert sorted(values) == ["akoyan=kept", "kept", "kept", "theirs=kept", "x=akoya=kept"]

@@ -54,10 +54,15 @@ def require_unmoved(port: int, base: str, member: str) -> None:
     """Assert that public and signed requests below `base` are served with their own path, mount and method."""
     for path, cookie in ((f"{base}/pub/admin/secret", ""), (f"{base}/bank/second/transfer", member)):
         for lines in lines_with(f"{base}/pub" if not cookie else f"{base}/bank"):
-            status, told = get(port, path, *([f"Cookie: {cookie}"] if cookie else []), *lines)
-            assert status == 200, (lines, told)
-            assert (told["path"], told["mount"], told["method"], told["user"]) == (path, "", "GET", None), lines
-            assert bool(told.get("owner", cookie)) is bool(cookie)
+            status, received = get(port, path, *([f"Cookie: {cookie}"] if cookie else []), *lines)
+            assert status == 200, (lines, received)
+            assert (received["path"], received["mount"], received["method"], received["user"]) == (
+                path,
+                "",
+                "GET",
+                None,
+            ), lines
+            assert bool(received.get("owner", cookie)) is bool(cookie)
 
 
 def rules(base: str = "", **more: Any) -> list[dict[str, Any]]:
@@ -172,10 +177,12 @@ def test_around_an_app_the_middleware_serves_what_was_decided_or_refuses(tmp_pat
         assert get(server.port, "/pub/admin/secret")[0] == 200
         assert get(server.port, "/bank/second")[0] == 401
         for lines in lines_with("/pub", together=80):
-            status, told = get(server.port, "/pub/admin/secret", *lines)
-            assert status in (200, 400), (lines, told)
+            status, received = get(server.port, "/pub/admin/secret", *lines)
+            assert status in (200, 400), (lines, received)
             if status == 200:
-                assert (told["path"], told["mount"], told["method"]) == ("/pub/admin/secret", "", "GET"), lines
+                assert (received["path"], received["mount"], received["method"]) == ("/pub/admin/secret", "", "GET"), (
+                    lines
+                )
 
 
 @LONG

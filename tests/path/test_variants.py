@@ -121,8 +121,8 @@ ACCESS = [
 def test_explain_reports_why_such_a_request_is_refused(tmp_path: Path, target: str, method: str, expected: str) -> None:
     config = validated(tmp_path, {"access": ACCESS}).config
     assert config is not None
-    told = Explainer(config, (), 0.0).explain(method, target)
-    assert expected in (told.refusal or f"passed by {told.rule}")
+    explanation = Explainer(config, (), 0.0).explain(method, target)
+    assert expected in (explanation.refusal or f"passed by {explanation.rule}")
     allowed = validated(tmp_path, {"access": ACCESS, "path_variants": "allow"}).config
     assert allowed is not None
     assert Explainer(allowed, (), 0.0).explain("GET", "/ACCOUNTS").refusal is None

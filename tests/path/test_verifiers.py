@@ -13,7 +13,7 @@ KEYS = keys_of([secret_key("k1", "0123456789abcdef0123456789abcdef")])
 
 def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
     """Return status and body. For a request without signature, `missing-signature` means that the path was accepted unchanged."""
-    told: list[str] = []
+    statuses: list[str] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [])
@@ -21,24 +21,24 @@ def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
 
     base = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "HTTP_HOST": "a", "wsgi.url_scheme": "http", "QUERY_STRING": ""}
     body = WsgiVerifier(app, KEYS, exempt={"/pub/*", "/bank/pub/*"}, **options)(
-        {**base, **environ}, lambda status, headers: told.append(status)
+        {**base, **environ}, lambda status, headers: statuses.append(status)
     )
-    return told[0], b"".join(body)
+    return statuses[0], b"".join(body)
 
 
 @pytest.mark.parametrize(
-    ("environ", "options", "said"),
+    ("environ", "options", "expected"),
     [({"SCRIPT_NAME": "/pub", "PATH_INFO": "/admin"}, {}, b"root-path"), ({"SCRIPT_NAME": "/bank", "PATH_INFO": "/x"}, {}, b"root-path"),
      ({"PATH_INFO": "/x"}, {"script_name": "/bank"}, b"root-path"), ({"SCRIPT_NAME": "/bank", "PATH_INFO": "/x", "RAW_URI": "/bank/x"}, {"script_name": "/bank"}, b"missing-signature"),
      ({"PATH_INFO": "/admin", "RAW_URI": "/any/admin"}, {}, b"path-mismatch"), ({"PATH_INFO": "/x y", "RAW_URI": "/x%20y?q=1"}, {}, b"missing-signature"),
      ({"PATH_INFO": "/x", "REQUEST_URI": "http://a/x"}, {}, b"missing-signature"), ({"PATH_INFO": "/\xc3\xa4", "RAW_URI": "/%C3%A4"}, {}, b"missing-signature")],
 )  # fmt: skip
 def test_a_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(
-    environ: dict[str, Any], options: dict[str, Any], said: bytes
+    environ: dict[str, Any], options: dict[str, Any], expected: bytes
 ) -> None:
     status, body = wsgi(environ, **options)
     assert status.startswith("401")
-    assert said in body
+    assert expected in body
 
 
 def test_an_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
@@ -48,22 +48,22 @@ def test_an_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "options", "said"),
+    ("scope", "options", "expected"),
     [({"path": "/pub/admin", "raw_path": b"/pub/admin", "root_path": "/pub"}, {}, b"root-path"), ({"path": "/x", "raw_path": b"/x"}, {"root_path": "/bank"}, b"root-path"),
      ({"path": "/bank/x", "raw_path": b"/bank/x", "root_path": "/bank"}, {"root_path": "/bank"}, b"missing-signature"), ({"path": "/admin", "raw_path": b"/any/admin"}, {}, b"path-mismatch"),
      ({"path": "/x y", "raw_path": b"/x%20y"}, {}, b"missing-signature"), ({"path": "/ä"}, {}, b"missing-signature"), ({"path": "/pub/x", "raw_path": b"/pub/x"}, {}, b"served")],
 )  # fmt: skip
 async def test_an_asgi_app_gets_the_path_that_was_signed_below_a_named_mount(
-    scope: dict[str, Any], options: dict[str, Any], said: bytes
+    scope: dict[str, Any], options: dict[str, Any], expected: bytes
 ) -> None:
-    told: list[dict[str, Any]] = []
+    statuses: list[dict[str, Any]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"served"})
 
     async def send(message: Any) -> None:
-        told.append(message)
+        statuses.append(message)
 
     base = {"type": "http", "method": "GET", "headers": [(b"host", b"a")], "scheme": "http", "query_string": b""}
     await AsgiVerifier(app, KEYS, exempt={"/pub/*"}, **options)({**base, **scope}, None, send)  # type: ignore[arg-type]
-    assert said in told[-1]["body"]
+    assert expected in statuses[-1]["body"]

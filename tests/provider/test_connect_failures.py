@@ -20,7 +20,7 @@ from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
 from tests.support.certificates import self_signed
 from tests.support.oauth_values import NOW, claims, client, signed
-from tests.support.scripted_server import Answer, raw, reply, serve
+from tests.support.scripted_server import Responder, raw, reply, serve
 
 CODE = "the-code-4711"
 
@@ -39,14 +39,14 @@ def logged(error: GatewayError, caplog: pytest.LogCaptureFixture) -> tuple[str, 
 async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -> GatewayError:
     app = client(token_endpoint=f"{url}/token", timeout=Seconds(0.5))
     source = None if keys is None else RemoteKeySet(keys, http, lambda: NOW, timeout=0.5)
-    answer = await Provider(app, http, source, Tokens(), lambda: NOW).exchange(Secret(CODE))
+    response = await Provider(app, http, source, Tokens(), lambda: NOW).exchange(Secret(CODE))
     with pytest.raises(GatewayError) as raised:
-        tokens_or_raise(answer)
+        tokens_or_raise(response)
     return raised.value
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "level", "fields"),
+    ("responder", "code", "level", "fields"),
     [
         (
             reply(401, {"error": "invalid_client", "error_description": "Invalid client credentials."}),
@@ -90,12 +90,12 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
 async def test_a_failed_exchange_is_logged_with_its_reason(
     http: httpx.AsyncClient,
     caplog: pytest.LogCaptureFixture,
-    answer: Answer,
+    responder: Responder,
     code: str,
     level: str,
     fields: dict[str, Any],
 ) -> None:
-    async with serve(token=answer) as server:
+    async with serve(token=responder) as server:
         error = await exchange(http, server.url)
     assert error.code == code
     assert logged(error, caplog) == (level, fields)

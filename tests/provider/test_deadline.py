@@ -25,7 +25,7 @@ class Threaded:
     """A provider in its own thread, so that it responds while the test's event loop is blocked."""
 
     def __init__(self, *pieces: bytes) -> None:
-        self.asked = threading.Event()
+        self.requested = threading.Event()
         self.answered = threading.Event()
         self._pieces = pieces
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -36,7 +36,7 @@ class Threaded:
         connection, _ = self._socket.accept()
         with connection:
             connection.recv(65536)
-            self.asked.set()
+            self.requested.set()
             for piece in self._pieces:
                 connection.sendall(piece)
             self.answered.set()
@@ -67,15 +67,15 @@ async def test_a_response_that_came_during_a_pause_is_read(
     loop = asyncio.get_running_loop()
 
     async def blocked() -> None:
-        await asyncio.to_thread(threaded.asked.wait, 60)
+        await asyncio.to_thread(threaded.requested.wait, 60)
         loop.call_later(max(TIMEOUT * after - (loop.time() - started), 0.0), pause, threaded)
 
     started = loop.time()
     blocking = asyncio.create_task(blocked())
     # Nothing is read before the pause, because the callback that reads the response is queued behind it.
-    answer = await post(http, FormRequest(threaded.url, (), (("refresh_token", "r-1"),)), TIMEOUT)
+    response = await post(http, FormRequest(threaded.url, (), (("refresh_token", "r-1"),)), TIMEOUT)
     await blocking
-    assert answer == HttpResponse(200, BODY)
+    assert response == HttpResponse(200, BODY)
 
 
 async def test_a_document_that_came_during_a_pause_is_read(http: httpx.AsyncClient, threaded: Threaded) -> None:
@@ -87,8 +87,8 @@ async def test_a_pause_does_not_make_a_silent_provider_respond(http: httpx.Async
     silent = Threaded(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
     try:
         asyncio.get_running_loop().call_later(0.5, pause, silent)
-        answer = await post(http, FormRequest(silent.url, (), ()), TIMEOUT)
-        assert answer == ResponseLost("no complete response within 1 s")
+        response = await post(http, FormRequest(silent.url, (), ()), TIMEOUT)
+        assert response == ResponseLost("no complete response within 1 s")
     finally:
         silent.close()
 

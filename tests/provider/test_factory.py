@@ -72,6 +72,6 @@ async def test_after_closing_nothing_is_sent_and_nothing_raises() -> None:
         app = client(token_endpoint=f"{server.url}/token")
         async with open_providers(config(app), lambda: NOW) as providers:
             pass
-        answer = await providers["demo-app-0"].refresh(Secret("r1"), "s")
-        assert isinstance(answer, ProviderDown)
+        response = await providers["demo-app-0"].refresh(Secret("r1"), "s")
+        assert isinstance(response, ProviderDown)
         assert server.received == []

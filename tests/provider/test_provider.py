@@ -31,7 +31,7 @@ from akoya_gateway.oauth.outcomes import (
 from akoya_gateway.provider import Provider, RemoteKeySet
 from akoya_gateway.secret import Secret
 from tests.support.oauth_values import ISSUER, NOW, claims, client, ec_key, jwks, rsa_key, signed
-from tests.support.scripted_server import Answer, Received, Server, in_turn, raw, reply, serve
+from tests.support.scripted_server import Received, Responder, Server, in_turn, raw, reply, serve
 
 
 @cache
@@ -60,13 +60,13 @@ def tokens(id_token: Secret | None = None, **changes: Any) -> dict[str, Any]:
 async def provider(
     http: httpx.AsyncClient,
     *,
-    keys: Answer | None = None,
+    keys: Responder | None = None,
     verify: bool = True,
     timeout: float = 30.0,
     dialect: Dialect | None = None,
-    **answers: Answer,
+    **responses: Responder,
 ) -> AsyncIterator[tuple[Provider, Server]]:
-    async with serve(keys=keys or reply(200, jwks(rsa_key())), **answers) as server:
+    async with serve(keys=keys or reply(200, jwks(rsa_key())), **responses) as server:
         app = client(
             token_endpoint=f"{server.url}/token",
             revocation_endpoint=f"{server.url}/revoke",
@@ -97,15 +97,15 @@ async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
                 consent_id="7f0c2c52-grant",
             )
         )
-        (asked,) = server.to("/token")
-        assert asked.form == {
+        (request,) = server.to("/token")
+        assert request.form == {
             "grant_type": "authorization_code",
             "code": "the-code",
             "redirect_uri": "https://app.example.com/akoya/callback",
             "code_verifier": "the-verifier",
         }
-        assert asked.headers["authorization"].startswith("Basic ")
-        assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
+        assert request.headers["authorization"].startswith("Basic ")
+        assert request.headers["content-type"] == "application/x-www-form-urlencoded"
 
 
 async def test_a_refresh_token_becomes_new_tokens(http: httpx.AsyncClient) -> None:
@@ -113,10 +113,10 @@ async def test_a_refresh_token_becomes_new_tokens(http: httpx.AsyncClient) -> No
         granted = await akoya.refresh(Secret("refresh-1"), SUB)
         assert isinstance(granted, TokensIssued)
         assert granted.tokens.refresh_token == Secret("refresh-2")
-        (asked,) = server.to("/token")
-        assert asked.form["refresh_token"] == "refresh-1"
-        assert asked.form["client_id"] == "a3f9:demo"
-        assert "authorization" not in asked.headers
+        (request,) = server.to("/token")
+        assert request.form["refresh_token"] == "refresh-1"
+        assert request.form["client_id"] == "a3f9:demo"
+        assert "authorization" not in request.headers
 
 
 async def test_scope_left_out_means_as_requested_at_first_and_unchanged_later(http: httpx.AsyncClient) -> None:
@@ -182,7 +182,7 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("responder", "expected"),
     [
         (reply(400, {"error": "invalid_request"}), Refused("invalid_request")),
         (reply(400, {"error": "invalid_grant"}), Refused("invalid_grant")),
@@ -204,9 +204,9 @@ async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bear
     ],
 )
 async def test_token_response_gives_the_expected_outcome(
-    http: httpx.AsyncClient, answer: Answer, expected: Any
+    http: httpx.AsyncClient, responder: Responder, expected: Any
 ) -> None:
-    async with provider(http, token=answer, timeout=patience(expected)) as (akoya, server):
+    async with provider(http, token=responder, timeout=patience(expected)) as (akoya, server):
         assert await akoya.refresh(Secret("r"), SUB) == expected
         assert len(server.to("/token")) == 1
         assert await akoya.exchange(Secret("c")) == expected
@@ -240,16 +240,16 @@ async def test_tokens_that_fail_judgement_are_not_used_and_the_new_refresh_token
     http: httpx.AsyncClient, id_token: Secret, because: DistrustReason, detail: str
 ) -> None:
     async with provider(http, token=reply(200, tokens(id_token))) as (akoya, _):
-        answer = await akoya.refresh(Secret("r"), SUB)
-    assert answer == Untrusted(f"id_token: {detail}", Secret("refresh-2"), because)
+        response = await akoya.refresh(Secret("r"), SUB)
+    assert response == Untrusted(f"id_token: {detail}", Secret("refresh-2"), because)
 
 
 async def test_untrusted_response_without_a_new_refresh_token_rotates_nothing(http: httpx.AsyncClient) -> None:
     body = tokens(signed(claims(aud="other")), refresh_token=None)
     async with provider(http, token=reply(200, body)) as (akoya, _):
-        answer = await akoya.refresh(Secret("r"), SUB)
-    assert isinstance(answer, Untrusted)
-    assert not answer.refresh_token_rotated
+        response = await akoya.refresh(Secret("r"), SUB)
+    assert isinstance(response, Untrusted)
+    assert not response.refresh_token_rotated
 
 
 async def test_token_without_the_sent_nonce_is_refused(http: httpx.AsyncClient) -> None:
@@ -271,16 +271,16 @@ async def test_a_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx
 
 async def test_an_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx.AsyncClient) -> None:
     async with provider(http, keys=reply(503), token=reply(200, tokens())) as (akoya, server):
-        for answer in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
-            assert answer == ProviderDown("the provider's keys are unavailable: answered 503")
+        for response in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
+            assert response == ProviderDown("the provider's keys are unavailable: answered 503")
         assert server.to("/token") == []
 
 
 async def test_keys_that_fail_after_the_token_was_spent_do_not_lose_it(http: httpx.AsyncClient) -> None:
     keys = in_turn(reply(200, jwks(rsa_key())), raw(hold=True))
     async with provider(http, keys=keys, token=reply(200, tokens(signed(claims(), rsa_key("new"))))) as (akoya, _):
-        answer = await akoya.refresh(Secret("r"), SUB)
-    assert answer == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), DistrustReason.KEYS)
+        response = await akoya.refresh(Secret("r"), SUB)
+    assert response == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), DistrustReason.KEYS)
 
 
 async def test_without_keys_the_claims_are_judged_all_the_same(http: httpx.AsyncClient) -> None:
@@ -295,7 +295,7 @@ GOOD = json.dumps(tokens()).encode()
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "responder",
     [
         reply(200, b"\xef\xbb\xbf" + GOOD, content_type="application/json; charset=utf-8"),
         reply(200, GOOD[:-1] + b', "bank": "Z\xfcrich"}', content_type="application/json; charset=iso-8859-1"),
@@ -315,8 +315,8 @@ GOOD = json.dumps(tokens()).encode()
         raw(b"HTTP/1.1 103 Early\r\n\r\n" + OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n" + GOOD),
     ],
 )
-async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient, answer: Answer) -> None:
-    async with provider(http, token=answer, timeout=1.5) as (akoya, _):
+async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient, responder: Responder) -> None:
+    async with provider(http, token=responder, timeout=1.5) as (akoya, _):
         for granted in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
             assert isinstance(granted, TokensIssued), granted
             assert granted.tokens.refresh_token == Secret("refresh-2")
@@ -324,7 +324,7 @@ async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "responder",
     [
         raw(OK + b'Content-Length: 9999\r\n\r\n{"refresh_token":"refresh-2","id_token":"ey'),
         raw(OK + b'Transfer-Encoding: chunked\r\n\r\n99\r\n{"refresh_token":"refresh-2",', hold=True),
@@ -334,16 +334,16 @@ async def test_valid_response_in_an_unusual_body_is_used(http: httpx.AsyncClient
         raw(OK + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)),
     ],
 )
-async def test_new_refresh_token_in_a_broken_response_is_kept(http: httpx.AsyncClient, answer: Answer) -> None:
-    async with provider(http, token=answer, timeout=1.5) as (akoya, _):
+async def test_new_refresh_token_in_a_broken_response_is_kept(http: httpx.AsyncClient, responder: Responder) -> None:
+    async with provider(http, token=responder, timeout=1.5) as (akoya, _):
         untrusted = await akoya.refresh(Secret("r"), SUB)
     assert isinstance(untrusted, Untrusted), untrusted
     assert untrusted.refresh_token == Secret("refresh-2")
 
 
 async def test_error_in_a_response_that_is_not_http_ends_nothing(http: httpx.AsyncClient) -> None:
-    answer = raw(b'HTTP/1.1 400 Bad\r\nX Odd: 1\r\nContent-Length: 25\r\n\r\n{"error":"invalid_grant"}')
-    async with provider(http, token=answer) as (akoya, _):
+    responder = raw(b'HTTP/1.1 400 Bad\r\nX Odd: 1\r\nContent-Length: 25\r\n\r\n{"error":"invalid_grant"}')
+    async with provider(http, token=responder) as (akoya, _):
         assert isinstance(await akoya.refresh(Secret("r"), SUB), OutcomeUnknown)
 
 
@@ -411,7 +411,7 @@ async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: h
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "error", "description"),
+    ("responder", "status", "error", "description"),
     [
         (reply(400, {"error": "invalid_grant", "error_description": "code abcd"}), 400, "invalid_grant", "code [...]"),
         (reply(403, b"<html>Access denied</html>"), 403, None, None),
@@ -422,9 +422,9 @@ async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: h
     ],
 )
 async def test_failure_reports_the_providers_response(
-    http: httpx.AsyncClient, answer: Answer, status: int, error: str | None, description: str | None
+    http: httpx.AsyncClient, responder: Responder, status: int, error: str | None, description: str | None
 ) -> None:
-    async with provider(http, token=answer) as (akoya, _):
+    async with provider(http, token=responder) as (akoya, _):
         failure: Any = await akoya.exchange(Secret("abcd"))
     assert failure.reply == Reply(status, error, description)
 
@@ -433,7 +433,7 @@ async def test_failure_reports_the_providers_response(
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("responder", "expected"),
     [
         (reply(200), Revoked()),
         (reply(400, {"error": "invalid_request"}), ClientRejected("invalid_request")),
@@ -443,12 +443,12 @@ async def test_failure_reports_the_providers_response(
         (raw(hold=True), OutcomeUnknown("no complete response within 0.5 s")),
     ],
 )
-async def test_revocation(http: httpx.AsyncClient, answer: Answer, expected: Any) -> None:
-    async with provider(http, revoke=answer, timeout=patience(expected)) as (akoya, server):
+async def test_revocation(http: httpx.AsyncClient, responder: Responder, expected: Any) -> None:
+    async with provider(http, revoke=responder, timeout=patience(expected)) as (akoya, server):
         assert await akoya.revoke(Secret("refresh-1")) == expected
-        (asked,) = server.to("/revoke")
-        assert asked.form["token"] == "refresh-1"
-        assert asked.form["token_type_hint"] == "refresh_token"
+        (request,) = server.to("/revoke")
+        assert request.form["token"] == "refresh-1"
+        assert request.form["token_type_hint"] == "refresh_token"
 
 
 async def test_environment_without_revocation_is_warned_about(http: httpx.AsyncClient) -> None:
@@ -471,18 +471,18 @@ async def test_cancellation_passes_through_and_the_provider_stays_usable(http: h
 
 
 async def test_many_refreshes_at_once_each_go_out_once(http: httpx.AsyncClient) -> None:
-    async def answer(_: Server, request: Received, writer: asyncio.StreamWriter) -> None:
+    async def respond(_: Server, request: Received, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
         body = json.dumps(tokens(refresh_token=f"{request.form['refresh_token']}-next")).encode()
         writer.write(OK + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
 
-    async with provider(http, token=answer, timeout=20) as (akoya, server):
-        answers = await asyncio.gather(*(akoya.refresh(Secret(f"r{i}"), SUB) for i in range(100)))
-        for i, granted in enumerate(answers):
+    async with provider(http, token=respond, timeout=20) as (akoya, server):
+        responses = await asyncio.gather(*(akoya.refresh(Secret(f"r{i}"), SUB) for i in range(100)))
+        for i, granted in enumerate(responses):
             assert isinstance(granted, TokensIssued)
             assert granted.tokens.refresh_token == Secret(f"r{i}-next")
-        assert sorted(asked.form["refresh_token"] for asked in server.to("/token")) == sorted(
+        assert sorted(token_request.form["refresh_token"] for token_request in server.to("/token")) == sorted(
             f"r{i}" for i in range(100)
         )
         assert len(server.to("/keys")) == 1

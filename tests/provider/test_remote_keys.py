@@ -23,7 +23,7 @@ from akoya_gateway.provider.remote_keys import (
     max_age,
 )
 from tests.support.oauth_values import NOW, ec_key, jwks, rsa_key
-from tests.support.scripted_server import Answer, Received, Server, endless, in_turn, raw, reply, serve
+from tests.support.scripted_server import Received, Responder, Server, endless, in_turn, raw, reply, serve
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -41,7 +41,7 @@ def clock() -> Time:
     return Time()
 
 
-def keys(*which: Any, cache: str = "max-age=600") -> Answer:
+def keys(*which: Any, cache: str = "max-age=600") -> Responder:
     return reply(200, jwks(*which), f"Cache-Control: {cache}\r\n")
 
 
@@ -144,7 +144,7 @@ async def test_a_failed_renewal_leaves_the_keys_at_hand(http: httpx.AsyncClient,
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "responder",
     [
         reply(302, b"", "Location: /keys\r\n"),
         endless(OK + b"Content-Length: 52428800\r\n\r\n", b" " * 65536),
@@ -171,9 +171,9 @@ async def test_a_failed_renewal_leaves_the_keys_at_hand(http: httpx.AsyncClient,
     ],
 )
 async def test_a_hostile_endpoint_costs_one_bounded_request(
-    http: httpx.AsyncClient, clock: Time, answer: Answer
+    http: httpx.AsyncClient, clock: Time, responder: Responder
 ) -> None:
-    async with serve(keys=answer) as server, asyncio.timeout(60):
+    async with serve(keys=responder) as server, asyncio.timeout(60):
         with pytest.raises(KeysUnavailable):
             await source(server, http, clock, timeout=0.5).current()
         assert len(server.received) == 1

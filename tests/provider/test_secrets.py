@@ -91,7 +91,7 @@ async def test_complete_run_leaves_no_secret_in_any_log_or_response(
     def body(token: Secret, **more: Any) -> dict[str, Any]:
         return {"id_token": token.reveal(), "refresh_token": ROTATED, "access_token": ACCESS, **more}
 
-    answers = [
+    responses = [
         reply(200, body(good)),
         reply(200, body(foreign)),
         reply(200, body(forged)),
@@ -105,10 +105,10 @@ async def test_complete_run_leaves_no_secret_in_any_log_or_response(
         raw(hold=True),
     ]
     if httpcore == "as it comes":  # a peer that echoes the request, which httpcore would log at DEBUG
-        answers.append(raw(f"{REFRESH} {ROTATED}\r\n\r\n".encode()))
+        responses.append(raw(f"{REFRESH} {ROTATED}\r\n\r\n".encode()))
     shown: list[object] = []
-    for answer in answers:
-        async with serve(token=answer, revoke=answer, keys=reply(200, jwks(rsa_key()))) as server:
+    for responder in responses:
+        async with serve(token=responder, revoke=responder, keys=reply(200, jwks(rsa_key()))) as server:
             app = client(
                 token_endpoint=f"{server.url}/token",
                 revocation_endpoint=f"{server.url}/revoke",

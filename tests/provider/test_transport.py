@@ -21,7 +21,7 @@ from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
 from akoya_gateway.provider import http_client
 from akoya_gateway.provider.transport import FetchFailed, NotSent, ResponseLost, get, post
 from tests.support.certificates import self_signed
-from tests.support.scripted_server import Answer, Received, Server, endless, in_turn, raw, reply, serve
+from tests.support.scripted_server import Received, Responder, Server, endless, in_turn, raw, reply, serve
 
 OK = b"HTTP/1.1 200 OK\r\n"
 COMPRESSED = b"\x1f\x9d\x90 compressed"
@@ -34,14 +34,14 @@ def form(server: Server) -> FormRequest:
     )
 
 
-async def ask(http: httpx.AsyncClient, answer: Answer, timeout: float = 2.0) -> tuple[Any, Server]:
-    async with serve(token=answer) as server:
+async def fetch(http: httpx.AsyncClient, responder: Responder, timeout: float = 2.0) -> tuple[Any, Server]:
+    async with serve(token=responder) as server:
         return await post(http, form(server), timeout), server
 
 
 async def test_form_is_sent_once_and_its_response_is_returned(http: httpx.AsyncClient) -> None:
-    answer, server = await ask(http, reply(400, b'{"error":"x"}', "Retry-After: 7\r\n"))
-    assert answer == HttpResponse(400, b'{"error":"x"}', "7")
+    response, server = await fetch(http, reply(400, b'{"error":"x"}', "Retry-After: 7\r\n"))
+    assert response == HttpResponse(400, b'{"error":"x"}', "7")
     assert len(server.received) == 1
     assert server.received[0].form == {"refresh_token": "r-1"}
     assert server.received[0].headers["accept-encoding"] == "identity"
@@ -50,8 +50,8 @@ async def test_form_is_sent_once_and_its_response_is_returned(http: httpx.AsyncC
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_is_returned_and_not_followed(http: httpx.AsyncClient, status: int) -> None:
     async with serve(token=reply(status, b"", "Location: /elsewhere\r\n"), elsewhere=reply(200, {})) as server:
-        answer = await post(http, form(server), 30.0)
-        assert answer == HttpResponse(status, b"")
+        response = await post(http, form(server), 30.0)
+        assert response == HttpResponse(status, b"")
         assert [request.path for request in server.received] == ["/token"]
 
 
@@ -76,8 +76,8 @@ LOST = {
 async def test_after_the_request_left_anything_incomplete_is_lost_and_never_sent_again(
     http: httpx.AsyncClient, fault: str
 ) -> None:
-    answer, server = await ask(http, LOST[fault])
-    assert isinstance(answer, ResponseLost), answer
+    response, server = await fetch(http, LOST[fault])
+    assert isinstance(response, ResponseLost), response
     assert len(server.received) == 1
     assert server.connections == 1
 
@@ -87,13 +87,13 @@ async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
-    answer, server = await ask(http, reset)
-    assert isinstance(answer, ResponseLost)
+    response, server = await fetch(http, reset)
+    assert isinstance(response, ResponseLost)
     assert len(server.received) == 1
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "responder",
     [
         raw(hold=True),
         raw(OK + b"Content-Length: 10\r\n\r\n", hold=True),
@@ -111,9 +111,9 @@ async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
         "dripping chunks",
     ],
 )
-async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, answer: Answer) -> None:
+async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, responder: Responder) -> None:
     async with asyncio.timeout(20):
-        lost, server = await ask(http, answer, timeout=0.3)
+        lost, server = await fetch(http, responder, timeout=0.3)
     assert lost == ResponseLost("no complete response within 0.3 s")
     assert len(server.received) == 1
 
@@ -121,31 +121,31 @@ async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, an
 @pytest.mark.parametrize("status", [429, 500, 503, 302])
 async def test_sufficient_status_counts_without_its_body(http: httpx.AsyncClient, status: int) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: 10\r\nRetry-After: 3\r\n\r\n".encode()
-    assert (await ask(http, raw(head)))[0] == HttpResponse(status, b"", "3")
-    assert (await ask(http, raw(head, hold=True), timeout=1.5))[0] == HttpResponse(status, b"", "3")
-    assert isinstance((await ask(http, raw(head.replace(str(status).encode(), b"400", 1))))[0], ResponseLost)
+    assert (await fetch(http, raw(head)))[0] == HttpResponse(status, b"", "3")
+    assert (await fetch(http, raw(head, hold=True), timeout=1.5))[0] == HttpResponse(status, b"", "3")
+    assert isinstance((await fetch(http, raw(head.replace(str(status).encode(), b"400", 1))))[0], ResponseLost)
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 5000000000\r\n\r\n", b"\r\n"])
 async def test_gigabytes_are_not_read(http: httpx.AsyncClient, length: bytes) -> None:
     async with serve(token=endless(OK + length, b"x" * 65536)) as server:
-        answer = await post(http, form(server), 60.0)
-        assert isinstance(answer, HttpResponse)
-        assert len(answer.body) == MAX_BODY_BYTES + 1
+        response = await post(http, form(server), 60.0)
+        assert isinstance(response, HttpResponse)
+        assert len(response.body) == MAX_BODY_BYTES + 1
         await asyncio.wait_for(server.gone.wait(), 60)  # the client closed the connection
 
 
 async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(64)) + packer.flush()
-    answer, _ = await ask(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=60)
-    assert isinstance(answer, HttpResponse)
-    assert len(answer.body) == MAX_BODY_BYTES + 1
+    response, _ = await fetch(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=60)
+    assert isinstance(response, HttpResponse)
+    assert len(response.body) == MAX_BODY_BYTES + 1
 
 
 async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncClient) -> None:
-    answer = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
-    async with serve(token=answer) as server:
+    responder = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
+    async with serve(token=responder) as server:
         assert await post(http, form(server), 60.0) == HttpResponse(200, b"{}")
         await asyncio.wait_for(server.gone.wait(), 60)
 
@@ -155,8 +155,8 @@ async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncCl
 )
 async def test_unrequested_compression_is_decoded(http: httpx.AsyncClient, name: str, pack: Any) -> None:
     body = json.dumps({"id_token": "a" * 5000}).encode()
-    answer, _ = await ask(http, reply(200, pack(body), f"Content-Encoding: {name}\r\n"))
-    assert answer == HttpResponse(200, body)
+    response, _ = await fetch(http, reply(200, pack(body), f"Content-Encoding: {name}\r\n"))
+    assert response == HttpResponse(200, body)
 
 
 async def test_no_connection_means_not_sent(http: httpx.AsyncClient) -> None:
@@ -239,9 +239,9 @@ async def test_client_with_keep_alive_does_not_resend_on_a_closed_connection() -
         return len(server.received) < 2
 
     async with serve(token=keep_then_die) as server, httpx.AsyncClient(trust_env=False, timeout=60) as http:
-        answers = [await post(http, form(server), 30.0) for _ in range(4)]
-        assert len(server.received) <= len(answers)
-        assert sum(isinstance(answer, HttpResponse) for answer in answers) == len(server.received)
+        responses = [await post(http, form(server), 30.0) for _ in range(4)]
+        assert len(server.received) <= len(responses)
+        assert sum(isinstance(response, HttpResponse) for response in responses) == len(server.received)
 
 
 class Closing(httpx.AsyncByteStream):
@@ -268,8 +268,8 @@ async def test_complete_response_counts_even_if_closing_its_connection_fails(fau
     stream = Closing(fault)
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=stream))
     async with httpx.AsyncClient(transport=transport) as http:
-        answer = await post(http, FormRequest("https://bank.example.com/token", (), (("a", "b"),)), 0.05)
-        assert answer == HttpResponse(200, b"{}", None)
+        response = await post(http, FormRequest("https://bank.example.com/token", (), (("a", "b"),)), 0.05)
+        assert response == HttpResponse(200, b"{}", None)
         # httpcore does not free the connection's slot in the pool if its close is cancelled.
         stream.may.set()
         async with asyncio.timeout(5):
@@ -326,7 +326,7 @@ async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("responder", "reason"),
     [
         (reply(302, b"", "Location: /doc\r\n"), "answered 302"),
         (reply(404, b""), "answered 404"),
@@ -339,9 +339,9 @@ async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPat
     ],
 )
 async def test_document_that_cannot_be_fetched_raises_the_reason(
-    http: httpx.AsyncClient, answer: Answer, reason: str
+    http: httpx.AsyncClient, responder: Responder, reason: str
 ) -> None:
-    async with serve(doc=answer) as server:
+    async with serve(doc=responder) as server:
         with pytest.raises(FetchFailed) as failed:
             await get(http, f"{server.url}/doc", 100, 0.5)
         assert reason in str(failed.value)
@@ -357,15 +357,15 @@ async def test_a_document_is_read_through_mark_and_encoding(http: httpx.AsyncCli
 
 async def test_labels_in_several_fields_are_read_as_one_list(http: httpx.AsyncClient) -> None:
     packed = gzip.compress(zlib.compress(b"{}")[2:-4])
-    answer, _ = await ask(http, reply(200, packed, "Content-Encoding: deflate\r\nContent-Encoding: gzip\r\n"))
-    assert answer == HttpResponse(200, b"{}")
+    response, _ = await fetch(http, reply(200, packed, "Content-Encoding: deflate\r\nContent-Encoding: gzip\r\n"))
+    assert response == HttpResponse(200, b"{}")
 
 
 async def test_received_part_of_a_lost_response_is_kept(http: httpx.AsyncClient) -> None:
     for head in (b"Content-Length: 99\r\n\r\n", b"Content-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"):
         body = b'{"refresh_token":"r-2"' if b"gzip" not in head else gzip.compress(b'{"refresh_token":"r-2"' * 9)[:-8]
-        for answer in (raw(OK + head + body), raw(OK + head + body, hold=True)):
-            lost, _ = await ask(http, answer, timeout=0.3)
+        for response in (raw(OK + head + body), raw(OK + head + body, hold=True)):
+            lost, _ = await fetch(http, response, timeout=0.3)
             assert isinstance(lost, ResponseLost) and lost.part is not None
             assert lost.part.status == 200 and lost.part.body.startswith(b'{"refresh_token":"r-2"')
 
@@ -377,10 +377,10 @@ async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> Non
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
     async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
-        answer = await post(http, FormRequest(url, (), ()), 5.0)
-        assert isinstance(answer, NotSent)
-        assert answer.reason is DownReason.CERTIFICATE
-        assert answer.detail.startswith("the provider's certificate is not trusted (")
+        response = await post(http, FormRequest(url, (), ()), 5.0)
+        assert isinstance(response, NotSent)
+        assert response.reason is DownReason.CERTIFICATE
+        assert response.detail.startswith("the provider's certificate is not trusted (")
         with pytest.raises(FetchFailed, match="the certificate is not trusted"):
             await get(http, url, 100, 5.0)
     listening.close()
@@ -401,7 +401,7 @@ async def test_response_over_tls_that_is_not_http_is_kept(tmp_path: Path) -> Non
     listening = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
     async with http_client(trusting) as http:
-        answer = await post(http, FormRequest(url, (), ()), 30.0)
+        response = await post(http, FormRequest(url, (), ()), 30.0)
     listening.close()
-    assert isinstance(answer, ResponseLost)
-    assert answer.part == HttpResponse(200, b'{"refresh_token":"r-2"}')
+    assert isinstance(response, ResponseLost)
+    assert response.part == HttpResponse(200, b'{"refresh_token":"r-2"}')

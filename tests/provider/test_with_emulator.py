@@ -83,9 +83,9 @@ async def code(app: Client, emulator: SandboxServer, user: str = "mikomo_1") -> 
     return callback.code
 
 
-def granted(answer: TokenOutcome) -> TokenSet:
-    assert isinstance(answer, TokensIssued), answer
-    return answer.tokens
+def granted(response: TokenOutcome) -> TokenSet:
+    assert isinstance(response, TokensIssued), response
+    return response.tokens
 
 
 def refresh_token(tokens: TokenSet) -> Secret:
@@ -171,12 +171,12 @@ async def test_untrusted_tokens_still_bring_a_refresh_token_that_works(
 ) -> None:
     tokens = await connected(app, emulator, akoya)
     emulator.fault(fault)
-    answer = await akoya.refresh(refresh_token(tokens), tokens.sub)
-    assert isinstance(answer, Untrusted)
-    assert answer.reason is because
-    assert answer.refresh_token is not None
+    response = await akoya.refresh(refresh_token(tokens), tokens.sub)
+    assert isinstance(response, Untrusted)
+    assert response.reason is because
+    assert response.refresh_token is not None
     emulator.clear_faults()
-    granted(await akoya.refresh(answer.refresh_token, tokens.sub))
+    granted(await akoya.refresh(response.refresh_token, tokens.sub))
 
 
 async def test_rotated_signing_keys_are_picked_up(app: Client, emulator: SandboxServer, akoya: Provider) -> None:

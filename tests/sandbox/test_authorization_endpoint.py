@@ -11,7 +11,7 @@ from akoya_gateway.sandbox import SandboxClient, SandboxServer, SandboxSettings
 from tests.support.sandbox_client import HTTP, REDIRECT, STATE, authorization_url, query_of
 
 
-def ask(server: SandboxServer, **changes: str | None) -> httpx.Response:
+def fetch(server: SandboxServer, **changes: str | None) -> httpx.Response:
     return HTTP.get(authorization_url(server, **changes))
 
 
@@ -36,15 +36,15 @@ def ask(server: SandboxServer, **changes: str | None) -> httpx.Response:
 def test_some_errors_are_shown_only_in_the_browser(
     either: SandboxServer, changes: dict[str, str | None], status: int, text: str
 ) -> None:
-    answer = ask(either, **changes)
-    assert answer.status_code == status
-    assert text in answer.text
-    assert "location" not in answer.headers
+    response = fetch(either, **changes)
+    assert response.status_code == status
+    assert text in response.text
+    assert "location" not in response.headers
 
 
 def test_an_error_page_escapes_what_the_address_said(dex: SandboxServer) -> None:
-    answer = ask(dex, client_id="<script>alert(1)</script>")
-    assert "<script>" not in answer.text
+    response = fetch(dex, client_id="<script>alert(1)</script>")
+    assert "<script>" not in response.text
 
 
 @pytest.mark.parametrize(
@@ -66,40 +66,40 @@ def test_an_error_page_escapes_what_the_address_said(dex: SandboxServer) -> None
 def test_other_errors_go_to_the_redirect_uri_with_the_state(
     either: SandboxServer, changes: dict[str, str | None], error: str, description: str | None
 ) -> None:
-    answer = ask(either, **changes)
-    assert answer.status_code == 302
-    location = answer.headers["location"]
+    response = fetch(either, **changes)
+    assert response.status_code == 302
+    location = response.headers["location"]
     assert location.startswith(REDIRECT + "?")
     expected = {"error": error, "state": STATE} | ({"error_description": description} if description else {})
     assert query_of(location) == expected
 
 
 def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
-    answer = HTTP.get(authorization_url(either) + "&scope=openid")
-    assert query_of(answer.headers["location"])["error"] == "invalid_request"
+    response = HTTP.get(authorization_url(either) + "&scope=openid")
+    assert query_of(response.headers["location"])["error"] == "invalid_request"
 
 
 @pytest.mark.parametrize("state", [None, "", "short", "1234567"])
 def test_hydra_refuses_a_state_below_eight_characters(hydra: SandboxServer, state: str | None) -> None:
-    query = query_of(ask(hydra, state=state).headers["location"])
+    query = query_of(fetch(hydra, state=state).headers["location"])
     assert query["error"] == "invalid_state"
     assert query.get("state") == (state or None)
 
 
 @pytest.mark.parametrize("state", [None, "short"])
 def test_dex_takes_any_state(dex: SandboxServer, state: str | None) -> None:
-    assert ask(dex, state=state).headers["location"].startswith("/consent/")
+    assert fetch(dex, state=state).headers["location"].startswith("/consent/")
 
 
 def test_a_client_that_may_not_authorize_is_told_so_at_its_redirect_uri() -> None:
     with SandboxServer(SandboxSettings(clients=(SandboxClient(may_authorize=False),))) as server:
-        assert query_of(ask(server).headers["location"]) == {"error": "unauthorized_client", "state": STATE}
+        assert query_of(fetch(server).headers["location"]) == {"error": "unauthorized_client", "state": STATE}
 
 
 def test_a_fault_at_the_authorization_endpoint_gives_a_bare_5xx(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("status", "authorization", status=501, times=1)
-    assert ask(akoya_sandbox).status_code == 501
-    assert ask(akoya_sandbox).status_code == 303
+    assert fetch(akoya_sandbox).status_code == 501
+    assert fetch(akoya_sandbox).status_code == 303
 
 
 def test_a_server_error_can_be_sent_to_the_redirect_uri(akoya_sandbox: SandboxServer) -> None:

@@ -92,9 +92,9 @@ def test_options_reach_the_emulator() -> None:
         assert HTTP.get(f"{base}/keys").status_code == 418
         assert HTTP.get(f"{base}/_sandbox/counters").status_code == 404
         query = "connector=second&client_id=mine&redirect_uri=http://127.0.0.1:1/cb&response_type=code&scope=openid"
-        answer = HTTP.get(f"{base}/auth?{query}")
-        assert answer.status_code == 303
-        assert "Second Bank" in HTTP.get(base + answer.headers["location"]).text
+        response = HTTP.get(f"{base}/auth?{query}")
+        assert response.status_code == 303
+        assert "Second Bank" in HTTP.get(base + response.headers["location"]).text
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ def test_pages_carry_no_foreign_parts_and_are_not_framed(person: Person, dex: Sa
 @pytest.mark.parametrize("action", ["", "continue", "cancel", "<b>"])
 def test_buttons_pressed_out_of_turn_never_grant(person: Person, step: str, action: str) -> None:
     start = str(person.page.url).removesuffix("/login")
-    answer = person._http.post(f"{start}/{step}", data={"action": action})
-    assert answer.status_code in (302, 303, 401)
-    assert "code=" not in answer.headers.get("location", "")
+    response = person._http.post(f"{start}/{step}", data={"action": action})
+    assert response.status_code in (302, 303, 401)
+    assert "code=" not in response.headers.get("location", "")
 
 
 def test_hundreds_of_accounts_can_be_chosen() -> None:

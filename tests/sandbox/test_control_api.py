@@ -74,14 +74,14 @@ def test_events_after_a_number(akoya_sandbox: SandboxServer) -> None:
     ],
 )
 def test_a_wrong_request_is_told_why(akoya_sandbox: SandboxServer, path: str, body: object) -> None:
-    answer = HTTP.post(f"{akoya_sandbox.url}/_sandbox/{path}", json=body)
-    assert answer.status_code == 400
-    assert answer.json()["error"]
+    response = HTTP.post(f"{akoya_sandbox.url}/_sandbox/{path}", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]
 
 
 def test_a_form_of_another_page_is_refused(akoya_sandbox: SandboxServer) -> None:
-    answer = HTTP.post(f"{akoya_sandbox.url}/_sandbox/reset", content="{}")
-    assert answer.status_code == 415
+    response = HTTP.post(f"{akoya_sandbox.url}/_sandbox/reset", content="{}")
+    assert response.status_code == 415
 
 
 def test_headless_consent_says_what_a_browser_would_show(akoya_sandbox: SandboxServer) -> None:

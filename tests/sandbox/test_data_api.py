@@ -11,10 +11,10 @@ from tests.support.sandbox_client import HTTP, authorization_url, call, code_for
 
 @pytest.mark.parametrize("product", ["accounts-info", "balances", "accounts"])
 def test_products_answer_to_the_id_token(either: SandboxServer, product: str) -> None:
-    answer = call(either, f"/{product}/v2/mikomo?mode=standard", connect(either)["id_token"])
-    assert answer.status_code == 200
-    assert len(answer.json()["accounts"]) == 3
-    assert len(answer.headers["x-akoya-interaction-id"]) == 36
+    response = call(either, f"/{product}/v2/mikomo?mode=standard", connect(either)["id_token"])
+    assert response.status_code == 200
+    assert len(response.json()["accounts"]) == 3
+    assert len(response.headers["x-akoya-interaction-id"]) == 36
 
 
 def test_balances_have_amounts_and_payloads_are_static(dex: SandboxServer) -> None:
@@ -57,10 +57,10 @@ def test_the_customer_and_the_transactions(dex: SandboxServer) -> None:
 def test_bad_transaction_queries(dex: SandboxServer, query: str, status: int, code: int) -> None:
     tokens = connect(dex)
     accounts = call(dex, "/accounts-info/v2/mikomo", tokens["id_token"]).json()["accounts"]
-    answer = call(
+    response = call(
         dex, f"/transactions/v2/mikomo/{accounts[0]['depositAccount']['accountId']}?{query}", tokens["id_token"]
     )
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert (response.status_code, response.json()["code"]) == (status, code)
 
 
 def test_only_accounts_consented_to_are_seen(dex: SandboxServer) -> None:
@@ -77,11 +77,11 @@ def test_only_accounts_consented_to_are_seen(dex: SandboxServer) -> None:
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer x.y.z", "Basic eDp5", "Bearer " + "a" * 5000])
 def test_without_a_live_id_token_there_is_602(dex: SandboxServer, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    answer = HTTP.get(f"{dex.url}/balances/v2/mikomo", headers=headers)
-    assert answer.status_code == 401
-    assert answer.json()["code"] == 602
-    assert set(answer.json()) == {"code", "message", "debugMessage"}
-    assert "x-akoya-interaction-id" in answer.headers
+    response = HTTP.get(f"{dex.url}/balances/v2/mikomo", headers=headers)
+    assert response.status_code == 401
+    assert response.json()["code"] == 602
+    assert set(response.json()) == {"code", "message", "debugMessage"}
+    assert "x-akoya-interaction-id" in response.headers
 
 
 def test_the_access_token_and_the_refresh_token_are_no_bearers() -> None:
@@ -100,9 +100,9 @@ def test_a_token_of_another_emulator_is_no_bearer(dex: SandboxServer, hydra: San
     [(500, 500), (501, 501), (601, 404), (602, 401), (701, 404), (702, 400), (703, 400), (704, 400)],
 )
 def test_error_users_connect_and_then_fail_at_the_data(dex: SandboxServer, code: int, status: int) -> None:
-    answer = call(dex, "/accounts-info/v2/mikomo", connect(dex, f"mikomo_{code}")["id_token"])
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert isinstance(answer.json()["code"], int)
+    response = call(dex, "/accounts-info/v2/mikomo", connect(dex, f"mikomo_{code}")["id_token"])
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert isinstance(response.json()["code"], int)
 
 
 def test_another_provider_or_version_is_forbidden() -> None:

@@ -85,9 +85,9 @@ def test_without_a_bank_the_open_pages_are_shown_and_carry_no_token(demo: Demo, 
 
 def test_the_app_believes_nobody_but_the_gateway(demo: Demo) -> None:
     forged = {"Akoya-Connector": "mikomo", "Akoya-Id-Token": "x", "Akoya-Owner": "somebody"}
-    answer = HTTP.get(f"{demo.app_url}/accounts", headers=forged)
-    assert answer.status_code == 401
-    assert "Not from the gateway" in answer.text
+    response = HTTP.get(f"{demo.app_url}/accounts", headers=forged)
+    assert response.status_code == 401
+    assert "Not from the gateway" in response.text
     assert "Not verified" in HTTP.get(f"{demo.app_url}/headers", headers=forged).text
 
 

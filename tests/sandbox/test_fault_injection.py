@@ -93,10 +93,10 @@ def test_slow_waits_and_then_answers(akoya_sandbox: SandboxServer) -> None:
 def test_something_else_than_json(akoya_sandbox: SandboxServer, kind: str) -> None:
     token = connect(akoya_sandbox)["refresh_token"]
     akoya_sandbox.fault(kind, "token", times=1)
-    answer = refresh(akoya_sandbox, token)
-    assert answer.status_code == 200
+    response = refresh(akoya_sandbox, token)
+    assert response.status_code == 200
     with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
-        answer.json()
+        response.json()
     assert refresh(akoya_sandbox, token).status_code == 200
 
 
@@ -159,15 +159,15 @@ def test_a_dead_token_stays_dead(dialect: str, error: str) -> None:
         token = connect(server)["refresh_token"]
         server.fault("dead_token", "token.refresh_token", times=1)
         for _ in range(2):
-            answer = refresh(server, token)
-            assert (answer.status_code, answer.json()["error"]) == (400, error)
+            response = refresh(server, token)
+            assert (response.status_code, response.json()["error"]) == (400, error)
 
 
 def test_a_data_fault_has_the_shape_of_a_data_error(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["id_token"]
     akoya_sandbox.fault("status", "data", status=429, times=1)
-    answer = call(akoya_sandbox, "/balances/v2/mikomo", token)
-    assert (answer.status_code, answer.json()["code"]) == (429, 1207)
+    response = call(akoya_sandbox, "/balances/v2/mikomo", token)
+    assert (response.status_code, response.json()["code"]) == (429, 1207)
 
 
 def test_faults_are_counted_down_one_request_each(akoya_sandbox: SandboxServer) -> None:

@@ -34,13 +34,13 @@ VALUES = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
 def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, str]]) -> None:
-    judged = validate_request(CONTEXT, urlencode(pairs))
-    assert isinstance(judged, AuthorizationRequest | ShownError | SentError)
-    if not isinstance(judged, ShownError):
-        assert judged.redirect_uri in CONTEXT.state.clients[DEFAULT_CLIENT_ID].redirect_uris
-    if isinstance(judged, SentError):
-        assert judged.location().startswith(f"{judged.redirect_uri}?error=")
-        assert judged.location().isprintable()
+    result = validate_request(CONTEXT, urlencode(pairs))
+    assert isinstance(result, AuthorizationRequest | ShownError | SentError)
+    if not isinstance(result, ShownError):
+        assert result.redirect_uri in CONTEXT.state.clients[DEFAULT_CLIENT_ID].redirect_uris
+    if isinstance(result, SentError):
+        assert result.location().startswith(f"{result.redirect_uri}?error=")
+        assert result.location().isprintable()
 
 
 @settings(max_examples=200, deadline=None)
@@ -83,10 +83,10 @@ def test_no_made_up_token_is_a_bearer(parts: list[str]) -> None:
 
 @pytest.mark.parametrize("header", [b"Basic \xff\xfe", b"Basic ====", b"B\xc3\xa4sic x"])
 def test_a_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: bytes) -> None:
-    answer = HTTP.post(
+    response = HTTP.post(
         f"{dex.url}/token", data={"grant_type": "authorization_code"}, headers=[(b"Authorization", header)]
     )
-    assert answer.status_code == 401
+    assert response.status_code == 401
 
 
 @pytest.mark.parametrize("token", [segment("[]") + ".e30.x", segment('{"alg":"none"}') + ".e30.", "a.b.c.d.e"])

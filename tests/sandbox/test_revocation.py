@@ -10,8 +10,8 @@ from tests.support.sandbox_client import call, connect, refresh, revoke
 
 def test_after_a_revocation_data_calls_give_602_and_refreshes_fail(either: SandboxServer) -> None:
     tokens = connect(either)
-    answer = revoke(either, tokens["refresh_token"])
-    assert (answer.status_code, answer.content) == (200, b"")
+    response = revoke(either, tokens["refresh_token"])
+    assert (response.status_code, response.content) == (200, b"")
     refused = call(either, "/accounts-info/v2/mikomo", tokens["id_token"])
     assert refused.status_code == 401
     assert (refused.json()["code"], refused.json()["message"]) == (602, "Customer not authorized")
@@ -37,8 +37,8 @@ def test_other_grants_of_the_user_stay(either: SandboxServer) -> None:
 )
 def test_refused_revocations(either: SandboxServer, changes: dict[str, str | None], status: int, error: str) -> None:
     tokens = connect(either)
-    answer = revoke(either, **({"token": tokens["refresh_token"]} | changes))
-    assert (answer.status_code, answer.json()) == (status, {"error": error})
+    response = revoke(either, **({"token": tokens["refresh_token"]} | changes))
+    assert (response.status_code, response.json()) == (status, {"error": error})
     assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
 
 
@@ -46,8 +46,8 @@ def test_credentials_are_taken_from_the_body_alone(either: SandboxServer) -> Non
     tokens = connect(either)
     basic = (either.client_id, either.client_secret)
     for changes, status in (({"client_id": None, "client_secret": None}, 400), ({}, 401)):
-        answer = revoke(either, tokens["refresh_token"], auth=basic, **changes)
-        assert answer.status_code == status
+        response = revoke(either, tokens["refresh_token"], auth=basic, **changes)
+        assert response.status_code == status
     assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
 
 

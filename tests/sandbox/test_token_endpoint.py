@@ -24,23 +24,26 @@ BAD_CLIENT = {"error": "invalid_client", "error_description": "Invalid client cr
 OTHER = SandboxClient(client_id="other-app", client_secret=Secret("other~secret~of~some~length"))
 
 
-def refused(answer: httpx.Response, status: int, body: dict[str, str]) -> bool:
-    assert answer.headers["cache-control"] == "no-store"
-    return (answer.status_code, answer.json()) == (status, body)
+def refused(response: httpx.Response, status: int, body: dict[str, str]) -> bool:
+    assert response.headers["cache-control"] == "no-store"
+    return (response.status_code, response.json()) == (status, body)
 
 
-def hydra_refused(answer: httpx.Response, status: int, error: str) -> bool:
-    return (answer.status_code, answer.json()["error"]) == (status, error) and "error_description" in answer.json()
+def hydra_refused(response: httpx.Response, status: int, error: str) -> bool:
+    return (response.status_code, response.json()["error"]) == (
+        status,
+        error,
+    ) and "error_description" in response.json()
 
 
 # Happy path
 
 
 def test_a_code_gives_the_documented_members(either: SandboxServer) -> None:
-    answer = redeem(either, code_for(either))
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    body = answer.json()
+    response = redeem(either, code_for(either))
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    body = response.json()
     assert set(body) == {"id_token", "token_type", "expires_in", "refresh_token", "scope", "grant_id"}
     assert body["token_type"] == "bearer"
     assert body["expires_in"] == 86_400
@@ -152,22 +155,22 @@ def test_a_code_or_token_of_another_client_is_refused() -> None:
 
 def test_the_code_grant_refuses_credentials_in_the_body(either: SandboxServer) -> None:
     body = {"client_id": either.client_id, "client_secret": either.client_secret}
-    answer = redeem(either, code_for(either), auth=None, **body)
-    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    response = redeem(either, code_for(either), auth=None, **body)
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
 
 
 def test_the_refresh_grant_refuses_http_basic(either: SandboxServer) -> None:
     token = connect(either)["refresh_token"]
     basic = (either.client_id, either.client_secret)
-    answer = refresh(either, token, auth=basic, client_id=None, client_secret=None)
-    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
-    assert answer.headers["www-authenticate"] == "Basic"
+    response = refresh(either, token, auth=basic, client_id=None, client_secret=None)
+    assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+    assert response.headers["www-authenticate"] == "Basic"
     assert refresh(either, token).status_code == 200
 
 
 def test_two_ways_at_once_are_refused(either: SandboxServer) -> None:
-    answer = refresh(either, connect(either)["refresh_token"], auth=(either.client_id, either.client_secret))
-    assert answer.status_code == 401
+    response = refresh(either, connect(either)["refresh_token"], auth=(either.client_id, either.client_secret))
+    assert response.status_code == 401
 
 
 def test_the_accepted_ways_are_a_setting() -> None:
@@ -191,29 +194,29 @@ def test_a_secret_with_reserved_characters_is_form_encoded_in_basic() -> None:
 )
 def test_a_mangled_authorization_header_is_a_bad_client(either: SandboxServer, header: str) -> None:
     form = {"grant_type": "authorization_code", "code": "x"}
-    answer = HTTP.post(f"{either.url}/token", data=form, headers={"Authorization": header})
-    assert answer.status_code == 401
+    response = HTTP.post(f"{either.url}/token", data=form, headers={"Authorization": header})
+    assert response.status_code == 401
 
 
 def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
-    answer = HTTP.post(
+    response = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
         content=f"grant_type=authorization_code&code={code_for(either)}&code=x&redirect_uri={REDIRECT}",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"grant_type=" + b"a" * 70_000, b"{}"])
 def test_a_body_that_is_no_form_is_refused(either: SandboxServer, content: bytes) -> None:
-    answer = HTTP.post(
+    response = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
         content=content,
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    assert answer.status_code == 400
+    assert response.status_code == 400
 
 
 def test_get_is_not_allowed(either: SandboxServer) -> None:
@@ -291,8 +294,8 @@ def test_pkce_is_honoured_where_it_was_begun(either: SandboxServer) -> None:
 
 
 def test_a_verifier_without_a_challenge_is_refused(dex: SandboxServer) -> None:
-    answer = redeem(dex, code_for(dex), code_verifier="v" * 43)
-    assert answer.json()["error_description"] == "No PKCE flow started. Cannot check code_verifier."
+    response = redeem(dex, code_for(dex), code_verifier="v" * 43)
+    assert response.json()["error_description"] == "No PKCE flow started. Cannot check code_verifier."
 
 
 # Options of the response

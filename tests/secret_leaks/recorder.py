@@ -83,7 +83,7 @@ class RecordingProxy:
             self._known.add(headers["authorization"].removeprefix("Basic "), "Authorization of the client")
         try:
             async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
-                answer = await http.request(
+                response = await http.request(
                     scope["method"], self._target + scope["path"], headers=headers, content=body
                 )
         except httpx.HTTPError:
@@ -92,7 +92,7 @@ class RecordingProxy:
             await send({"type": "http.response.body", "body": b"cut"})
             return
         try:
-            for name, value in answer.json().items():
+            for name, value in response.json().items():
                 if name in SECRET_FIELDS:
                     self._known.add(value, f"{name} of an answer")
         except (ValueError, AttributeError):
@@ -100,8 +100,8 @@ class RecordingProxy:
         await send(
             {
                 "type": "http.response.start",
-                "status": answer.status_code,
-                "headers": [(b"content-type", answer.headers.get("content-type", "").encode())],
+                "status": response.status_code,
+                "headers": [(b"content-type", response.headers.get("content-type", "").encode())],
             }
         )
-        await send({"type": "http.response.body", "body": answer.content})
+        await send({"type": "http.response.body", "body": response.content})

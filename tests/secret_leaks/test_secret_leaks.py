@@ -65,28 +65,30 @@ class RecordedEnv(GatewayEnv):
 
     def browser(self) -> Browser:
         browser = super().browser()
-        browser.http.event_hooks["response"].append(self._answered)
+        browser.http.event_hooks["response"].append(self._on_response)
         return browser
 
-    def _answered(self, answer: httpx.Response) -> None:
-        answer.read()
-        for line in answer.headers.get_list("set-cookie"):
+    def _on_response(self, response: httpx.Response) -> None:
+        response.read()
+        for line in response.headers.get_list("set-cookie"):
             self.known.add(line.partition("=")[2].partition(";")[0], "cookie")
-        location = answer.headers.get("location", "")
+        location = response.headers.get("location", "")
         if location.startswith(self.akoya.url):
             query = parse_qs(urlsplit(location).query)
             self.known.add(query["state"][0], "state")
         elif location:
-            self.written.append((f"Location of {answer.request.url.path}", location.encode()))
+            self.written.append((f"Location of {response.request.url.path}", location.encode()))
         try:
             # Search for it as a JSON member: a token contains any three letters by chance now and then.
-            from_app = "headers" in answer.json()
+            from_app = "headers" in response.json()
         except ValueError:
             from_app = False
         if not from_app:
-            self.written.append((f"answer to {answer.request.method} {answer.request.url.path}", answer.content))
-        kept = [(name, value) for name, value in answer.headers.multi_items() if name not in ("set-cookie", "location")]
-        self.written.append((f"headers of {answer.request.url.path}", repr(kept).encode()))
+            self.written.append((f"answer to {response.request.method} {response.request.url.path}", response.content))
+        kept = [
+            (name, value) for name, value in response.headers.multi_items() if name not in ("set-cookie", "location")
+        ]
+        self.written.append((f"headers of {response.request.url.path}", repr(kept).encode()))
 
 
 def go_back(env: RecordedEnv, browser: Browser, callback: str) -> httpx.Response:
@@ -99,10 +101,10 @@ def go_back(env: RecordedEnv, browser: Browser, callback: str) -> httpx.Response
 def live_a_whole_life(env: RecordedEnv) -> None:
     """Run through successes and failures."""
     akoya = env.akoya
-    with env.browser() as browser, env.browser() as stranger:
+    with env.browser() as browser, env.browser() as other_browser:
         callback = akoya.consent(browser.begin(), "mikomo_1")
-        stranger.begin()
-        assert go_back(env, stranger, callback).status_code == 400
+        other_browser.begin()
+        assert go_back(env, other_browser, callback).status_code == 400
         for connector, user in (("mikomo", "mikomo_1"), ("other", "mikomo_4")):
             assert go_back(env, browser, akoya.consent(browser.begin(connector), user)).status_code == 302
             assert go_back(env, browser, callback).status_code == 400  # replayed
@@ -118,7 +120,7 @@ def live_a_whole_life(env: RecordedEnv) -> None:
         ):
             browser.fetch(path)
             browser.go(path)
-            stranger.go(path)
+            other_browser.go(path)
         browser.fetch("/accounts/stale")
         for kind in ("status", "html", "wrong_sub", "bad_signature", "secret_rotated"):
             akoya.fault(kind, "token.refresh_token", times=2)
@@ -129,8 +131,8 @@ def live_a_whole_life(env: RecordedEnv) -> None:
             browser.fetch("/accounts")
         for kind in ("status", "html", "garbage", "bad_signature", "secret_rotated", "cut_after"):
             akoya.fault(kind, "token.authorization_code", times=1)
-            answer = go_back(env, stranger, akoya.consent(stranger.begin(), "mikomo_1"))
-            stranger.go(answer.headers.get("location", "/akoya/"))
+            response = go_back(env, other_browser, akoya.consent(other_browser.begin(), "mikomo_1"))
+            other_browser.go(response.headers.get("location", "/akoya/"))
             akoya.clear_faults()
         for query in (
             "error=access_denied&error_description=because",
@@ -138,9 +140,9 @@ def live_a_whole_life(env: RecordedEnv) -> None:
             "code=never-issued-code",
             "code=a&code=b",
         ):
-            state = parse_qs(urlsplit(stranger.begin()).query)["state"][0]
-            stranger.go(f"/akoya/callback?{query}&state={state}")
-        stranger.go("/akoya/callback?code=never-issued-code&state=never-issued-state")
+            state = parse_qs(urlsplit(other_browser.begin()).query)["state"][0]
+            other_browser.go(f"/akoya/callback?{query}&state={state}")
+        other_browser.go("/akoya/callback?code=never-issued-code&state=never-issued-state")
         csrf = browser.connections()["csrf"]
         browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"})
         browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf})
@@ -152,7 +154,7 @@ def live_a_whole_life(env: RecordedEnv) -> None:
         browser.go("/mikomo")
         browser.go("/akoya/")
         akoya.clear_faults()
-        stranger.fetch("/akoya/logout", "POST", data={"csrf": "x"})
+        other_browser.fetch("/akoya/logout", "POST", data={"csrf": "x"})
 
 
 def reload_with(env: RecordedEnv, config: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ("path", "status"), [("/metrics", 421), ("/readyz", 421), ("/livez", 200), ("/akoya/tokens", 421)]
 )
 def test_admin_listener_shows_nothing_to_a_page_with_a_name_of_its_own(run: Running, path: str, status: int) -> None:
-    answer = httpx.get(run.admin + path, headers={"host": "evil.example"}, trust_env=False, timeout=60)
-    assert answer.status_code == status
-    assert "akoya_gateway_" not in answer.text
+    response = httpx.get(run.admin + path, headers={"host": "evil.example"}, trust_env=False, timeout=60)
+    assert response.status_code == status
+    assert "akoya_gateway_" not in response.text
     assert run.ask_admin("/metrics").status_code == 200

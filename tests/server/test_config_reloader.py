@@ -24,7 +24,7 @@ class Reloads:
         self.reloader = ConfigReloader(self._load, self._apply, log, Metrics("test"), level=level)
 
     @property
-    def said(self) -> list[str]:
+    def events(self) -> list[str]:
         return [json.loads(line)["event"] for line in self._lines]
 
     def _load(self) -> Config:
@@ -42,7 +42,7 @@ FAILED = "configuration reload failed"
 
 
 @pytest.mark.parametrize(
-    ("load", "apply", "level", "said"),
+    ("load", "apply", "level", "output"),
     [
         (OperatorError("it takes a restart"), None, logging.ERROR, [STAYS]),
         (OperatorError("it takes a restart"), None, logging.DEBUG, []),
@@ -53,8 +53,8 @@ FAILED = "configuration reload failed"
     ids=["not_at_run_time", "which_the_supervisor_has_said", "no_store", "fault_of_ours", "fault_of_ours_later"],
 )
 async def test_exception_in_a_reload_never_ends_its_caller(
-    load: Exception | None, apply: Exception | None, level: int, said: list[str]
+    load: Exception | None, apply: Exception | None, level: int, output: list[str]
 ) -> None:
     reloads = Reloads(load, apply, level)
     assert not await reloads.reloader.reload()
-    assert reloads.said == said
+    assert reloads.events == output

@@ -29,7 +29,7 @@ def upstream() -> Iterator[RawUpstream]:
         while True:
             key = re.search(rb"\r\nsec-websocket-key: (\S+)", caller.head())
             if key is None:
-                caller.answer(b"done")
+                caller.respond(b"done")
                 continue
             accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
             caller.send(
@@ -132,17 +132,17 @@ def test_body_of_a_request_with_an_unknown_upgrade_is_no_request(run: Running) -
     )
     with Client(run.port) as client:
         client.send(head + body + GET)
-        answer = client.rest()
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert answer.count(b"HTTP/1.1 ") == 1
+        response = client.rest()
+        assert response.startswith(b"HTTP/1.1 400 ")
+        assert response.count(b"HTTP/1.1 ") == 1
 
 
 def test_bytes_after_connect_get_no_response(run: Running) -> None:
     with Client(run.port) as client:
         client.send(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n" + GET)
-        answer = client.rest()
-        assert answer.count(b"HTTP/1.1 ") == 1
-        assert b" 200 " not in answer[:20]
+        response = client.rest()
+        assert response.count(b"HTTP/1.1 ") == 1
+        assert b" 200 " not in response[:20]
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_refused_upload_gets_a_response_while_the_client_is_still_sending(run: R
             client.send(head)
             for _ in range(50):
                 client.send(bytes(10_000))
-            answer = client.rest()
-            assert answer.startswith(b"HTTP/1.1 413")
-            assert b"connection: close" in answer
+            response = client.rest()
+            assert response.startswith(b"HTTP/1.1 413")
+            assert b"connection: close" in response
 
 
 def test_client_that_never_stops_sending_is_cut_off(run: Running) -> None:

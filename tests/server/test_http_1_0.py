@@ -36,7 +36,7 @@ def until_closed(port: int, request: str) -> tuple[str, bytes]:
     return head.decode().lower(), body
 
 
-def judge(head: str, body: bytes) -> None:
+def check(head: str, body: bytes) -> None:
     assert head.startswith("http/1.1 ")
     assert "transfer-encoding" not in head
     assert head.count("\r\nconnection: close") == 1
@@ -48,7 +48,7 @@ def judge(head: str, body: bytes) -> None:
 @pytest.mark.parametrize("target", PUBLIC + ADMIN)
 def test_http_1_0_client_gets_no_chunks_from_any_route(run: Running, target: str, lines: str) -> None:
     port = run.admin_port if target in ADMIN else run.port
-    judge(*until_closed(port, f"GET {target} HTTP/1.0\r\nHost: 127.0.0.1:{run.port}\r\n{lines}\r\n"))
+    check(*until_closed(port, f"GET {target} HTTP/1.0\r\nHost: 127.0.0.1:{run.port}\r\n{lines}\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_http_1_0_client_gets_no_chunks_from_any_route(run: Running, target: str
 )
 def test_http_1_0_request_that_is_refused_gets_a_response_without_chunks(run: Running, request_line: str) -> None:
     head, body = until_closed(run.port, f"{request_line}\r\nHost: a\r\n\r\n")
-    judge(head, body)
+    check(head, body)
     assert head.startswith("http/1.1 400")
 
 
@@ -67,7 +67,7 @@ def test_http_1_0_request_behind_one_of_http_1_1_gets_no_chunks(run: Running) ->
     first, second = rest.split(b"0\r\n\r\n")
     assert first.endswith(b"\r\n")
     head, _, body = second.decode().partition("\r\n\r\n")
-    judge(head.lower(), body.encode())
+    check(head.lower(), body.encode())
     assert body == "done"
 
 
@@ -80,4 +80,4 @@ def test_app_under_another_server_gives_http_1_0_clients_no_chunks(run: Running)
     for parser in ("httptools", "h11"):
         with AppServer(sidecar(config), lifespan="on", http=parser) as server:
             for target in PUBLIC:
-                judge(*until_closed(server.port, f"GET {target} HTTP/1.0\r\nHost: 127.0.0.1:{run.port}\r\n\r\n"))
+                check(*until_closed(server.port, f"GET {target} HTTP/1.0\r\nHost: 127.0.0.1:{run.port}\r\n\r\n"))

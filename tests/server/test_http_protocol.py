@@ -21,11 +21,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     body = b"" if scope["path"] == "/early" else await read_body(receive)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
-    answer = b"%d" % len(body)
+    response = b"%d" % len(body)
     if scope["path"] == "/names":
-        answer = b" ".join(name for name, _ in scope["headers"])
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
-    await send({"type": "http.response.body", "body": answer})
+        response = b" ".join(name for name, _ in scope["headers"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(response))]})
+    await send({"type": "http.response.body", "body": response})
 
 
 @pytest.fixture
@@ -78,19 +78,19 @@ async def test_a_large_body_does_not_count(port: int) -> None:
 @pytest.mark.parametrize("form", ["at once", "in pieces", "one header without end", "long target", "many headers"])
 async def test_a_head_beyond_the_limit_is_431(port: int, form: str) -> None:
     if form == "at once":
-        answer = await talk(port, get(LIMIT + 100))
+        response = await talk(port, get(LIMIT + 100))
     elif form == "in pieces":
         whole = get(LIMIT + 100)
-        answer = await talk(port, *(whole[n : n + 500] for n in range(0, len(whole), 500)), pause=0.01)
+        response = await talk(port, *(whole[n : n + 500] for n in range(0, len(whole), 500)), pause=0.01)
     elif form == "one header without end":
-        answer = await talk(port, b"GET / HTTP/1.1\r\nx: " + b"a" * (LIMIT + 100))
+        response = await talk(port, b"GET / HTTP/1.1\r\nx: " + b"a" * (LIMIT + 100))
     elif form == "long target":
-        answer = await talk(port, get(path=b"/" + b"a" * LIMIT))
+        response = await talk(port, get(path=b"/" + b"a" * LIMIT))
     else:
-        answer = await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 400 + b"\r\n")
-    assert answer.startswith(b"HTTP/1.1 431"), answer[:200]
-    assert b"application/problem+json" in answer
-    assert b"connection: close" in answer
+        response = await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 400 + b"\r\n")
+    assert response.startswith(b"HTTP/1.1 431"), response[:200]
+    assert b"application/problem+json" in response
+    assert b"connection: close" in response
 
 
 SHORT = pytest.mark.parametrize("port", [0.6], indirect=True)
@@ -103,8 +103,8 @@ async def test_a_head_that_does_not_end_is_408(port: int) -> None:
 
 @SHORT
 async def test_a_head_byte_by_byte_has_no_more_time(port: int) -> None:
-    answer = await talk(port, *(bytes([byte]) for byte in get()[:30]), pause=0.04)
-    assert answer.startswith(b"HTTP/1.1 408") or answer == b"reset"
+    response = await talk(port, *(bytes([byte]) for byte in get()[:30]), pause=0.04)
+    assert response.startswith(b"HTTP/1.1 408") or response == b"reset"
 
 
 @SHORT
@@ -115,22 +115,22 @@ async def test_silent_connection_is_closed(port: int) -> None:
 @SHORT
 @pytest.mark.parametrize("idle", [b"", b"\r\n", b"\r"])
 async def test_an_empty_line_does_not_keep_an_idle_connection(port: int, idle: bytes) -> None:
-    answer = await talk(port, get(close=False), idle, pause=0.1)
-    assert answer.count(b"HTTP/1.1 200") == 1
+    response = await talk(port, get(close=False), idle, pause=0.1)
+    assert response.count(b"HTTP/1.1 200") == 1
 
 
 @SHORT
 async def test_unfinished_body_after_its_response_does_not_keep_the_connection_open(port: int) -> None:
     post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
-    answer = await talk(port, post, b"some", pause=0.1)
-    assert answer.count(b"HTTP/1.1 200") == 1
+    response = await talk(port, post, b"some", pause=0.1)
+    assert response.count(b"HTTP/1.1 200") == 1
 
 
 @SHORT
 async def test_slow_body_after_its_response_is_read_to_its_end_and_the_next_request_is_served(port: int) -> None:
     post = b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
-    answer = await talk(port, post, b"som", b"eth", b"ing" + get(), pause=0.4)
-    assert answer.count(b"HTTP/1.1 200") == 2
+    response = await talk(port, post, b"som", b"eth", b"ing" + get(), pause=0.4)
+    assert response.count(b"HTTP/1.1 200") == 2
 
 
 @pytest.mark.parametrize("cut", [0, 1, 60, 70, 80, 90])
@@ -138,25 +138,25 @@ async def test_a_trailer_is_no_header(port: int, cut: int) -> None:
     """The trailer arrives after the headers have been validated, or during validation."""
     post = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     request = post + b"1\r\nx\r\n0\r\nX-HTTP-Method-Override: DELETE\r\nCookie: akoya=x\r\n\r\n"
-    answer = await talk(port, request[: len(post) - 60 + cut], request[len(post) - 60 + cut :], pause=0.05)
-    assert answer.endswith(b"\r\n\r\nhost transfer-encoding connection")
+    response = await talk(port, request[: len(post) - 60 + cut], request[len(post) - 60 + cut :], pause=0.05)
+    assert response.endswith(b"\r\n\r\nhost transfer-encoding connection")
 
 
 async def test_what_is_not_http_is_400(port: int) -> None:
-    answer = await talk(port, b"\x16\x03\x01\x02\x00\x01\x00")
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert b"urn:akoya-gateway:problem:bad-request" in answer
+    response = await talk(port, b"\x16\x03\x01\x02\x00\x01\x00")
+    assert response.startswith(b"HTTP/1.1 400")
+    assert b"urn:akoya-gateway:problem:bad-request" in response
 
 
 async def test_unreadable_second_request_does_not_corrupt_the_first_response(port: int) -> None:
-    answer = await talk(port, get(path=b"/slow", close=False) + b"NONSENSE\r\n\r\n")
-    assert answer.count(b"HTTP/1.1") <= 1
-    assert b"400" not in answer
+    response = await talk(port, get(path=b"/slow", close=False) + b"NONSENSE\r\n\r\n")
+    assert response.count(b"HTTP/1.1") <= 1
+    assert b"400" not in response
 
 
 async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int) -> None:
-    answer = await talk(port, get(LIMIT - 300, close=False), get(LIMIT - 300), pause=0.1)
-    assert answer.count(b"HTTP/1.1 200") == 2
+    response = await talk(port, get(LIMIT - 300, close=False), get(LIMIT - 300), pause=0.1)
+    assert response.count(b"HTTP/1.1 200") == 2
 
 
 @pytest.mark.parametrize(
@@ -171,12 +171,12 @@ async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int
     ],
 )
 async def test_other_versions_are_not_spoken(port: int, line: bytes) -> None:
-    answer = await talk(port, line + b"\r\nHost: a\r\n\r\n")
-    assert answer.startswith((b"HTTP/1.1 505 ", b"HTTP/1.1 400 ")), answer[:80]
-    assert b"\r\nconnection: close\r\n" in answer
+    response = await talk(port, line + b"\r\nHost: a\r\n\r\n")
+    assert response.startswith((b"HTTP/1.1 505 ", b"HTTP/1.1 400 ")), response[:80]
+    assert b"\r\nconnection: close\r\n" in response
 
 
 async def test_http_1_0_and_1_1_are_served(port: int) -> None:
     for version in (b"1.0", b"1.1"):
-        answer = await talk(port, b"GET /a HTTP/" + version + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 200 ")
+        response = await talk(port, b"GET /a HTTP/" + version + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert response.startswith(b"HTTP/1.1 200 ")

@@ -33,7 +33,7 @@ class Streams:
     def __call__(self, caller: Caller) -> None:
         while True:
             if not caller.head().split(b" ")[1].endswith(b"/stream"):
-                caller.answer()
+                caller.respond()
                 continue
             head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
             self._count(1)

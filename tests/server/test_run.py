@@ -31,27 +31,27 @@ PASSED = "akoya_gateway_requests_total{outcome=passed,rule=access[0] /public/*,s
 
 
 class Slow(threading.Thread):
-    """A request in a background thread that the app holds until `answer` is called."""
+    """A request in a background thread that the app holds until `respond` is called."""
 
     def __init__(self, run: Running) -> None:
         super().__init__(daemon=True)
         self._run = run
-        self._answer: httpx.Response | None = None
+        self._response: httpx.Response | None = None
         self._error: Exception | None = None
         self.start()
-        assert run.app.asked.wait(60)
+        assert run.app.requested.wait(60)
 
     def run(self) -> None:
         try:
-            self._answer = self._run.get("/public/slow")
+            self._response = self._run.get("/public/slow")
         except httpx.HTTPError as error:
             self._error = error
 
-    def answer(self) -> str:
+    def respond(self) -> str:
         self._run.app.go.set()
         self.join(60)
-        assert self._answer is not None, self._error
-        return self._answer.text
+        assert self._response is not None, self._error
+        return self._response.text
 
 
 @pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
@@ -92,7 +92,7 @@ def test_sigterm_lets_a_slow_response_complete(running: Running) -> None:
     slow = Slow(running)
     running.signal(signal.SIGTERM)
     until(running.draining, "it ends")
-    assert slow.answer() == "done"
+    assert slow.respond() == "done"
     assert running.wait() == 0
 
 
@@ -110,7 +110,7 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
         return False
 
     until(refused, "new connections are refused")
-    assert slow.answer() == "done"
+    assert slow.respond() == "done"
     assert running.wait() == 0
 
 
@@ -131,7 +131,7 @@ def test_hundreds_of_idle_connections_are_closed_while_a_response_completes(runn
         slow = Slow(running)
         running.signal(signal.SIGTERM)
         assert all(client.rest() == b"" for client in idle), "an idle connection must be closed without a response"
-        assert slow.answer() == "done"
+        assert slow.respond() == "done"
         assert running.wait() == 0
 
 
@@ -171,7 +171,7 @@ def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
 
         until(served_and_reloaded, "the configuration is reloaded")
         assert client.get("/public/x").text == "done"
-        assert slow.answer() == "done"
+        assert slow.respond() == "done"
 
 
 def test_reload_keeps_streams_and_websockets_open(running: Running) -> None:
@@ -209,8 +209,8 @@ class TestStreams:
             Running(tmp_path, "--grace", "1", "--drain-delay", "0.5") as run,
             httpx.Client(trust_env=False, timeout=60) as client,
         ):
-            with client.stream("GET", run.url + "/public/stream") as answer:
-                lines = answer.iter_lines()
+            with client.stream("GET", run.url + "/public/stream") as response:
+                lines = response.iter_lines()
                 assert next(lines) == "tick"
                 began = time.monotonic()
                 run.signal(signal.SIGTERM)
@@ -242,9 +242,9 @@ class TestStreams:
         with (
             Running(tmp_path, "--grace", "60") as run,
             httpx.Client(trust_env=False, timeout=60) as client,
-            client.stream("GET", run.url + "/public/stream") as answer,
+            client.stream("GET", run.url + "/public/stream") as response,
         ):
-            lines = answer.iter_lines()
+            lines = response.iter_lines()
             assert next(lines) == "tick"
             run.signal(signal.SIGTERM)
             until(run.draining, "it ends")
@@ -257,9 +257,9 @@ class TestStreams:
         with Running(tmp_path, "--drain-delay", "300") as run:
             run.signal(signal.SIGTERM)
             until(run.draining, "readiness is off")
-            answer = run.get("/public/x")
-            assert answer.text == "done"
-            assert answer.headers["connection"] == "close"
+            response = run.get("/public/x")
+            assert response.text == "done"
+            assert response.headers["connection"] == "close"
             run.signal(signal.SIGTERM)
             assert run.wait() == 0
 
@@ -389,7 +389,7 @@ class TestWorkers:
         slow = Slow(running)
         os.killpg(running.pid, signal.SIGINT)
         until(running.draining, "it ends")
-        assert slow.answer() == "done"
+        assert slow.respond() == "done"
         assert running.wait() == 0
 
 

@@ -42,7 +42,7 @@ async def server() -> AsyncIterator[tuple[DrainingServer, int]]:
     await serving
 
 
-def ask(port: int, size: int, more: bytes = b"") -> socket.socket:
+def open_request(port: int, size: int, more: bytes = b"") -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", port))
@@ -54,7 +54,7 @@ def ask(port: int, size: int, more: bytes = b"") -> socket.socket:
 @pytest.mark.parametrize("more", [b"", b"connection: close\r\n"], ids=["kept alive", "closed"])
 async def test_a_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, int], size: int, more: bytes) -> None:
     running, port = server
-    with ask(port, size, more):
+    with open_request(port, size, more):
         await asyncio.sleep(0.3)
         assert running.server_state.connections, "the connection must stay open until the send timeout"
         async with asyncio.timeout(30):
@@ -65,7 +65,7 @@ async def test_a_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, 
 async def test_a_client_that_reads_slowly_gets_all(server: tuple[DrainingServer, int]) -> None:
     """Reading the whole response takes longer than the send timeout."""
     _, port = server
-    with ask(port, 400_000, b"connection: close\r\n") as client:
+    with open_request(port, 400_000, b"connection: close\r\n") as client:
         client.setblocking(False)
         got = 0
         while data := await asyncio.get_running_loop().sock_recv(client, 4000):

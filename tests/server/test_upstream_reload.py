@@ -139,7 +139,7 @@ def test_removed_upstream_completes_requests_in_progress(several: Several) -> No
         lines = stream.iter_lines()
         assert next(lines) == "tick"
         slow = aside.submit(several.run.get, "/public/two/slow")
-        until(several.apps["two"].asked.is_set, "the app has the request")
+        until(several.apps["two"].requested.is_set, "the app has the request")
         several.change(upstreams={"one": several.settings["one"]}, access=rules("one"))
         assert several.run.get("/public/two/x").text == "done"
         assert several.run.upstream.url != several.servers["two"].url

@@ -99,10 +99,10 @@ async def test_the_oldest_attempts_of_a_browser_make_room(env: AttemptsEnv) -> N
     for _ in range(11):
         states.append(await env.begin())
         env.now += 1
-    stranger = await env.begin(new_token())
+    other_attempt = await env.begin(new_token())
     taken = [isinstance(await env.attempts.consume(state, env.browser), AuthorizationAttempt) for state in states]
     assert taken == [False] * 3 + [True] * 8
-    assert await env.attempts.consume(stranger, env.browser) == AttemptOfOtherBrowser()
+    assert await env.attempts.consume(other_attempt, env.browser) == AttemptOfOtherBrowser()
 
 
 async def test_all_attempts_together_are_bounded() -> None:

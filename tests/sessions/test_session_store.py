@@ -329,12 +329,12 @@ async def test_a_store_that_is_away_is_not_noticed_before_the_second_is_over(env
 
 async def test_all_that_wait_for_one_session_share_a_read(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
-    asked: list[object] = []
+    calls: list[object] = []
     replica = env.replica()
-    env.store.failing = lambda verb, record: asked.append(verb)
+    env.store.failing = lambda verb, record: calls.append(verb)
     found = await asyncio.gather(*[replica.resolve(value) for _ in range(100)])
     assert found == [session] * 100
-    assert asked == ["get"]
+    assert calls == ["get"]
 
 
 async def test_cancelled_waiter_does_not_cancel_the_lookup_of_others(env: SessionsEnv) -> None:

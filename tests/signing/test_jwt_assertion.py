@@ -32,9 +32,9 @@ def claims(text: str) -> dict[str, Any]:
 
 
 def test_assertion_has_the_documented_claims(algorithm: str) -> None:
-    said = claims(token(prepared(algorithm), NOW))
-    assert said.pop("jti")
-    assert said == {
+    payload = claims(token(prepared(algorithm), NOW))
+    assert payload.pop("jti")
+    assert payload == {
         "iss": "https://gateway",
         "aud": "http://app",
         "sub": "o-3Jd9Qm1Zx",
@@ -67,8 +67,8 @@ def test_assertion_verifies(algorithm: str) -> None:
     key = KEYS[algorithm]
     known = v.secret_key(key["kid"], key["secret"]) if "secret" in key else v.jwk_key(key["public_jwk"])
     headers = prepared(algorithm).headers(b"GET", b"h", b"/", b"", NOW)
-    said = v.verify_assertion(headers, {known.id: known}, "https://gateway", "http://app", NOW)
-    assert (said.owner, said.rule, said.scope) == (FULL.owner, FULL.rule, FULL.scope)
+    payload = v.verify_assertion(headers, {known.id: known}, "https://gateway", "http://app", NOW)
+    assert (payload.owner, payload.rule, payload.scope) == (FULL.owner, FULL.rule, FULL.scope)
 
 
 def test_assertion_is_signed_once_and_renewed_shortly_before_it_expires() -> None:
@@ -94,8 +94,8 @@ def test_assertion_is_not_reused_for_another_grant_or_rule() -> None:
 
 
 def test_assertion_without_a_grant_names_only_the_owner(algorithm: str) -> None:
-    said = claims(token(prepared(algorithm, UpstreamClaims(owner="o", connections=(), rule="r")), NOW))
-    assert set(said) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections", "interaction_type"}
+    payload = claims(token(prepared(algorithm, UpstreamClaims(owner="o", connections=(), rule="r")), NOW))
+    assert set(payload) == {"iss", "aud", "sub", "jti", "iat", "exp", "rule", "connections", "interaction_type"}
 
 
 def test_assertion_has_the_configured_audience() -> None:

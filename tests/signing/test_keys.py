@@ -92,7 +92,7 @@ def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> N
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "text", "says"),
+    ("algorithm", "text", "message"),
     [
         (ED, "nonsense", "PEM"),
         (ED, key_generation.as_text(key_generation.generate_private_key(EC)), "does not fit"),
@@ -109,10 +109,10 @@ def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> N
         (ED, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----", "PEM"),
     ],
 )
-def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgorithm, text: str, says: str) -> None:
+def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgorithm, text: str, message: str) -> None:
     with pytest.raises(InvalidSigningKey) as refused:
         load_schedule(algorithm, [one(text)])
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert text == "{" or text not in str(refused.value)
 
 

@@ -95,9 +95,9 @@ def test_a_set_is_listed_published_and_rotated_in_place(shell: Shell, algorithm:
     (first,) = (jwk["kid"] for jwk in shell.read("keys.json")["keys"])
     assert f"signing  {first}  {algorithm}  signs" in shell.keys("list")
 
-    said = shell.keys("rotate", "--in", "5h")
+    output = shell.keys("rotate", "--in", "5h")
     second = shell.read("keys.json")["keys"][0]["kid"]
-    assert second in said
+    assert second in output
     assert stat.S_IMODE((shell.folder / "keys.json").stat().st_mode) == 0o600
     listed = shell.keys("list")
     assert f"{first}  {algorithm}  signs" in listed
@@ -119,11 +119,11 @@ def test_a_set_is_listed_published_and_rotated_in_place(shell: Shell, algorithm:
 def test_plain_keys_are_rotated_by_hand_with_the_lines_to_write(shell: Shell) -> None:
     shell.config("[{id: k1, file: k1.pem}]")
     shell.keys("new", "--out", "k1.pem")
-    said = shell.keys("rotate")
+    output = shell.keys("rotate")
     (made,) = shell.folder.glob("signing-*.pem")
-    assert f"file: {made.name}" in said
+    assert f"file: {made.name}" in output
     assert stat.S_IMODE(made.stat().st_mode) == 0o600
-    line = next(line.strip() for line in said.splitlines() if line.strip().startswith("- {id:"))
+    line = next(line.strip() for line in output.splitlines() if line.strip().startswith("- {id:"))
     shell.config("\n    " + line + "\n    - {id: k1, file: k1.pem}")
     listed = shell.keys("list").splitlines()
     assert "signs" in listed[0]

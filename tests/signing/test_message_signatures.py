@@ -52,9 +52,9 @@ def test_nonces_never_repeat() -> None:
 
 def test_signature_of_every_algorithm_verifies(algorithm: str) -> None:
     made = prepared(algorithm).headers(b"GET", b"app.example.com", b"/x", b"", NOW)
-    said = v.verify("GET", "app.example.com", "/x", "", made, key_of(algorithm), NOW)
-    assert said.owner == FULL.owner
-    assert said.id_token == FULL.bearer.reveal()  # type: ignore[union-attr]
+    verified = v.verify("GET", "app.example.com", "/x", "", made, key_of(algorithm), NOW)
+    assert verified.owner == FULL.owner
+    assert verified.id_token == FULL.bearer.reveal()  # type: ignore[union-attr]
 
 
 def test_empty_path_and_query_are_signed_as_rfc_9421_requires(algorithm: str) -> None:
@@ -66,10 +66,10 @@ def test_a_covered_content_digest_is_sent_and_verifies(algorithm: str) -> None:
     digest = sha256(b"body")
     made = prepared(algorithm).headers(b"POST", b"h", b"/", b"", NOW, content_digest=digest)
     assert (b"content-digest", digest) in made
-    said = v.verify("POST", "h", "/", "", made, key_of(algorithm), NOW)
-    assert said.content_digest is not None
-    assert v.body_matches(said.content_digest, b"body")
-    assert not v.body_matches(said.content_digest, b"bodx")
+    verified = v.verify("POST", "h", "/", "", made, key_of(algorithm), NOW)
+    assert verified.content_digest is not None
+    assert v.body_matches(verified.content_digest, b"body")
+    assert not v.body_matches(verified.content_digest, b"bodx")
 
 
 def test_every_signature_has_its_own_nonce() -> None:

@@ -46,12 +46,12 @@ class LateKeys:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    said: v.Verified | None = scope["akoya"]
+    verified: v.Verified | None = scope["akoya"]
     seen = {
-        "owner": said and said.owner,
-        "connector": said and said.connector,
-        "token": said and said.id_token,
-        "key": said and said.key_id,
+        "owner": verified and verified.owner,
+        "connector": verified and verified.connector,
+        "token": verified and verified.id_token,
+        "key": verified and verified.key_id,
         "headers": [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
     }
     text = json.dumps(seen).encode()
@@ -103,33 +103,33 @@ def browser(env: GatewayEnv) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("path", ["/accounts", "/accounts/a%20b?x=%2F&y=1&y=2", "/accounts/%C3%BC?"])
 def test_app_receives_the_owner_and_the_token(browser: Browser, path: str) -> None:
-    said = browser.fetch(path).json()
-    assert said["connector"] == "mikomo"
-    assert said["owner"]
-    assert said["token"].count(".") == 2
+    verified = browser.fetch(path).json()
+    assert verified["connector"] == "mikomo"
+    assert verified["owner"]
+    assert verified["token"].count(".") == 2
 
 
 def test_identity_headers_of_a_client_are_ignored(browser: Browser) -> None:
     honest = browser.fetch("/accounts").json()
-    answer = browser.fetch("/accounts", headers=SPOOFED)
-    assert answer.status_code == 200, answer.text
-    said = answer.json()
-    assert (said["owner"], said["connector"], said["token"]) == (
+    response = browser.fetch("/accounts", headers=SPOOFED)
+    assert response.status_code == 200, response.text
+    verified = response.json()
+    assert (verified["owner"], verified["connector"], verified["token"]) == (
         honest["owner"],
         honest["connector"],
         honest["token"],
     )
-    assert "evil" not in json.dumps(said)
-    assert "BBBB" not in json.dumps(said)
-    assert ["signature", "theirs=:AAAA:"] in said["headers"]
+    assert "evil" not in json.dumps(verified)
+    assert "BBBB" not in json.dumps(verified)
+    assert ["signature", "theirs=:AAAA:"] in verified["headers"]
 
 
 def test_public_path_drops_identity_headers_of_a_client(env: GatewayEnv, browser: Browser) -> None:
-    stranger = httpx.get(f"{env.url}/public/x", headers=SPOOFED, trust_env=False, timeout=60)
-    for answer in (stranger, browser.fetch("/public/x", headers=SPOOFED)):
-        assert answer.status_code == 200, answer.text
-        assert "evil" not in answer.text
-        assert "BBBB" not in answer.text
+    other_browser = httpx.get(f"{env.url}/public/x", headers=SPOOFED, trust_env=False, timeout=60)
+    for response in (other_browser, browser.fetch("/public/x", headers=SPOOFED)):
+        assert response.status_code == 200, response.text
+        assert "evil" not in response.text
+        assert "BBBB" not in response.text
 
 
 def test_request_that_bypasses_the_gateway_is_refused_by_the_app(
@@ -139,17 +139,17 @@ def test_request_that_bypasses_the_gateway_is_refused_by_the_app(
         (n, x) for n, x in browser.fetch("/accounts").json()["headers"] if n.startswith(("akoya", "signat", "host"))
     ]
 
-    def ask(path: str, headers: list[tuple[str, str]]) -> int:
+    def fetch(path: str, headers: list[tuple[str, str]]) -> int:
         return httpx.get(f"{env.upstream.url}{path}", headers=headers, trust_env=False, timeout=60).status_code
 
-    assert ask("/accounts", captured) == 200
-    assert ask("/accounts", []) == 401
-    assert ask("/accounts", [line for line in captured if not line[0].startswith("signat")]) == (
+    assert fetch("/accounts", captured) == 200
+    assert fetch("/accounts", []) == 401
+    assert fetch("/accounts", [line for line in captured if not line[0].startswith("signat")]) == (
         401 if scheme == "http-message-signatures" else 200
     )
-    assert ask("/accounts", [*captured, ("akoya-owner", "evil")]) == 401
+    assert fetch("/accounts", [*captured, ("akoya-owner", "evil")]) == 401
     # An assertion is not bound to a path, but a signature is.
-    assert ask("/accounts/other", captured) == (401 if scheme == "http-message-signatures" else 200)
+    assert fetch("/accounts/other", captured) == (401 if scheme == "http-message-signatures" else 200)
 
 
 def test_key_rotation_needs_no_restart_and_refuses_no_request(env: GatewayEnv, browser: Browser) -> None:
@@ -166,10 +166,10 @@ def test_key_rotation_needs_no_restart_and_refuses_no_request(env: GatewayEnv, b
     deadline = time.monotonic() + 60
     while rotation.next_id not in seen:
         assert time.monotonic() < deadline, seen[-1]
-        answer = browser.fetch("/accounts")
-        assert answer.status_code == 200, answer.text
-        if not seen or seen[-1] != answer.json()["key"]:
-            seen.append(answer.json()["key"])
+        response = browser.fetch("/accounts")
+        assert response.status_code == 200, response.text
+        if not seen or seen[-1] != response.json()["key"]:
+            seen.append(response.json()["key"])
         time.sleep(0.05)
     assert seen == [first, rotation.next_id]
     published = [

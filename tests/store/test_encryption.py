@@ -132,6 +132,6 @@ class TestVault:
         store = MemoryStore()
         await EncryptedStore(store, Keyring([OLD])).put(self.record)
         encrypted_store = EncryptedStore(store, Keyring([NEW]))
-        for ask in (encrypted_store.get("grant", "k1"), encrypted_store.find("grant", "owner-1")):
+        for operation in (encrypted_store.get("grant", "k1"), encrypted_store.find("grant", "owner-1")):
             with pytest.raises(UndecryptableRecord):
-                await ask
+                await operation

@@ -71,9 +71,9 @@ async def test_record_that_cannot_be_re_encrypted_is_counted_and_kept(store: Sto
     assert (last.done, last.resealed, last.damaged, last.missing) == (13, 9, 1, ((LOST.id, 3),))
     assert not last.complete
     assert await store.get("grant", "grant-0003") == spoiled
-    told = "\n".join(summary(last, NEW.id))
-    assert LOST.id in told
-    assert "may be removed" not in told
+    report = "\n".join(summary(last, NEW.id))
+    assert LOST.id in report
+    assert "may be removed" not in report
 
 
 async def test_an_empty_store_is_done_at_once(store: Store) -> None:

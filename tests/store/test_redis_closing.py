@@ -86,12 +86,12 @@ def test_every_verb_is_unavailable_while_connections_are_closed(closer: Closer) 
         for _ in range(40):
             record = Record("grant", "k", b"sealed", group="o")
             # Several calls of several commands at a time, so that a transport closes between connecting and writing.
-            asks: list[Awaitable[object]] = [
+            operations: list[Awaitable[object]] = [
                 store.get("grant", "k"), store.find("grant", "o"), store.put(record), store.reseal(record),
                 store.delete("grant", "k"), store.take("grant", "k"), store.count("grant"), store.kinds(), store.check(),
                 *[store.delete("grant", f"k{n}") for n in range(7)],
             ]  # fmt: skip
-            seen.update(type(each) for each in await asyncio.gather(*asks, return_exceptions=True))
+            seen.update(type(each) for each in await asyncio.gather(*operations, return_exceptions=True))
         await store.close()
         return seen
 

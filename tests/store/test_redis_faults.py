@@ -38,12 +38,12 @@ async def opened(url: str, timeout: float = 0.5) -> Store:
     return store
 
 
-async def recovered(ask: Callable[[], Awaitable[object]]) -> object:
-    """Return the result of `ask` once the store has recovered."""
+async def recovered(operation: Callable[[], Awaitable[object]]) -> object:
+    """Return the result of `operation` once the store has recovered."""
     deadline = time.monotonic() + RECOVERY
     while True:
         try:
-            return await ask()
+            return await operation()
         except StoreUnavailable:
             assert time.monotonic() < deadline, "it did not recover"
             await asyncio.sleep(0.1)
@@ -57,7 +57,7 @@ async def redis(own_redis: RedisServer) -> AsyncIterator[Store]:
 
 
 async def every_verb_is_unavailable(store: Store) -> None:
-    asks = [
+    operations = [
         store.get("grant", "k1"),
         store.find("grant", "o"),
         store.put(grant("k2")),
@@ -68,7 +68,7 @@ async def every_verb_is_unavailable(store: Store) -> None:
         store.kinds(),
         store.check(),
     ]
-    outcomes = await asyncio.gather(*asks, return_exceptions=True)
+    outcomes = await asyncio.gather(*operations, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}, outcomes
 
 
@@ -454,15 +454,15 @@ async def test_closed_store_raises_and_releases_its_waiters(own_redis: RedisServ
     waiter = asyncio.create_task(store.changed("grant", "k1", 1, 30))
     await asyncio.sleep(0.2)
     await store.close()
-    for ask in (waiter, store.get("grant", "k1")):
+    for operation in (waiter, store.get("grant", "k1")):
         with pytest.raises(StoreUnavailable, match="closed"):
-            await asyncio.wait_for(ask, 60)
+            await asyncio.wait_for(operation, 60)
     with own_redis.client as client:
         assert {c["cmd"] for c in client.client_list()} <= {"client|list", "client"}
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("redis://a,b", "sentinel"),
         ("redis://a/x", "number of a database"),
@@ -486,14 +486,14 @@ async def test_closed_store_raises_and_releases_its_waiters(own_redis: RedisServ
         ("sqlite://", "needs a file"),
     ],
 )
-def test_an_impossible_url_is_refused(url: str, said: str) -> None:
-    with pytest.raises(OperatorError, match=said) as caught:
+def test_an_impossible_url_is_refused(url: str, message: str) -> None:
+    with pytest.raises(OperatorError, match=message) as caught:
         open_store(url)
     assert "hunter2" not in str(caught.value).lower()
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("redis://u:hunter2@h:1/2?timeout=1&sentinel_password=hunter2", "redis://h:1/2"),
         ("redis+sentinel://:hunter2@a:1,b:2/s/0", "redis+sentinel://a:1,b:2/s/0"),
@@ -512,8 +512,8 @@ def test_an_impossible_url_is_refused(url: str, said: str) -> None:
         ("memory://", "memory://"),
     ],
 )
-def test_a_description_holds_no_password(url: str, told: str) -> None:
-    assert describe(url) == told
+def test_a_description_holds_no_password(url: str, expected: str) -> None:
+    assert describe(url) == expected
 
 
 def test_address_is_parsed_with_its_escapes_decoded_once() -> None:

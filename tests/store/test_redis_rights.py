@@ -76,9 +76,9 @@ async def test_start_with_missing_rights_is_reported_and_recovers_when_they_are_
 ) -> None:
     store = open_store(user(server, "growing", "~akoya* &* +@all"))
     await store.open()
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert "the user may not use the key {akoya:" in told
-    assert "secret" not in told
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "the user may not use the key {akoya:" in message
+    assert "secret" not in message
     user(server, "growing", "~* &* +@all")
     await store.check()
     assert await store.put(Record("grant", "k", b"sealed"))

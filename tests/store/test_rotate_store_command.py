@@ -57,9 +57,9 @@ async def opened_by_the_new_key(config: Path) -> int:
 def test_store_is_re_encrypted_and_the_result_is_printed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(fill(config, 30))
     assert rotate_store(config) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "30 records checked, 30 re-encrypted" in told
-    assert "may be removed" in told
+    output = " ".join(capsys.readouterr().err.split())
+    assert "30 records checked, 30 re-encrypted" in output
+    assert "may be removed" in output
     assert asyncio.run(opened_by_the_new_key(config)) == 30
     assert (config.parent / "var" / "50%25 off.db").exists(), "the path is used as written"
     assert rotate_store(config) == 0
@@ -71,15 +71,15 @@ def test_on_a_terminal_a_bar_grows_and_what_ctrl_c_left_is_done_by_the_next_run(
     first = Terminal(config)
     first.until(rb" [1-9]\d*/20000")
     first.interrupt()
-    code, told = first.end()
+    code, output = first.end()
     assert code == 1
-    assert b"Interrupted. What was done is done" in told
+    assert b"Interrupted. What was done is done" in output
     done = asyncio.run(sealed_anew(config))
     assert 0 < done < 20_000
-    code, told = Terminal(config).end()
+    code, output = Terminal(config).end()
     assert code == 0
-    assert b"20000/20000" in told
-    assert b"20000 records checked, %d re-encrypted" % (20_000 - done) in told
+    assert b"20000/20000" in output
+    assert b"20000 records checked, %d re-encrypted" % (20_000 - done) in output
     assert asyncio.run(sealed_anew(config)) == 20_000
 
 
@@ -109,11 +109,11 @@ class Terminal:
     def _read(self) -> bytes:
         """Read some output. Empty when the command has ended (on Linux the read then fails with EIO)."""
         try:
-            told = os.read(self._ours, 65_536)
+            output = os.read(self._ours, 65_536)
         except OSError:
-            told = b""
-        self._told += told
-        return told
+            output = b""
+        self._told += output
+        return output
 
 
 async def sealed_anew(config: Path) -> int:

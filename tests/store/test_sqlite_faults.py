@@ -364,9 +364,9 @@ async def test_a_removed_file_is_an_error_until_one_is_there_again(sqlite: SQLit
     away = path.with_name("away.db")
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").rename(f"{away}{suffix}")
-    for ask in (sqlite.get("grant", "k1"), sqlite.put(grant("k2")), sqlite.check()):
+    for operation in (sqlite.get("grant", "k1"), sqlite.put(grant("k2")), sqlite.check()):
         with pytest.raises(StoreUnavailable, match="was removed"):
-            await ask
+            await operation
     for suffix in ("", "-wal", "-shm"):
         Path(f"{away}{suffix}").rename(f"{path}{suffix}")
     assert await sqlite.get("grant", "k1") == grant()
@@ -415,7 +415,7 @@ async def test_closed_store_raises_and_releases_its_waiters(sqlite: SQLiteStore)
     waiter = asyncio.create_task(sqlite.changed("grant", "k1", 1, 30))
     await asyncio.sleep(0.2)
     await sqlite.close()
-    for ask in (waiter, sqlite.get("grant", "k1")):
+    for operation in (waiter, sqlite.get("grant", "k1")):
         with pytest.raises(StoreUnavailable, match="closed"):
-            await asyncio.wait_for(ask, 60)
+            await asyncio.wait_for(operation, 60)
     await sqlite.close()

@@ -23,8 +23,8 @@ async def test_hanging_disk_fills_no_memory_and_abandoned_jobs_are_skipped() -> 
 
     worker: ConnectionThread[None] = ConnectionThread("stuck", run, batch=16)
     worker.start()
-    asks = [asyncio.create_task(worker.submit(lambda _: "early", 0.5)) for _ in range(MAX_WAITING + 100)]
-    refused = await asyncio.gather(*asks, return_exceptions=True)
+    operations = [asyncio.create_task(worker.submit(lambda _: "early", 0.5)) for _ in range(MAX_WAITING + 100)]
+    refused = await asyncio.gather(*operations, return_exceptions=True)
     assert {type(each) for each in refused} == {StoreUnavailable}
     assert any("waiting for it" in str(each) for each in refused)
     with pytest.raises(StoreUnavailable, match="waiting for it"):

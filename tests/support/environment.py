@@ -191,9 +191,9 @@ class Browser:
     def begin(self, connector: str = "mikomo", return_to: str | None = None) -> str:
         """Start connecting and return the authorization URL that the gateway redirects to."""
         query = {"return_to": return_to} if return_to else {}
-        answer = self.go(f"{self.env.mount}/akoya/connect/{connector}", params=query)
-        assert answer.status_code == 302, answer.text
-        return answer.headers["location"]
+        response = self.go(f"{self.env.mount}/akoya/connect/{connector}", params=query)
+        assert response.status_code == 302, response.text
+        return response.headers["location"]
 
     def connect(
         self, connector: str = "mikomo", user: str = "mikomo_1", return_to: str | None = None
@@ -204,14 +204,14 @@ class Browser:
 
     def passed(self, path: str = "/accounts") -> dict[str, str]:
         """Return the gateway headers that the upstream received."""
-        answer = self.fetch(path)
-        assert answer.status_code == 200, answer.text
-        return {n: v for n, v in answer.json()["headers"] if n.startswith(("akoya-", "signature"))}
+        response = self.fetch(path)
+        assert response.status_code == 200, response.text
+        return {n: v for n, v in response.json()["headers"] if n.startswith(("akoya-", "signature"))}
 
     def connections(self) -> dict[str, Any]:
-        answer = self.fetch("/akoya/")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        response = self.fetch("/akoya/")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
 
 
 def keys(folder: Path, algorithm: str) -> tuple[dict[str, Any], bytes]:

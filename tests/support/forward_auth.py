@@ -53,15 +53,15 @@ def cookies(browser: Browser) -> str:
 
 def raw(port: int, head: str, *, timeout: float = 10) -> tuple[int, bytes]:
     """Send exactly these bytes and return status and body. Status 0: the connection was closed without a response."""
-    answer = b""
+    response = b""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(head.encode("latin-1"))
         try:
             while chunk := connection.recv(65536):
-                answer += chunk
+                response += chunk
         except (TimeoutError, ConnectionResetError):
             pass
-    head_bytes, _, body = answer.partition(b"\r\n\r\n")
+    head_bytes, _, body = response.partition(b"\r\n\r\n")
     if not head_bytes.startswith(b"HTTP/"):
         return 0, b""
     if b"transfer-encoding: chunked" in head_bytes.lower():

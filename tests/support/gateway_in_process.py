@@ -51,16 +51,16 @@ class Bank(Provider):
         if code.reveal() in self.spent_codes:
             return Refused("invalid_grant")
         self.spent_codes.add(code.reveal())
-        answer = TokensIssued(self.consent(code.reveal()))
+        response = TokensIssued(self.consent(code.reveal()))
         await turns(3)
-        return answer
+        return response
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         self.uses[refresh_token.reveal()] += 1
         await turns(3)
-        answer = self.act(refresh_token.reveal())
+        response = self.act(refresh_token.reveal())
         await turns(3)
-        return answer
+        return response
 
     def family(self, code: str) -> Family:
         return next(each for each in self.families if each.sub == code)

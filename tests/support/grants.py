@@ -126,20 +126,20 @@ class Provider:
         try:
             await asyncio.sleep(self.delay / 2)
             fault = self.faults.pop(0) if self.faults else None
-            answer = fault if fault is not None and not isinstance(fault, str) else self._act(token, fault)
+            response = fault if fault is not None and not isinstance(fault, str) else self._act(token, fault)
             await asyncio.sleep(self.delay / 2)
             self.before_answer()
-            return answer
+            return response
         finally:
             self.in_flight[token] -= 1
 
     def _act(self, token: str, fault: str | None = None) -> TokenOutcome:
         if fault == "never arrived":
             return OutcomeUnknown("timeout")
-        answer = self.act(token)
-        if fault == "unjudged" and isinstance(answer, TokensIssued):
-            return Untrusted("no key", answer.tokens.refresh_token, DistrustReason.KEYS)
-        return OutcomeUnknown("cut") if fault == "lost" else answer
+        response = self.act(token)
+        if fault == "unjudged" and isinstance(response, TokensIssued):
+            return Untrusted("no key", response.tokens.refresh_token, DistrustReason.KEYS)
+        return OutcomeUnknown("cut") if fault == "lost" else response
 
     def act(self, token: str) -> TokenOutcome:
         family = self.family_of(token)

@@ -68,7 +68,7 @@ class Caller:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def answer(self, body: bytes = b"ok", extra: bytes = b"") -> None:
+    def respond(self, body: bytes = b"ok", extra: bytes = b"") -> None:
         self.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n%b" % (len(body), extra, body))
 
     def reset(self) -> None:
@@ -170,13 +170,13 @@ class RawUpstream:
             sock.close()
 
 
-def forever(answer: Handler) -> Handler:
+def forever(responder: Handler) -> Handler:
     """Return a keep-alive handler that reads a head and responds, repeatedly."""
 
     def handler(caller: Caller) -> None:
         while True:
             caller.head()
-            answer(caller)
+            responder(caller)
 
     return handler
 
@@ -284,45 +284,45 @@ class Client:
         before, _, self.buffer = self.buffer.partition(mark)
         return before + mark
 
-    def request(self, data: bytes) -> Answer:
+    def request(self, data: bytes) -> Response:
         """Send a request and read its response, after any `100 Continue`. Not for HEAD."""
         self.send(data)
-        while (answer := self.response()).status == 100:
+        while (response := self.response()).status == 100:
             pass
-        if not answer.names() & {b"content-length", b"transfer-encoding"} and answer.status not in (101, 204, 304):
-            answer.body = self.rest()
-        return answer
+        if not response.names() & {b"content-length", b"transfer-encoding"} and response.status not in (101, 204, 304):
+            response.body = self.rest()
+        return response
 
     def head(self) -> bytes:
         """Read one response head, and return it without the empty line at its end."""
         return self.until(b"\r\n\r\n").removesuffix(b"\r\n\r\n")
 
-    def response(self) -> Answer:
+    def response(self) -> Response:
         """Read one response, framed by Content-Length or chunks."""
         head = self.head()
         lines = head.split(b"\r\n")
         status = int(lines[0].split()[1])
         headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(b":") for line in lines[1:])]
-        answer = Answer(status, headers, head)
-        length = answer.get(b"content-length")
+        reply = Response(status, headers, head)
+        length = reply.get(b"content-length")
         if length is not None and status != 304:
             while len(self.buffer) < int(length):
                 data = self.sock.recv(65536)
                 if not data:
                     raise EOFError(self.buffer)
                 self.buffer += data
-            answer.body, self.buffer = self.buffer[: int(length)], self.buffer[int(length) :]
-        elif answer.get(b"transfer-encoding") == b"chunked":
+            reply.body, self.buffer = self.buffer[: int(length)], self.buffer[int(length) :]
+        elif reply.get(b"transfer-encoding") == b"chunked":
             while size := int(self.until(b"\r\n").strip(), 16):
                 while len(self.buffer) < size + 2:
                     data = self.sock.recv(65536)
                     if not data:
                         raise EOFError(self.buffer)
                     self.buffer += data
-                answer.body += self.buffer[:size]
+                reply.body += self.buffer[:size]
                 self.buffer = self.buffer[size + 2 :]
             self.until(b"\r\n")
-        return answer
+        return reply
 
     def closed(self, timeout: float = TIMEOUT) -> bool:
         self.sock.settimeout(timeout)
@@ -335,7 +335,7 @@ class Client:
 
 
 @dataclass
-class Answer:
+class Response:
     """A response that a client received."""
 
     status: int
@@ -350,7 +350,7 @@ class Answer:
         return {name for name, _ in self.headers}
 
 
-def ask(
+def fetch(
     port: int,
     path: str = "/",
     *,

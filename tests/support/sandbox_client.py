@@ -78,9 +78,9 @@ def revoke(
 
 def connect(server: SandboxServer, user: str = "mikomo_1", **changes: str | None) -> dict[str, Any]:
     """Consent, exchange the code and return the token response."""
-    answer = redeem(server, code_for(server, user, **changes))
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    response = redeem(server, code_for(server, user, **changes))
+    assert response.status_code == 200, response.text
+    return dict(response.json())
 
 
 def call(server: SandboxServer, path: str, id_token: str, **headers: str) -> httpx.Response:

@@ -26,10 +26,10 @@ class Received:
 
 @dataclass
 class Server:
-    """A running server. `answers[path]` writes the response; `received` has every request that was read completely."""
+    """A running server. `responses[path]` writes the response; `received` has every request that was read completely."""
 
     port: int = 0
-    answers: dict[str, Answer] = field(default_factory=dict)
+    responses: dict[str, Responder] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
     connections: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,14 +43,14 @@ class Server:
         return [request for request in self.received if request.path == path]
 
 
-Answer = Callable[[Server, Received, asyncio.StreamWriter], Awaitable[bool | None]]
+Responder = Callable[[Server, Received, asyncio.StreamWriter], Awaitable[bool | None]]
 """Write the response; return True to keep the connection open for the next request."""
 
 
 @asynccontextmanager
-async def serve(**answers: Answer) -> AsyncIterator[Server]:
+async def serve(**responses: Responder) -> AsyncIterator[Server]:
     """Run a server on a free loopback port. The keyword `token=` handles `/token`, and so on."""
-    server = Server(answers={f"/{name}": answer for name, answer in answers.items()})
+    server = Server(responses={f"/{name}": response for name, response in responses.items()})
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,27 +91,27 @@ async def _one(server: Server, reader: asyncio.StreamReader, writer: asyncio.Str
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     request = Received(method, path, headers, body)
     server.received.append(request)
-    return bool(await server.answers[path](server, request, writer))
+    return bool(await server.responses[path](server, request, writer))
 
 
-def reply(status: int, body: Any = b"", headers: str = "", content_type: str = "application/json") -> Answer:
+def reply(status: int, body: Any = b"", headers: str = "", content_type: str = "application/json") -> Responder:
     """Send a complete, valid response."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
 
-    async def answer(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
+    async def respond(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(
             f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(raw)}\r\n{headers}\r\n".encode()
             + raw
         )
         await writer.drain()
 
-    return answer
+    return respond
 
 
-def raw(*pieces: bytes, pause: float = 0.0, hold: bool = False) -> Answer:
+def raw(*pieces: bytes, pause: float = 0.0, hold: bool = False) -> Responder:
     """Send these bytes with pauses between them, then close the connection, or keep it open with `hold`."""
 
-    async def answer(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
+    async def respond(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
@@ -119,28 +119,28 @@ def raw(*pieces: bytes, pause: float = 0.0, hold: bool = False) -> Answer:
         if hold:
             await asyncio.sleep(3600)
 
-    return answer
+    return respond
 
 
-def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Answer:
+def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Responder:
     """Send a body that never ends."""
 
-    async def answer(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
+    async def respond(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
         while True:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause)
 
-    return answer
+    return respond
 
 
-def in_turn(*answers: Answer) -> Answer:
+def in_turn(*responses: Responder) -> Responder:
     """Use the first handler for the first request, and so on; repeat the last one."""
-    left = list(answers)
+    left = list(responses)
 
-    async def answer(server: Server, request: Received, writer: asyncio.StreamWriter) -> bool | None:
+    async def respond(server: Server, request: Received, writer: asyncio.StreamWriter) -> bool | None:
         chosen = left.pop(0) if len(left) > 1 else left[0]
         return await chosen(server, request, writer)
 
-    return answer
+    return respond

@@ -14,13 +14,13 @@ Script = Callable[[socket.socket, bytes], None]
 """Called with the connection and the request's bytes. It sends the response."""
 
 
-def plain(answer: bytes) -> Script:
-    return lambda connection, request: connection.sendall(answer)
+def plain(response: bytes) -> Script:
+    return lambda connection, request: connection.sendall(response)
 
 
-def then_close(answer: bytes) -> Script:
+def then_close(response: bytes) -> Script:
     def script(connection: socket.socket, request: bytes) -> None:
-        connection.sendall(answer)
+        connection.sendall(response)
         # Shut down instead of close(), because the stream that reads the requests would keep the socket open.
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -52,13 +52,13 @@ class ScriptedUpstream(RawUpstream):
     """
 
     def __init__(self, scripts: Mapping[str, Script], early: Collection[str] = ()) -> None:
-        super().__init__(self._answer)
+        super().__init__(self._response)
         self._scripts = scripts
         self._early = early
         self.url = f"http://127.0.0.1:{self.origin.port}"
         self.bodies: list[bytes] = []
 
-    def _answer(self, caller: Caller) -> None:
+    def _response(self, caller: Caller) -> None:
         caller.sock.settimeout(None)  # The gateway keeps connections open without using them.
         while True:
             head = caller.head()

@@ -30,7 +30,7 @@ class App:
     """A test app. `.../slow` responds once `go` is set. `.../stream` and `.../events` send a line every 50 ms until then."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.requested = threading.Event()
         """Set when a request for `/public/slow` has arrived."""
         self.go = threading.Event()
 
@@ -39,11 +39,11 @@ class App:
             await _echo(receive, send)
         elif scope["type"] == "http":
             if scope["path"].endswith("/slow"):
-                self.asked.set()
+                self.requested.set()
                 await asyncio.to_thread(self.go.wait, 20)
-            await self._answer(scope["path"], send)
+            await self._response(scope["path"], send)
 
-    async def _answer(self, path: str, send: Any) -> None:
+    async def _response(self, path: str, send: Any) -> None:
         kind = b"text/event-stream" if path.endswith("/events") else b"text/plain"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         while path.endswith(("/stream", "/events")) and not self.go.is_set():

@@ -87,7 +87,7 @@ class Target:
     def __repr__(self) -> str:
         return self.entrypoint
 
-    def ask(
+    def fetch(
         self,
         path: str,
         *lines: str,
@@ -109,7 +109,7 @@ class Target:
 
     def navigate(self, path: str, *lines: str) -> Reply:
         """Request a page as a browser does when it navigates."""
-        return self.ask(path, "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", *lines)
+        return self.fetch(path, "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", *lines)
 
     def raw(self, request: bytes, *, head_only: bool = False, timeout: float = TIMEOUT) -> Reply:
         """Send these bytes and read until the connection is closed."""

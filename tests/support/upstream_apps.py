@@ -64,7 +64,7 @@ def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
         }
         if verifier is not None and any(name == "signature" for name, _ in headers):
             seen["signature"] = verifier.verify(scope["method"], url_of(headers, seen), headers)
-        answer = json.dumps(seen).encode()
+        response = json.dumps(seen).encode()
         named = dict(headers).get("x-rejected", "1").encode()
         extra = [(b"akoya-token-rejected", named)] if scope["path"].endswith("/stale") else []
         extra += [(b"akoya-id-token", b"echoed")] if scope["path"] == "/accounts/echo" else []
@@ -72,10 +72,10 @@ def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer)), *extra],
+                "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(response)), *extra],
             }
         )
-        await send({"type": "http.response.body", "body": answer})
+        await send({"type": "http.response.body", "body": response})
 
     return app
 

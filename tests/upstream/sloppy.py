@@ -49,33 +49,36 @@ class Raw(socketserver.StreamRequestHandler):
             self._respond(path, path.split(b"/")[2].decode())
 
     def _respond(self, path: bytes, kind: str) -> None:
-        said = b"X-Path: %b\r\n" % path
+        path_line = b"X-Path: %b\r\n" % path
         match kind:
             case "ok":
                 body = b"for " + path
-                self.connection.sendall(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (said, len(body), body))
+                self.connection.sendall(
+                    b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (path_line, len(body), body)
+                )
             case "type204":
-                self.connection.sendall(b"HTTP/1.1 204 No\r\nContent-Type: a/b\r\n%b\r\n%b" % (said, EVIL))
+                self.connection.sendall(b"HTTP/1.1 204 No\r\nContent-Type: a/b\r\n%b\r\n%b" % (path_line, EVIL))
             case "length304":
-                self._two(b"HTTP/1.1 304 No\r\nContent-Length: %d\r\n%b\r\n" % (len(EVIL), said), EVIL)
+                self._two(b"HTTP/1.1 304 No\r\nContent-Length: %d\r\n%b\r\n" % (len(EVIL), path_line), EVIL)
             case "chunked204":
-                self._two(b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n%b\r\n" % said, EVIL)
+                self._two(b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n%b\r\n" % path_line, EVIL)
             case "head":
-                self._two(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n" % (len(EVIL), said), EVIL)
+                self._two(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n" % (len(EVIL), path_line), EVIL)
             case "same":
-                self.connection.sendall(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok%b" % (said, EVIL))
+                self.connection.sendall(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok%b" % (path_line, EVIL))
             case "cork":
-                self.connection.send(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % said, socket.MSG_MORE)
+                self.connection.send(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % path_line, socket.MSG_MORE)
                 self.connection.sendall(EVIL)
             case "short":
                 self.connection.sendall(
-                    b"HTTP/1.1 200 OK\r\n%bContent-Length: 9\r\n\r\nZ\xc3\xbcrich \xc3\xb6\xc3\xa4%b" % (said, EVIL)
+                    b"HTTP/1.1 200 OK\r\n%bContent-Length: 9\r\n\r\nZ\xc3\xbcrich \xc3\xb6\xc3\xa4%b"
+                    % (path_line, EVIL)
                 )
             case "read":
                 # The response fills one read, so the stray bytes are still in the socket when it is complete.
                 head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n"
-                size = READ_SIZE - len(head % (said, READ_SIZE))
-                self.connection.sendall(head % (said, size) + b"z" * size + EVIL)
+                size = READ_SIZE - len(head % (path_line, READ_SIZE))
+                self.connection.sendall(head % (path_line, size) + b"z" * size + EVIL)
 
     def _two(self, first: bytes, second: bytes) -> None:
         """Send two segments, as servers do for a head and a body."""

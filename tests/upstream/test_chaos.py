@@ -82,10 +82,10 @@ def test_no_response_is_ever_delivered_to_another_request(seed: int) -> None:
             with contextlib.suppress(http.client.HTTPException, ConnectionError):
                 connection.request(method, target, body=body)
                 response = connection.getresponse()
-                answer = response.read()
+                reply = response.read()
                 if response.status == 200:
                     assert response.headers["x-target"] == target
-                    assert answer == (b"" if method == "HEAD" else target.encode() * 50)
+                    assert reply == (b"" if method == "HEAD" else target.encode() * 50)
                     complete += 1
                 else:
                     assert response.status == 502

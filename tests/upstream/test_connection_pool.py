@@ -23,23 +23,23 @@ from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.http.tls import client_context
 from tests.support.certificates import Authority, server_context
 from tests.support.ports import free_port
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, forever, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, fetch, forever, proxied
 from tests.support.waiting import until, until_async
 
 
-def answers(caller: Caller) -> None:
-    caller.answer(b"%d" % caller.number)
+def responses(caller: Caller) -> None:
+    caller.respond(b"%d" % caller.number)
 
 
 def dies_on_second(caller: Caller) -> None:
     """Close the first connection at its second request. Later connections serve all requests."""
     caller.head()
-    caller.answer(b"%d" % caller.number)
+    caller.respond(b"%d" % caller.number)
     while True:
         caller.head()
         if caller.number == 1:
             return
-        caller.answer(b"%d" % caller.number)
+        caller.respond(b"%d" % caller.number)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def authority(tmp_path: Path) -> Iterator[Authority]:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 def test_an_idempotent_request_on_a_connection_that_was_just_closing_is_sent_again(method: str) -> None:
     with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[2] == b"1"
-        status, _, _ = ask(proxy.port, "/again", method=method)
+        assert fetch(proxy.port)[2] == b"1"
+        status, _, _ = fetch(proxy.port, "/again", method=method)
         assert status == 200
         assert upstream.connections == 2
         assert sum(b"/again" in head for head in upstream.heads) == 2
@@ -63,10 +63,10 @@ def test_an_idempotent_request_on_a_connection_that_was_just_closing_is_sent_aga
 )
 def test_what_may_have_had_an_effect_or_a_body_is_never_sent_twice(method: str, body: bytes | None) -> None:
     with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[2] == b"1"
-        status, _, answer = ask(proxy.port, "/once", method=method, body=body)
+        assert fetch(proxy.port)[2] == b"1"
+        status, _, response = fetch(proxy.port, "/once", method=method, body=body)
         assert status == 502
-        assert b"upstream-closed" in answer
+        assert b"upstream-closed" in response
         assert sum(b"/once" in head for head in upstream.heads) == 1
 
 
@@ -74,12 +74,12 @@ def test_a_request_that_kills_two_connections_is_not_tried_a_third_time() -> Non
     def handler(caller: Caller) -> None:
         if caller.number == 1:
             caller.head()
-            caller.answer()
+            caller.respond()
         caller.head()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[0] == 200
-        assert ask(proxy.port, "/deadly")[0] == 502
+        assert fetch(proxy.port)[0] == 200
+        assert fetch(proxy.port, "/deadly")[0] == 502
         assert sum(b"/deadly" in head for head in upstream.heads) == 2
 
 
@@ -89,7 +89,7 @@ def reads_and_closes(caller: Caller) -> None:
 
 def test_a_request_that_kills_a_connection_made_for_it_is_not_sent_again() -> None:
     with RawUpstream(reads_and_closes) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port, "/deadly")[0] == 502
+        assert fetch(proxy.port, "/deadly")[0] == 502
         assert sum(b"/deadly" in head for head in upstream.heads) == 1
 
 
@@ -101,40 +101,40 @@ def test_the_second_try_is_on_a_connection_made_for_it() -> None:
         caller.head()
         if caller.number <= 3:
             together.wait(60)
-        caller.answer(b"%d" % caller.number)
+        caller.respond(b"%d" % caller.number)
         caller.head()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        threads = [threading.Thread(target=ask, args=(proxy.port,)) for _ in range(3)]
+        threads = [threading.Thread(target=fetch, args=(proxy.port,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
         until(lambda: proxy.pool.idle == 3)
-        assert ask(proxy.port, "/again")[::2] == (200, b"4")
+        assert fetch(proxy.port, "/again")[::2] == (200, b"4")
 
 
 def test_a_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
-        caller.answer()
+        caller.respond()
         caller.head()
         caller.send(b"H")
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[0] == 200
-        assert ask(proxy.port, "/once")[0] == 502
+        assert fetch(proxy.port)[0] == 200
+        assert fetch(proxy.port, "/once")[0] == 502
         assert sum(b"/once" in head for head in upstream.heads) == 1
 
 
 def test_a_connection_the_upstream_has_closed_is_not_used() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
-        caller.answer(b"%d" % caller.number)
+        caller.respond(b"%d" % caller.number)
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
         for number in range(1, 4):
-            assert ask(proxy.port, method="POST") == (200, *ask_ok(number))
+            assert fetch(proxy.port, method="POST") == (200, *ask_ok(number))
             until(lambda: proxy.pool.size == 0)
 
 
@@ -147,7 +147,7 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
     lock = threading.Lock()
     now = most = 0
 
-    def answer(caller: Caller) -> None:
+    def respond(caller: Caller) -> None:
         nonlocal now, most
         with lock:
             now += 1
@@ -155,14 +155,14 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
         time.sleep(0.02)
         with lock:
             now -= 1
-        caller.answer()
+        caller.respond()
 
     with (
-        RawUpstream(forever(answer)) as upstream,
+        RawUpstream(forever(respond)) as upstream,
         proxied(upstream.origin, pool=3) as proxy,
         ThreadPoolExecutor(24) as many,
     ):
-        results = list(many.map(lambda _: ask(proxy.port)[0], range(72)))
+        results = list(many.map(lambda _: fetch(proxy.port)[0], range(72)))
         assert results == [200] * 72
         assert most <= 3
         assert upstream.connections <= 3
@@ -171,7 +171,7 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
 
 
 async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
-    with RawUpstream(forever(answers)) as upstream:
+    with RawUpstream(forever(responses)) as upstream:
         pool = ConnectionPool(Upstream((upstream.origin,), Seconds(30), Seconds(30), 1))
         first = await pool.acquire()
         waiting = asyncio.ensure_future(pool.acquire())
@@ -192,16 +192,16 @@ def test_wait_timeout_for_a_connection_gives_503_with_retry_after() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         gate.wait(60)
-        caller.answer()
+        caller.respond()
 
     with (
         RawUpstream(handler) as upstream,
         proxied(upstream.origin, read=60, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
-        first = many.submit(ask, proxy.port)
+        first = many.submit(fetch, proxy.port)
         until(lambda: upstream.connections == 1)
-        status, headers, body = ask(proxy.port)
+        status, headers, body = fetch(proxy.port)
         assert status == 503
         assert headers["retry-after"] == "1"
         assert b"upstream-busy" in body
@@ -215,22 +215,22 @@ def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         gate.wait(60)
-        caller.answer()
+        caller.respond()
         while True:
             caller.head()
-            caller.answer()
+            caller.respond()
 
     with (
         RawUpstream(handler) as upstream,
         proxied(upstream.origin, pool=1) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
-        first = many.submit(ask, proxy.port)
+        first = many.submit(fetch, proxy.port)
         until(lambda: upstream.connections == 1)
         with Client(proxy.port) as leaving:
             leaving.send(b"GET /left HTTP/1.1\r\nHost: a\r\n\r\n")
             until(lambda: proxy.pool.waiting == 1)
-        last = many.submit(ask, proxy.port, "/last")
+        last = many.submit(fetch, proxy.port, "/last")
         until(lambda: proxy.pool.waiting == 2)
         gate.set()
         assert first.result()[0] == last.result()[0] == 200
@@ -243,42 +243,42 @@ def test_a_waiter_opens_a_connection_where_one_was_lost() -> None:
         if caller.number == 1:
             time.sleep(0.3)
             return
-        caller.answer()
+        caller.respond()
 
     with (
         RawUpstream(handler) as upstream,
         proxied(upstream.origin, pool=1) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
-        first = many.submit(ask, proxy.port)
+        first = many.submit(fetch, proxy.port)
         until(lambda: upstream.connections == 1)
-        assert ask(proxy.port)[0] == 200
+        assert fetch(proxy.port)[0] == 200
         assert first.result()[0] == 502
 
 
 def test_idle_connections_are_closed_after_a_while() -> None:
     with (
-        RawUpstream(forever(answers)) as upstream,
+        RawUpstream(forever(responses)) as upstream,
         proxied(upstream.origin, pool_options={"idle_timeout": 0.8}) as proxy,
     ):
-        assert ask(proxy.port)[2] == b"1"
+        assert fetch(proxy.port)[2] == b"1"
         until(lambda: proxy.pool.size == 0)
-        assert ask(proxy.port)[2] == b"2"
+        assert fetch(proxy.port)[2] == b"2"
 
 
 def test_retired_pool_serves_its_holders_and_keeps_no_connection() -> None:
     gate = threading.Event()
 
-    def answer(caller: Caller) -> None:
+    def respond(caller: Caller) -> None:
         gate.wait(60)
-        caller.answer()
+        caller.respond()
 
     with (
-        RawUpstream(forever(answer)) as upstream,
+        RawUpstream(forever(respond)) as upstream,
         proxied(upstream.origin, pool=1) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
-        running, waiting = many.submit(ask, proxy.port), many.submit(ask, proxy.port)
+        running, waiting = many.submit(fetch, proxy.port), many.submit(fetch, proxy.port)
         until(lambda: proxy.pool.waiting == 1)
         assert proxy.pool._loop is not None
         proxy.pool._loop.call_soon_threadsafe(proxy.pool.retire)
@@ -301,39 +301,42 @@ def test_closing_the_pool_cuts_what_runs_and_refuses_what_waits() -> None:
         proxied(upstream.origin, pool=1) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
-        running = many.submit(ask, proxy.port)
+        running = many.submit(fetch, proxy.port)
         until(lambda: upstream.connections == 1)
-        waiting = many.submit(ask, proxy.port)
+        waiting = many.submit(fetch, proxy.port)
         until(lambda: proxy.pool.waiting == 1)
         assert proxy.pool._loop is not None
         asyncio.run_coroutine_threadsafe(proxy.pool.close(), proxy.pool._loop).result(60)
         assert running.result()[0] == 502
         assert waiting.result()[0] == 503
-        assert ask(proxy.port)[0] == 503
+        assert fetch(proxy.port)[0] == 503
         gate.set()
 
 
 def test_several_origins_take_turns() -> None:
-    with RawUpstream(forever(answers)) as one, RawUpstream(forever(answers)) as two:
+    with RawUpstream(forever(responses)) as one, RawUpstream(forever(responses)) as two:
         with proxied(one.origin, two.origin) as proxy:
             for _ in range(10):
-                assert ask(proxy.port)[0] == 200
+                assert fetch(proxy.port)[0] == 200
         assert len(one.heads) == len(two.heads) == 5
 
 
 def test_an_origin_that_is_down_is_passed_over_even_for_post_and_comes_back() -> None:
-    with RawUpstream(forever(answers)) as gone:
+    with RawUpstream(forever(responses)) as gone:
         down = gone.origin
-    with RawUpstream(forever(answers)) as up, proxied(down, up.origin) as proxy:
+    with RawUpstream(forever(responses)) as up, proxied(down, up.origin) as proxy:
         for _ in range(6):
-            assert ask(proxy.port, method="POST", body=b"x")[0] == 200
+            assert fetch(proxy.port, method="POST", body=b"x")[0] == 200
         assert len(up.heads) == 6
     assert len(gone.heads) == 0
 
 
 def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
-    with RawUpstream(forever(answers), path=str(tmp_path / "app.sock")) as upstream, proxied(upstream.origin) as proxy:
-        assert [ask(proxy.port)[0] for _ in range(3)] == [200] * 3
+    with (
+        RawUpstream(forever(responses), path=str(tmp_path / "app.sock")) as upstream,
+        proxied(upstream.origin) as proxy,
+    ):
+        assert [fetch(proxy.port)[0] for _ in range(3)] == [200] * 3
         assert upstream.connections == 1
         assert b"host: 127.0.0.1:%d\r\n" % proxy.port in upstream.heads[0]
 
@@ -342,7 +345,7 @@ def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
     from akoya_gateway.config.model import Origin
 
     with proxied(Origin("http", "localhost", 80, str(tmp_path / "none.sock"))) as proxy:
-        assert ask(proxy.port)[0] == 502
+        assert fetch(proxy.port)[0] == 502
 
 
 # -- TLS
@@ -351,11 +354,11 @@ def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
 def test_a_tls_upstream_under_a_private_authority(authority: Authority) -> None:
     tls = UpstreamTLS(ca=authority.file)
     with (
-        RawUpstream(forever(answers), tls=server_context(authority)) as upstream,
+        RawUpstream(forever(responses), tls=server_context(authority)) as upstream,
         proxied(upstream.origin, tls=tls) as proxy,
     ):
-        assert [ask(proxy.port)[2] for _ in range(3)] == [b"1"] * 3
-        assert ask(proxy.port, method="POST", body=b"x" * 100_000)[0] == 200
+        assert [fetch(proxy.port)[2] for _ in range(3)] == [b"1"] * 3
+        assert fetch(proxy.port, method="POST", body=b"x" * 100_000)[0] == 200
 
 
 def test_a_tls_upstream_by_another_name_is_named_by_server_name(authority: Authority) -> None:
@@ -363,8 +366,8 @@ def test_a_tls_upstream_by_another_name_is_named_by_server_name(authority: Autho
     context = server_context(authority)
     context.sni_callback = lambda _sock, name, _context: names.append(name)
     tls = UpstreamTLS(ca=authority.file, server_name="app.internal")
-    with RawUpstream(forever(answers), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
-        assert ask(proxy.port)[0] == 200
+    with RawUpstream(forever(responses), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        assert fetch(proxy.port)[0] == 200
         assert names == ["app.internal"]
 
 
@@ -377,8 +380,8 @@ def test_a_tls_upstream_that_cannot_be_verified_gets_no_request(
     name = "other.internal" if fault == "wrong_name" else None
     tls = UpstreamTLS(ca=ca, server_name=name)
     context = server_context(authority, expired=fault == "expired")
-    with RawUpstream(forever(answers), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
-        status, _, body = ask(proxy.port)
+    with RawUpstream(forever(responses), tls=context) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        status, _, body = fetch(proxy.port)
         assert status == 502
         assert b"upstream-unreachable" in body
         assert upstream.heads == []
@@ -388,11 +391,11 @@ def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) ->
     certificate, key = authority.issue("gateway")
     context = server_context(authority, mutual=True)
     tls = UpstreamTLS(ca=authority.file, certificate=certificate, key=key)
-    with RawUpstream(forever(answers), tls=context) as upstream:
+    with RawUpstream(forever(responses), tls=context) as upstream:
         with proxied(upstream.origin, tls=tls) as proxy:
-            assert ask(proxy.port)[0] == 200
+            assert fetch(proxy.port)[0] == 200
         with proxied(upstream.origin, tls=UpstreamTLS(ca=authority.file)) as proxy:
-            assert ask(proxy.port)[0] == 502
+            assert fetch(proxy.port)[0] == 502
 
 
 @pytest.mark.parametrize("farewell", [True, False], ids=["said goodbye", "was cut"])
@@ -418,10 +421,10 @@ def test_close_delimited_tls_response_is_complete_only_with_a_close_notify(
 
 
 def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
-    with RawUpstream(forever(answers)) as upstream:
+    with RawUpstream(forever(responses)) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=1) as proxy:
-            assert ask(proxy.port)[0] in (502, 504)
+            assert fetch(proxy.port)[0] in (502, 504)
 
 
 def silent(caller: Caller) -> None:
@@ -430,10 +433,10 @@ def silent(caller: Caller) -> None:
 
 
 def test_failing_origin_is_ejected_and_no_request_waits_for_it(authority: Authority) -> None:
-    with RawUpstream(silent) as bad, RawUpstream(forever(answers), tls=server_context(authority)) as good:
+    with RawUpstream(silent) as bad, RawUpstream(forever(responses), tls=server_context(authority)) as good:
         origins = (replace(bad.origin, scheme="https"), good.origin)
         with proxied(*origins, tls=UpstreamTLS(ca=authority.file), connect=0.4) as proxy:
-            assert [ask(proxy.port)[0] for _ in range(6)] == [200] * 6
+            assert [fetch(proxy.port)[0] for _ in range(6)] == [200] * 6
         assert bad.connections == 1
 
 
@@ -454,9 +457,9 @@ def talks_nonsense(caller: Caller) -> None:
 
 @pytest.mark.parametrize("bad", [hangs, hangs_up, talks_nonsense])
 def test_origin_without_responses_is_ejected_after_three_requests(bad: Callable[[Caller], None]) -> None:
-    with RawUpstream(bad) as sick, RawUpstream(forever(answers)) as good:
+    with RawUpstream(bad) as sick, RawUpstream(forever(responses)) as good:
         with proxied(sick.origin, good.origin, read=0.3) as proxy:
-            statuses = [ask(proxy.port)[0] for _ in range(14)]
+            statuses = [fetch(proxy.port)[0] for _ in range(14)]
         assert sum(status != 200 for status in statuses) == 3
         assert statuses[-6:] == [200] * 6
         assert sick.connections == 3
@@ -468,7 +471,7 @@ async def test_origin_is_ejected_longer_each_time_until_it_responds_and_a_connec
     def recovering(caller: Caller) -> None:
         caller.head()
         if not sick:
-            caller.answer(b"well")
+            caller.respond(b"well")
 
     with RawUpstream(recovering) as upstream:
         pool = ConnectionPool(Upstream((upstream.origin,), Seconds(30), Seconds(30), 1))
@@ -526,7 +529,7 @@ def sending(client: Client, piece: bytes) -> Iterator[None]:
 def reads_bodies(caller: Caller) -> None:
     """Respond to GET requests, and read the body of any other request as long as it arrives."""
     if caller.head().startswith(b"GET"):
-        caller.answer(b"served")
+        caller.respond(b"served")
     while caller.sock.recv(65536):
         pass
 
@@ -543,7 +546,7 @@ def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(m
             time.sleep(1.5)
             assert not client.closed(0.05)
             client.sock.settimeout(60)
-            assert ask(proxy.port)[2] == b"served"
+            assert fetch(proxy.port)[2] == b"served"
             assert b" 408 " in client.rest()
 
 
@@ -557,7 +560,7 @@ def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.
     ):
         client.send(POST)
         with sending(client, b"x" * 2000):
-            assert ask(proxy.port)[0] == 503
+            assert fetch(proxy.port)[0] == 503
             assert not client.closed(0.05)
 
 
@@ -575,7 +578,7 @@ def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch:
         newer.send(POST)
         with sending(older, b"x"), sending(newer, b"x"):
             time.sleep(1)
-            assert ask(proxy.port)[2] == b"served"
+            assert fetch(proxy.port)[2] == b"served"
             assert b" 408 " in older.rest()
             assert not newer.closed(0.05)
 
@@ -603,7 +606,7 @@ def test_a_connection_that_cannot_be_made_lets_the_next_try(authority: Authority
     with RawUpstream(silent) as upstream, ThreadPoolExecutor(3) as many:
         origin, tls = replace(upstream.origin, scheme="https"), UpstreamTLS(ca=authority.file)
         with proxied(origin, tls=tls, connect=0.3, pool=1, pool_options={"wait_timeout": 60}) as proxy:
-            assert list(many.map(lambda _: ask(proxy.port)[0], range(3))) == [504] * 3
+            assert list(many.map(lambda _: fetch(proxy.port)[0], range(3))) == [504] * 3
 
 
 def test_no_tls_older_than_1_2() -> None:
@@ -614,4 +617,4 @@ def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority)
     with RawUpstream(silent) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:
-            assert ask(proxy.port)[0] == 504
+            assert fetch(proxy.port)[0] == 504

@@ -83,14 +83,14 @@ class Clients:
                 while time.monotonic() < self.until:
                     turn += 1
                     kind = kinds[(number + turn) % len(kinds)]
-                    if not await self.ask(reader, writer, kind, f"/public/{kind}/{number}-{turn}", keep):
+                    if not await self.exchange(reader, writer, kind, f"/public/{kind}/{number}-{turn}", keep):
                         break
             except (OSError, asyncio.IncompleteReadError):
                 self.seen[f"{kind} cut"] += 1
             finally:
                 writer.close()
 
-    async def ask(
+    async def exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: str, path: str, keep: bool
     ) -> bool:
         """Send a request and check the response. Return whether the connection can be reused."""

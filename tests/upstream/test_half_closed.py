@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, fetch, proxied
 from tests.support.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -17,7 +17,7 @@ def send_no_more(side: Caller | Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         OK + b"Content-Length: 2\r\n\r\nok",
         OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -25,19 +25,19 @@ def send_no_more(side: Caller | Client) -> None:
     ],
     ids=["length", "chunked", "until_close"],
 )
-def test_half_closed_upstream_gets_no_further_request(answer: bytes) -> None:
+def test_half_closed_upstream_gets_no_further_request(response: bytes) -> None:
     closed = []
 
     def handler(caller: Caller) -> None:
         caller.head()
-        caller.send(answer)
+        caller.send(response)
         send_no_more(caller)
         closed.append(caller.closed_by_peer())
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[::2] == (200, b"ok")
+        assert fetch(proxy.port)[::2] == (200, b"ok")
         until(lambda: proxy.pool.size == 0 and closed == [True])
-        assert ask(proxy.port)[::2] == (200, b"ok")
+        assert fetch(proxy.port)[::2] == (200, b"ok")
         assert upstream.connections == 2
 
 
@@ -50,8 +50,8 @@ def test_half_closed_upstream_that_refuses_an_upload_is_reported_to_the_client()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
-        answer = client.response()
-        assert (answer.status, answer.body) == (413, b"too much")
+        response = client.response()
+        assert (response.status, response.body) == (413, b"too much")
         until(lambda: proxy.pool.size == 0)
 
 
@@ -62,7 +62,7 @@ def test_upstream_that_cannot_respond_is_502_at_once() -> None:
         caller.closed_by_peer()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin, read=30) as proxy:
-        assert ask(proxy.port, method="POST", body=b"x")[0] == 502
+        assert fetch(proxy.port, method="POST", body=b"x")[0] == 502
 
 
 def test_half_an_answer_is_never_completed() -> None:
@@ -74,9 +74,9 @@ def test_half_an_answer_is_never_completed() -> None:
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin, read=30) as proxy, Client(proxy.port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = client.rest()
-        assert answer.startswith(OK)
-        assert not answer.endswith(b"0\r\n\r\n")
+        response = client.rest()
+        assert response.startswith(OK)
+        assert not response.endswith(b"0\r\n\r\n")
 
 
 def test_a_client_that_will_send_no_more_has_left() -> None:

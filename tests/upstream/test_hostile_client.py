@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.processes import AppServer
-from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, ask, forever, proxied
+from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, fetch, forever, proxied
 from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
@@ -93,7 +93,7 @@ def upstream() -> Iterator[RawUpstream]:
             if b"transfer-encoding" in head.lower():
                 caller.until(b"0\r\n\r\n")
             COMPLETE.append(head)
-            caller.answer(b"ok")
+            caller.respond(b"ok")
 
     with RawUpstream(handler) as upstream:
         yield upstream
@@ -135,10 +135,10 @@ def RawUpstreamOrigin(server: AppServer):  # type: ignore[no-untyped-def]
 def seen(port: int, lines: bytes, start: bytes = b"GET /echo HTTP/1.1\r\n") -> dict[str, list[str]]:
     with Client(port) as client:
         client.send(start + HOST + lines + b"\r\n")
-        answer = client.response()
-        assert answer.status == 200, answer
+        response = client.response()
+        assert response.status == 200, response
         found: dict[str, list[str]] = {}
-        for name, value in json.loads(answer.body)["headers"]:
+        for name, value in json.loads(response.body)["headers"]:
             found.setdefault(name, []).append(value)
         return found
 
@@ -245,16 +245,16 @@ def test_headers_of_one_name_keep_their_order(echo: Proxied) -> None:
     "target", ["/echo/a%2Fb%20c?x=%00&y=a+b", "/echo//a/./b/../c", "/echo/%7euser;p=1?", "/echo?a?b&&"]
 )
 def test_target_is_forwarded_byte_for_byte(echo: Proxied, target: str) -> None:
-    answer = json.loads(ask(echo.port, target)[2])
-    assert answer["target"].rstrip("?") == target.rstrip("?")
+    response = json.loads(fetch(echo.port, target)[2])
+    assert response["target"].rstrip("?") == target.rstrip("?")
 
 
 def test_a_client_of_http_1_0_is_served_and_its_connection_closed(echo: Proxied) -> None:
     with Client(echo.port) as client:
         client.send(b"GET /echo HTTP/1.0\r\n\r\n")
-        answer = client.rest()
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert f'["host", "127.0.0.1:{echo.pool.upstream.origins[0].port}"]'.encode() in answer
+        response = client.rest()
+        assert response.startswith(b"HTTP/1.1 200")
+        assert f'["host", "127.0.0.1:{echo.pool.upstream.origins[0].port}"]'.encode() in response
 
 
 def test_pipelined_requests_get_responses_in_order(echo: Proxied) -> None:
@@ -269,9 +269,9 @@ def test_expect_100_continue_is_answered_and_not_forwarded(echo: Proxied) -> Non
         client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.send(b"hello")
-        answer = json.loads(client.response().body)
-        assert answer["body"] == "hello"
-        assert "expect" not in dict(answer["headers"])
+        response = json.loads(client.response().body)
+        assert response["body"] == "hello"
+        assert "expect" not in dict(response["headers"])
 
 
 def test_expect_100_continue_with_the_upstream_down_gets_502_first() -> None:
@@ -283,13 +283,13 @@ def test_expect_100_continue_with_the_upstream_down_gets_502_first() -> None:
 
 
 def test_informational_responses_are_not_taken_for_the_final_one() -> None:
-    def answer(caller: Caller) -> None:
+    def respond(caller: Caller) -> None:
         caller.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")
-        caller.answer(b"final")
+        caller.respond(b"final")
 
-    with RawUpstream(forever(answer)) as upstream, proxied(upstream.origin) as proxy:
+    with RawUpstream(forever(respond)) as upstream, proxied(upstream.origin) as proxy:
         for _ in range(3):
-            status, headers, body = ask(proxy.port)
+            status, headers, body = fetch(proxy.port)
             assert (status, body) == (200, b"final")
             assert "link" not in headers
         assert upstream.connections == 1
@@ -321,14 +321,14 @@ def test_responses_without_a_body_keep_the_clients_connection(method: bytes, res
 
 
 def test_hop_by_hop_fields_of_the_response_are_removed() -> None:
-    def answer(caller: Caller) -> None:
-        caller.answer(
+    def respond(caller: Caller) -> None:
+        caller.respond(
             b"ok",
             b"Connection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\nProxy-Authenticate: Basic\r\n"
             b"Upgrade: h2c\r\nTrailer: X-T\r\nX-Stay: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n",
         )
 
-    with RawUpstream(forever(answer)) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+    with RawUpstream(forever(respond)) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         found = client.response()
         assert found.names() == {b"content-length", b"x-stay", b"set-cookie", b"via"}
@@ -336,13 +336,13 @@ def test_hop_by_hop_fields_of_the_response_are_removed() -> None:
 
 
 def test_response_trailers_are_dropped_if_the_server_cannot_send_them() -> None:
-    def answer(caller: Caller) -> None:
+    def respond(caller: Caller) -> None:
         caller.send(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n"
             b"Set-Cookie: evil=1\r\n\r\n"
         )
 
-    with RawUpstream(forever(answer)) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
+    with RawUpstream(forever(respond)) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
         for _ in range(2):
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.response().body == b"ok"
@@ -355,7 +355,7 @@ async def test_response_trailers_reach_a_server_that_can_send_them() -> None:
     from akoya_gateway.upstream.http.connection_pool import ConnectionPool
     from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
-    def answer(caller: Caller) -> None:
+    def respond(caller: Caller) -> None:
         caller.send(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n"
             b"Set-Cookie: evil=1\r\nContent-Type: text/html\r\n\r\n"
@@ -369,7 +369,7 @@ async def test_response_trailers_reach_a_server_that_can_send_them() -> None:
     async def send(message):  # type: ignore[no-untyped-def]
         events.append(message)
 
-    with RawUpstream(forever(answer)) as upstream:
+    with RawUpstream(forever(respond)) as upstream:
         pool = ConnectionPool(Upstream((upstream.origin,)))
         scope = {
             "type": "http",

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.hostile_responses import BEHIND, CUT, OK, REFUSED
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, fixed, forever, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, fetch, fixed, forever, proxied
 from tests.support.waiting import until
 
 
@@ -24,7 +24,7 @@ def test_it_is_refused_with_502_and_the_connection_is_closed(response: bytes) ->
             closed.append(caller.closed_by_peer(3))
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        status, headers, body = ask(proxy.port)
+        status, headers, body = fetch(proxy.port)
         assert status == 502, body
         assert headers["content-type"] == "application/problem+json"
         assert b"upstream-invalid-response" in body
@@ -40,8 +40,8 @@ def test_client_connection_is_aborted_so_that_no_response_looks_complete(respons
         Client(proxy.port) as client,
     ):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = client.rest()
-        assert b" 502 " in answer or not answer.endswith(b"0\r\n\r\n")
+        reply = client.rest()
+        assert b" 502 " in reply or not reply.endswith(b"0\r\n\r\n")
         until(lambda: proxy.pool.size == 0)
 
 
@@ -79,7 +79,7 @@ def test_bytes_after_a_response_never_become_the_next_response(response: bytes) 
         if caller.number == 1:
             caller.send(response)
         else:
-            caller.answer(b"second")
+            caller.respond(b"second")
         caller.closed_by_peer()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
@@ -93,7 +93,7 @@ def test_bytes_after_a_response_never_become_the_next_response(response: bytes) 
 def test_unsolicited_response_on_an_idle_connection_reaches_no_request() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
-        caller.answer(b"first")
+        caller.respond(b"first")
         if caller.number == 1:
             time.sleep(0.2)
             caller.send(OK + b"Content-Length: 4\r\n\r\nevil")
@@ -102,9 +102,9 @@ def test_unsolicited_response_on_an_idle_connection_reaches_no_request() -> None
             caller.closed_by_peer()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[2] == b"first"
+        assert fetch(proxy.port)[2] == b"first"
         until(lambda: proxy.pool.size == 0)
-        assert ask(proxy.port)[2] == b"first"
+        assert fetch(proxy.port)[2] == b"first"
         assert upstream.connections == 2
 
 
@@ -120,13 +120,13 @@ def test_head_response_with_a_body_closes_the_connection(extra: bytes, framing: 
         if caller.number == 1:
             caller.send(OK + framing + b"\r\n\r\n" + extra)
         else:
-            caller.answer(b"second")
+            caller.respond(b"second")
         caller.closed_by_peer()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        status, _, body = ask(proxy.port, method="HEAD")
+        status, _, body = fetch(proxy.port, method="HEAD")
         assert (status, body) == (200, b"")
-        assert ask(proxy.port)[2] == b"second"
+        assert fetch(proxy.port)[2] == b"second"
         assert upstream.connections == 2
 
 
@@ -140,7 +140,7 @@ def test_head_response_with_a_body_is_never_taken_for_the_next_response() -> Non
                 time.sleep(0.01)
                 caller.send(evil)
             else:
-                caller.answer(b"right")
+                caller.respond(b"right")
 
     evil = OK + b"Content-Length: 4\r\n\r\nevil"
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
@@ -173,7 +173,7 @@ def test_upstream_closed_before_its_response_is_502(sent: bytes, reset: bool, me
             caller.reset()
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        status, _, body = ask(proxy.port, method=method)
+        status, _, body = fetch(proxy.port, method=method)
         assert status == 502
         assert b"upstream-closed" in body
         assert upstream.connections == 1
@@ -196,9 +196,9 @@ def test_upstream_closed_within_its_response_aborts_the_client_connection(sent: 
         Client(proxy.port) as client,
     ):
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = client.rest()
-        assert not answer.endswith(b"0\r\n\r\n")
-        assert b"502" in answer or b"content-length: 100" in answer or b"chunked" in answer
+        response = client.rest()
+        assert not response.endswith(b"0\r\n\r\n")
+        assert b"502" in response or b"content-length: 100" in response or b"chunked" in response
 
 
 def test_a_reset_inside_a_body_that_ends_with_the_connection_cuts_the_client() -> None:
@@ -221,14 +221,14 @@ def test_an_upstream_that_is_not_there_is_502() -> None:
     with RawUpstream(fixed(b"")) as upstream:
         origin = upstream.origin
     with proxied(origin) as proxy:
-        status, _, body = ask(proxy.port)
+        status, _, body = fetch(proxy.port)
         assert status == 502
         assert b"upstream-unreachable" in body
 
 
 def test_silent_upstream_is_504() -> None:
     with RawUpstream(fixed(b"")) as upstream, proxied(upstream.origin, read=0.3) as proxy:
-        status, _, body = ask(proxy.port)
+        status, _, body = fetch(proxy.port)
         assert status == 504
         assert b"upstream-timeout" in body
         assert proxy.pool.size == 0
@@ -248,9 +248,9 @@ def test_upstream_that_stalls_within_its_response_aborts_the_client_connection()
 def test_response_on_a_keep_alive_connection_closed_early_is_not_lost() -> None:
     """`Connection: close` is honoured, and the next request gets a new connection."""
 
-    def answer(caller: Caller) -> None:
-        caller.answer(b"%d" % caller.number, b"Connection: close\r\n")
+    def respond(caller: Caller) -> None:
+        caller.respond(b"%d" % caller.number, b"Connection: close\r\n")
 
-    with RawUpstream(forever(answer)) as upstream, proxied(upstream.origin) as proxy:
-        assert [ask(proxy.port)[2] for _ in range(3)] == [b"1", b"2", b"3"]
+    with RawUpstream(forever(respond)) as upstream, proxied(upstream.origin) as proxy:
+        assert [fetch(proxy.port)[2] for _ in range(3)] == [b"1", b"2", b"3"]
         assert upstream.connections == 3

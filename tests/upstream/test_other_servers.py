@@ -72,7 +72,7 @@ def echoing(caller: Caller) -> None:
             body = caller.exactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
         else:
             body = b"nothing"
-        caller.answer(body)
+        caller.respond(body)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def test_a_truncated_response_is_never_completed() -> None:
 async def test_two_hundred_concurrent_requests_each_get_their_own_response() -> None:
     def handler(caller: Caller) -> None:
         while True:
-            caller.answer(caller.head().split(b" ")[1])
+            caller.respond(caller.head().split(b" ")[1])
 
     with RawUpstream(handler) as upstream:
         async with proxy_to(upstream) as proxy:

@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 
 from akoya_gateway.config.model import Origin
-from tests.support.raw_http import Client, Proxied, ask, proxied
+from tests.support.raw_http import Client, Proxied, fetch, proxied
 from tests.support.shutdown import ended, served
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin")
@@ -62,8 +62,8 @@ def test_a_wsgi_app_gets_body_and_headers_once_each(wsgi: Proxied) -> None:
     body = os.urandom(300_000)
     headers = {"X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}
     for _ in range(3):
-        status, _, answer = ask(wsgi.port, "/a?b=c", method="POST", body=body, headers=headers)
-        seen = json.loads(answer)
+        status, _, response = fetch(wsgi.port, "/a?b=c", method="POST", body=body, headers=headers)
+        seen = json.loads(response)
         assert status == 200
         assert seen["digest"] == hashlib.sha256(body).hexdigest()
         assert (seen["path"], seen["query"]) == ("/a", "b=c")
@@ -124,16 +124,16 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Origin, Pr
 
 def test_files_of_nginx_come_whole_with_ranges_and_conditions(nginx: tuple[Origin, Proxied, int]) -> None:
     origin, proxy, _ = nginx
-    direct = ask(origin.port, "/file.bin")
-    through = ask(proxy.port, "/file.bin")
+    direct = fetch(origin.port, "/file.bin")
+    through = fetch(proxy.port, "/file.bin")
     assert through[2] == direct[2]
-    status, headers, part = ask(proxy.port, "/file.bin", headers={"Range": "bytes=100-199"})
+    status, headers, part = fetch(proxy.port, "/file.bin", headers={"Range": "bytes=100-199"})
     assert (status, part) == (206, direct[2][100:200])
-    status, _, body = ask(proxy.port, "/file.bin", headers={"If-None-Match": direct[1]["etag"]})
+    status, _, body = fetch(proxy.port, "/file.bin", headers={"If-None-Match": direct[1]["etag"]})
     assert (status, body) == (304, b"")
-    status, headers, body = ask(proxy.port, "/file.bin", method="HEAD")
+    status, headers, body = fetch(proxy.port, "/file.bin", method="HEAD")
     assert (status, headers["content-length"], body) == (200, "3000000", b"")
-    status, headers, body = ask(proxy.port, "/small.txt", headers={"Accept-Encoding": "gzip"})
+    status, headers, body = fetch(proxy.port, "/small.txt", headers={"Accept-Encoding": "gzip"})
     assert headers["content-encoding"] == "gzip"
     assert body[:2] == b"\x1f\x8b"
 
@@ -146,17 +146,17 @@ def test_keep_alive_survives_nginxs_limit_of_requests(nginx: tuple[Origin, Proxi
 
 
 def test_nginx_sends_413_early_and_204_without_a_body(nginx: tuple[Origin, Proxied, int]) -> None:
-    assert ask(nginx[1].port, "/none")[0] == 204
+    assert fetch(nginx[1].port, "/none")[0] == 204
     with Client(nginx[1].port) as client:
         client.send(b"POST /small.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 1000)
         assert client.response().status == 413
 
 
 def test_nginx_that_closes_without_a_response_is_502(nginx: tuple[Origin, Proxied, int]) -> None:
-    assert ask(nginx[1].port, "/closed")[0] == 502
+    assert fetch(nginx[1].port, "/closed")[0] == 502
 
 
 def test_nginx_in_front_is_believed_when_it_is_trusted(nginx: tuple[Origin, Proxied, int]) -> None:
-    status, _, body = ask(nginx[2], "/said", headers={"Host": "shop.example"})
+    status, _, body = fetch(nginx[2], "/said", headers={"Host": "shop.example"})
     assert status == 200
     assert body == b"203.0.113.9, 127.0.0.1|https|shop.example|1.1 akoya-gateway\n"

@@ -18,7 +18,7 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_head import validate_head
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from tests.support.certificates import Authority, server_context
-from tests.support.raw_http import Caller, Client, RawUpstream, ask, forever, proxied
+from tests.support.raw_http import Caller, Client, RawUpstream, fetch, forever, proxied
 from tests.support.waiting import until
 
 CLEAN = {
@@ -90,22 +90,22 @@ def test_validated_head_states_whether_the_connection_must_be_closed(
 
 
 def test_head_request_tells_the_upstream_that_its_connection_ends() -> None:
-    with RawUpstream(forever(lambda caller: caller.answer(b""))) as upstream, proxied(upstream.origin) as proxy:
-        ask(proxy.port, method="HEAD")
-        ask(proxy.port)
+    with RawUpstream(forever(lambda caller: caller.respond(b""))) as upstream, proxied(upstream.origin) as proxy:
+        fetch(proxy.port, method="HEAD")
+        fetch(proxy.port)
         assert [b"\r\nconnection: close\r\n" in head for head in upstream.heads] == [True, False]
 
 
 def test_keep_alive_false_opens_a_connection_for_each_request() -> None:
     with (
-        RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream,
+        RawUpstream(forever(lambda caller: caller.respond(b"%d" % caller.number))) as upstream,
         proxied(upstream.origin, keep_alive=False, pool=2) as proxy,
         Client(proxy.port) as client,
     ):
         for number in (b"1", b"2", b"3"):
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.response().body == number
-        assert ask(proxy.port, method="POST", body=b"x")[2] == b"4"
+        assert fetch(proxy.port, method="POST", body=b"x")[2] == b"4"
         assert all(head.count(b"\r\nconnection: close\r\n") == 1 for head in upstream.heads)
         until(lambda: proxy.pool.size == 0)
 
@@ -130,9 +130,9 @@ class Strays:
             caller.send(self.stray)
             self.sent.set()
             caller.head()
-            caller.answer(b"shifted")
+            caller.respond(b"shifted")
         else:
-            caller.answer(b"right")
+            caller.respond(b"right")
         caller.closed_by_peer()
 
     def send(self) -> None:
@@ -246,7 +246,7 @@ async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> 
 
 
 async def test_waiter_does_not_get_a_connection_in_the_turn_in_which_its_response_ends() -> None:
-    with RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream:
+    with RawUpstream(forever(lambda caller: caller.respond(b"%d" % caller.number))) as upstream:
         async with pool_of(upstream, UpstreamTLS(), 1) as pool:
             connection = await pool.acquire()
             waiter = asyncio.create_task(pool.acquire())
@@ -266,7 +266,7 @@ async def test_waiter_does_not_get_a_connection_in_the_turn_in_which_its_respons
 
 
 async def test_waiters_of_a_retired_pool_are_served_and_nothing_is_kept() -> None:
-    with RawUpstream(forever(lambda caller: caller.answer(b"%d" % caller.number))) as upstream:
+    with RawUpstream(forever(lambda caller: caller.respond(b"%d" % caller.number))) as upstream:
         async with pool_of(upstream, UpstreamTLS(), 1) as pool:
             first = request(await pool.acquire())
             waiters = [asyncio.create_task(pool.acquire()) for _ in range(2)]
@@ -281,7 +281,7 @@ async def test_waiters_of_a_retired_pool_are_served_and_nothing_is_kept() -> Non
 
 
 async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
-    with RawUpstream(forever(lambda caller: caller.answer(b"ok"))) as upstream:
+    with RawUpstream(forever(lambda caller: caller.respond(b"ok"))) as upstream:
         async with pool_of(upstream, UpstreamTLS(), 1) as pool:
             connection = await pool.acquire()
             waiter = asyncio.create_task(pool.acquire())
@@ -311,13 +311,13 @@ async def test_response_before_the_first_request_is_refused(transport: Transport
     def greeting(caller: Caller) -> None:
         caller.send(EVIL)
         seen.append(caller.head())
-        caller.answer(b"right")
+        caller.respond(b"right")
 
     with RawUpstream(greeting, tls=context, path=path) as upstream, proxied(upstream.origin, tls=tls) as proxy:
         for _ in range(3):
-            status, _, answer = ask(proxy.port)
+            status, _, response = fetch(proxy.port)
             # A response that arrives before the request was sent is detected. A later one is taken for the response to it.
-            assert (status, answer) in [(200, b"evil")] or status == 502
+            assert (status, response) in [(200, b"evil")] or status == 502
             until(lambda: proxy.pool.size == 0)
 
 
@@ -346,11 +346,11 @@ BETWEEN = {
 def test_whatever_arrives_on_an_idle_connection_closes_it(first: bytes, stray: bytes) -> None:
     strays = Strays(first=first, stray=stray)
     with RawUpstream(strays) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[2] in (b"first", b"")
+        assert fetch(proxy.port)[2] in (b"first", b"")
         until(lambda: proxy.pool.idle == 1)
         strays.now.set()
         until(lambda: proxy.pool.size == 0)
-        assert ask(proxy.port)[2] == b"right"
+        assert fetch(proxy.port)[2] == b"right"
         assert upstream.connections == 2
 
 
@@ -382,12 +382,12 @@ def test_origin_that_sent_a_body_with_a_bodiless_response_is_not_trusted_with_su
 
     stray = threading.Event()
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
-        assert ask(proxy.port)[0] in (200, 204, 304)
+        assert fetch(proxy.port)[0] in (200, 204, 304)
         until(lambda: proxy.pool.idle == proxy.pool.size)
         stray.set()
         until(lambda: proxy.pool.size == 0)
         for _ in range(3):
-            assert ask(proxy.port)[0] == 204
+            assert fetch(proxy.port)[0] == 204
             until(lambda: proxy.pool.idle == proxy.pool.size)
         assert upstream.connections == (2 if trusted else 4)
 
@@ -398,10 +398,10 @@ def test_upstream_that_responds_without_reading_the_body_gets_no_other_request_o
 
     def early(caller: Caller) -> None:
         if caller.head().startswith(b"POST"):
-            caller.answer(b"early")
+            caller.respond(b"early")
             time.sleep(0.1)
             caller.closed_by_peer()
-        caller.answer(b"right")
+        caller.respond(b"right")
 
     with RawUpstream(early) as upstream, proxied(upstream.origin) as proxy:
         with Client(proxy.port) as client:
@@ -414,7 +414,7 @@ def test_upstream_that_responds_without_reading_the_body_gets_no_other_request_o
             assert client.response().body == b"early"
             client.sock.close()
             sender.join(60)
-        assert ask(proxy.port)[2] == b"right"
+        assert fetch(proxy.port)[2] == b"right"
         assert upstream.connections == 2
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from tests.support.processes import AppServer
-from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, ask, proxied, standstill
+from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, fetch, proxied, standstill
 from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
@@ -49,7 +49,7 @@ def resident() -> int:
 def test_ten_megabytes_come_down_whole(proxy: Proxied, framing: str) -> None:
     size = 10 * MEGABYTE + 12345
     expected = (bytes(range(256)) * (size // 256 + 1))[:size]
-    status, headers, body = ask(proxy.port, f"/big/{framing}?{size}")
+    status, headers, body = fetch(proxy.port, f"/big/{framing}?{size}")
     assert status == 200
     assert ("content-length" in headers) == (framing == "length")
     assert hashlib.sha256(body).digest() == hashlib.sha256(expected).digest()
@@ -59,19 +59,19 @@ def test_ten_megabytes_come_down_whole(proxy: Proxied, framing: str) -> None:
 def test_ten_megabytes_go_up_whole(proxy: Proxied, framing: str) -> None:
     body = os.urandom(10 * MEGABYTE + 12345)
     sent = body if framing == "length" else iter([body[at : at + 70_000] for at in range(0, len(body), 70_000)])
-    status, _, answer = ask(proxy.port, "/digest", method="POST", body=sent)
+    status, _, response = fetch(proxy.port, "/digest", method="POST", body=sent)
     assert status == 200
-    assert answer.decode() == hashlib.sha256(body).hexdigest()
+    assert response.decode() == hashlib.sha256(body).hexdigest()
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 65_535, 65_536, 65_537, 300_000])
 def test_bodies_of_awkward_sizes_are_whole(proxy: Proxied, size: int) -> None:
     body = os.urandom(size)
     for sent in (body, iter([body[:1000], body[1000:]] if size else [])):
-        answer = ask(proxy.port, "/digest", method="PUT", body=sent)[2]
-        assert answer.decode() == hashlib.sha256(body).hexdigest()
-    assert len(ask(proxy.port, f"/big/length?{size}")[2]) == size
-    assert len(ask(proxy.port, f"/big/chunked?{size}")[2]) == size
+        response = fetch(proxy.port, "/digest", method="PUT", body=sent)[2]
+        assert response.decode() == hashlib.sha256(body).hexdigest()
+    assert len(fetch(proxy.port, f"/big/length?{size}")[2]) == size
+    assert len(fetch(proxy.port, f"/big/chunked?{size}")[2]) == size
 
 
 def test_a_thousand_requests_on_one_connection_use_one_connection_to_the_upstream(
@@ -189,11 +189,11 @@ def test_early_response_reaches_a_client_that_is_still_sending() -> None:
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy, Client(proxy.port) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
-        answer = client.response()
-        assert (answer.status, answer.body) == (413, b"too much")
+        response = client.response()
+        assert (response.status, response.body) == (413, b"too much")
         # That connection still expects 995 bytes, so it must not be reused.
         until(lambda: proxy.pool.size == 0)
-        assert ask(proxy.port)[0] == 413
+        assert fetch(proxy.port)[0] == 413
         assert upstream.connections == 2
 
 
@@ -250,11 +250,11 @@ def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(
 ) -> None:
     with proxied(origin_of(backend[1]), read=0.8, pool=1) as proxy, Client(proxy.port) as client:
         client.send(b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
-        answer = client.response()
-        assert answer.status == 408
-        assert b"body-timeout" in answer.body
+        response = client.response()
+        assert response.status == 408
+        assert b"body-timeout" in response.body
         assert client.closed()
-        assert ask(proxy.port)[0] == 200
+        assert fetch(proxy.port)[0] == 200
 
 
 def test_event_streams_leave_the_pool_to_other_requests(backend: tuple[Backend, AppServer]) -> None:
@@ -263,7 +263,7 @@ def test_event_streams_leave_the_pool_to_other_requests(backend: tuple[Backend, 
             client = stack.enter_context(Client(proxy.port))
             client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
             client.until(b"data: 0\n\n")
-        assert ask(proxy.port)[0] == 200
+        assert fetch(proxy.port)[0] == 200
         assert proxy.pool.size <= 2
         stack.close()
         until(lambda: len(proxy.pool._connections) <= 2)

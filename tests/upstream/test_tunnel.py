@@ -110,19 +110,19 @@ def nothing_comes(side: Client | Caller, seconds: float = 0.2) -> bool:
     return False
 
 
-def said(code: int, reason: bytes = b"") -> bytes:
+def close_frame(code: int, reason: bytes = b"") -> bytes:
     """Return the gateway's close frame to a client."""
     return frame(CLOSE, struct.pack("!H", code) + reason)
 
 
-def told(side: Client | Caller, code: int) -> None:
+def expect_close(side: Client | Caller, code: int) -> None:
     """Assert that a peer gets a close frame with this code, and that its connection ends after its reply."""
     if isinstance(side, Client):
-        assert exactly(side, 4) == said(code)
+        assert exactly(side, 4) == close_frame(code)
         side.send(frame(CLOSE, struct.pack("!H", code), mask=True))
     else:
         assert close_to_app(exactly(side, 8)) == code
-        side.send(said(code))
+        side.send(close_frame(code))
     assert rest(side) == b""
 
 
@@ -178,20 +178,22 @@ class TestPassing:
             assert rest(s.client) == b""
 
     def test_client_data_sent_before_the_upstream_handshake_is_not_lost(self) -> None:
-        asked, go = threading.Event(), threading.Event()
+        requested, go = threading.Event(), threading.Event()
 
         def slow(caller: Caller) -> None:
             head = caller.head()
-            asked.set()
+            requested.set()
             go.wait(60)
-            answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
-            caller.send(answer % key_of(head))
+            response = (
+                b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+            )
+            caller.send(response % key_of(head))
 
         early = frame(TEXT, b"early", mask=True) + frame(BINARY, bytes(300_000), mask=True)
 
         class Eager(Client):
             def until(self, mark: bytes) -> bytes:
-                assert asked.wait(60)
+                assert requested.wait(60)
                 threading.Thread(target=self.send, args=(early,), daemon=True).start()
                 time.sleep(0.2)
                 go.set()
@@ -206,8 +208,10 @@ class TestPassing:
         greeting = frame(TEXT, b"welcome") * 1000
 
         def eager(caller: Caller) -> None:
-            answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
-            caller.send(answer % key_of(caller.head()) + greeting)
+            response = (
+                b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+            )
+            caller.send(response % key_of(caller.head()) + greeting)
 
         with scene(eager) as s:
             assert exactly(s.client, len(greeting)) == greeting
@@ -215,8 +219,10 @@ class TestPassing:
     @pytest.mark.parametrize("cut", [10, 17, 60, 130])
     def test_upstream_response_in_two_pieces_is_complete(self, cut: int) -> None:
         def halting(caller: Caller) -> None:
-            answer = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
-            data = answer % key_of(caller.head()) + frame(TEXT, b"a") + frame(TEXT, b"b")
+            response = (
+                b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+            )
+            data = response % key_of(caller.head()) + frame(TEXT, b"a") + frame(TEXT, b"b")
             caller.send(data[:cut])
             time.sleep(0.05)
             caller.send(data[cut:])
@@ -258,22 +264,22 @@ class TestHostileClients:
             s.client.send(frame(TEXT, b"smuggled", mask=True))
             assert exactly(s.app, len(bye)) == bye
             assert nothing_comes(s.app)
-            s.app.send(said(1000))
+            s.app.send(close_frame(1000))
             assert rest(s.app) == b""
 
     def test_sending_without_a_mask(self) -> None:
         with scene() as s:
             s.client.send(frame(TEXT, b"hello"))
-            assert rest(s.client) == said(1002)
-            told(s.app, 1002)
+            assert rest(s.client) == close_frame(1002)
+            expect_close(s.app, 1002)
 
     def test_a_frame_that_is_wrong_behind_some_that_are_right(self) -> None:
         right = frame(TEXT, b"right", mask=True)
         with scene() as s:
             s.client.send(right * 3 + frame(TEXT, b"wrong", rsv=4, mask=True) + right)
-            assert rest(s.client) == said(1002)
+            assert rest(s.client) == close_frame(1002)
             assert exactly(s.app, 3 * len(right)) == right * 3
-            told(s.app, 1002)
+            expect_close(s.app, 1002)
 
     def test_a_header_that_is_dripped_and_never_complete(self) -> None:
         with scene() as s:
@@ -281,7 +287,7 @@ class TestHostileClients:
                 s.client.send(bytes([byte]))
             assert nothing_comes(s.app)
             s.end()
-            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert exactly(s.client, 8) == close_frame(4401, b"gone")
             assert close_to_app(exactly(s.app, 12)) == 4401
 
     def test_breaking_a_rule_while_a_frame_to_it_is_half_passed(self) -> None:
@@ -294,16 +300,16 @@ class TestHostileClients:
             assert nothing_comes(s.client)
             assert close_to_app(exactly(s.app, 8)) == 1002
             s.app.send(data[100:] + frame(TEXT, b"too late"))
-            assert rest(s.client) == data[100:] + said(1002)
+            assert rest(s.client) == data[100:] + close_frame(1002)
 
     def test_a_message_too_large_in_its_last_fragment(self) -> None:
         bounds = WebSocketBounds(max_message=Bytes(1000))
         first = frame(BINARY, bytes(900), fin=False, mask=True)
         with scene(websocket=bounds) as s:
             s.client.send(first + frame(0, bytes(101), mask=True))
-            assert rest(s.client) == said(1009)
+            assert rest(s.client) == close_frame(1009)
             assert exactly(s.app, len(first)) == first
-            told(s.app, 1009)
+            expect_close(s.app, 1009)
 
     def test_leaving_without_a_word_is_not_made_a_clean_end(self) -> None:
         with scene() as s:
@@ -326,7 +332,7 @@ class TestHostileClients:
             s.client.sock.close()
             assert exactly(s.app, 8) == frame(CLOSE, BYE, mask=True)
             assert nothing_comes(s.app), "the connection must stay open for the upstream's close frame"
-            s.app.send(said(1000))
+            s.app.send(close_frame(1000))
             assert rest(s.app) == b""
             until(lambda: not tunnels())
 
@@ -334,8 +340,8 @@ class TestHostileClients:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             began = time.monotonic()
-            s.app.send(said(1000))
-            assert rest(s.client) == said(1000)
+            s.app.send(close_frame(1000))
+            assert rest(s.client) == close_frame(1000)
             assert time.monotonic() - began > 0.3
             assert rest(s.app) == b""
 
@@ -343,7 +349,7 @@ class TestHostileClients:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 3.0)
         with scene() as s:
             s.end()
-            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert exactly(s.client, 8) == close_frame(4401, b"gone")
             for _ in range(5):
                 s.client.send(frame(TEXT, b"still here", mask=True))
                 time.sleep(0.05)
@@ -355,33 +361,33 @@ class TestHostileUpstreams:
     def test_masking_its_frames(self) -> None:
         with scene() as s:
             s.app.send(frame(TEXT, b"hello", mask=True))
-            told(s.client, 1014)
+            expect_close(s.client, 1014)
             assert close_to_app(rest(s.app)) == 1002
 
     def test_a_close_code_that_no_wire_may_carry(self) -> None:
         with scene() as s:
-            s.app.send(frame(TEXT, b"a") + said(1006))
+            s.app.send(frame(TEXT, b"a") + close_frame(1006))
             assert exactly(s.client, 3) == frame(TEXT, b"a")
-            told(s.client, 1014)
+            expect_close(s.client, 1014)
 
     def test_unnegotiated_compression_is_refused(self) -> None:
         with scene() as s:
             s.app.send(frame(TEXT, b"\xf2\x48\xcd", rsv=4))
-            told(s.client, 1014)
+            expect_close(s.client, 1014)
 
     def test_a_message_larger_than_allowed(self) -> None:
         with scene(websocket=WebSocketBounds(max_message=Bytes(1000))) as s:
             s.app.send(frame(BINARY, bytes(1000)))
             assert exactly(s.client, 1004) == frame(BINARY, bytes(1000))
             s.app.send(frame(BINARY, bytes(1001)))
-            told(s.client, 1009)
+            expect_close(s.client, 1009)
             assert close_to_app(rest(s.app)) == 1009
 
     def test_talking_behind_its_close(self) -> None:
         with scene() as s:
-            s.app.send(said(1000) + frame(TEXT, b"smuggled"))
+            s.app.send(close_frame(1000) + frame(TEXT, b"smuggled"))
             s.app.send(frame(TEXT, b"smuggled"))
-            assert exactly(s.client, 4) == said(1000)
+            assert exactly(s.client, 4) == close_frame(1000)
             assert nothing_comes(s.client)
             s.client.send(frame(CLOSE, BYE, mask=True))
             assert rest(s.client) == b""
@@ -402,9 +408,9 @@ class TestHostileUpstreams:
 
     def test_closing_its_connection_right_behind_its_close(self) -> None:
         with scene() as s:
-            s.app.send(said(4000))
+            s.app.send(close_frame(4000))
             s.app.sock.shutdown(1)
-            assert exactly(s.client, 4) == said(4000)
+            assert exactly(s.client, 4) == close_frame(4000)
             s.client.send(frame(CLOSE, struct.pack("!H", 4000), mask=True))
             assert rest(s.client) == b""
             until(lambda: not tunnels())
@@ -424,10 +430,10 @@ class TestEndingFromOutside:
             s.client.send(frame(TEXT, b"a", mask=True))
             assert exactly(s.app, 7) == frame(TEXT, b"a", mask=True)
             s.end()
-            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert exactly(s.client, 8) == close_frame(4401, b"gone")
             assert close_to_app(exactly(s.app, 12)) == 4401
             s.client.send(frame(TEXT, b"b", mask=True) + frame(CLOSE, struct.pack("!H", 4401), mask=True))
-            s.app.send(frame(TEXT, b"c") + said(4401))
+            s.app.send(frame(TEXT, b"c") + close_frame(4401))
             assert rest(s.client) == rest(s.app) == b""
 
     def test_cancellation_within_a_client_frame_sends_the_upstreams_close_after_it(self) -> None:
@@ -436,7 +442,7 @@ class TestEndingFromOutside:
             s.client.send(data[:500])
             assert exactly(s.app, 500) == data[:500]
             s.end()
-            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert exactly(s.client, 8) == close_frame(4401, b"gone")
             assert nothing_comes(s.app)
             s.client.send(data[500:] + frame(TEXT, b"too late", mask=True))
             assert exactly(s.app, len(data) - 500) == data[500:]
@@ -450,7 +456,7 @@ class TestEndingFromOutside:
             assert exactly(s.app, 500) == data[:500]
             s.end()
             assert rest(s.app) == b""
-            assert rest(s.client) == said(4401, b"gone")
+            assert rest(s.client) == close_frame(4401, b"gone")
 
     def test_cancellation_within_an_upstream_frame_sends_the_clients_close_after_it(self) -> None:
         data = frame(BINARY, bytes(100_000))
@@ -461,7 +467,7 @@ class TestEndingFromOutside:
             assert close_to_app(exactly(s.app, 12)) == 4401
             assert nothing_comes(s.client)
             s.app.send(data[50_000:] + frame(TEXT, b"too late"))
-            assert exactly(s.client, len(data) - 50_000 + 8) == data[50_000:] + said(4401, b"gone")
+            assert exactly(s.client, len(data) - 50_000 + 8) == data[50_000:] + close_frame(4401, b"gone")
             assert nothing_comes(s.client)
 
     def test_within_an_upstreams_frame_that_does_not_end_the_client_is_cut_without_a_byte_of_ours(self) -> None:
@@ -479,15 +485,15 @@ class TestEndingFromOutside:
             s.app.send(frame(TEXT, b"a", fin=False))
             assert exactly(s.client, 3) == frame(TEXT, b"a", fin=False)
             s.end()
-            assert exactly(s.client, 8) == said(4401, b"gone")
+            assert exactly(s.client, 8) == close_frame(4401, b"gone")
 
     def test_shutdown_while_the_client_waits_for_a_close_frame(self) -> None:
         with scene() as s:
             s.client.send(frame(CLOSE, BYE, mask=True))
             assert exactly(s.app, 8) == frame(CLOSE, BYE, mask=True)
             s.end()
-            assert rest(s.client) == said(4401, b"gone")
-            s.app.send(said(1000))
+            assert rest(s.client) == close_frame(4401, b"gone")
+            s.app.send(close_frame(1000))
             assert rest(s.app) == b"", "the upstream must not get a second close frame"
 
     def test_a_client_that_does_not_read_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,7 +559,7 @@ class TestBackPressure:
             self.flood(s.app, frame(PING, bytes(125)) * 2_000)
             s.end()
             assert close_to_app(exactly(s.app, 12)) == 4401
-            s.app.send(said(4401))
+            s.app.send(close_frame(4401))
             assert rest(s.app) == b""
 
     def test_client_that_resumes_reading_gets_everything_in_order(self) -> None:
@@ -598,7 +604,7 @@ class TestTheServer:
             client.send(frame(TEXT, b"a", mask=True))
             assert exactly(client, 3) == frame(TEXT, b"a")
             client.send(frame(CLOSE, BYE, mask=True))
-            assert rest(client) == said(1000)
+            assert rest(client) == close_frame(1000)
 
     def test_it_keeps_a_connection_on_which_compression_was_agreed_upon(self) -> None:
         seen: list[Any] = []
@@ -611,8 +617,8 @@ class TestTheServer:
         plain = request()
         deflate = plain[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
         with AppServer(app, **(BARE | {"ws": DetachableWebSocketProtocol, "lifespan": "off"})) as server:
-            for asked in (plain, deflate):
+            for requested in (plain, deflate):
                 with Client(server.port) as client:
-                    client.send(asked)
+                    client.send(requested)
                     client.rest()
         assert [("akoya.tunnel" in extensions) for extensions in seen] == [True, False]

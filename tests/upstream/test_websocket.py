@@ -207,12 +207,12 @@ BAD_HANDSHAKES = {
 }
 
 
-@pytest.mark.parametrize("answer", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
-def test_a_bad_handshake_of_the_upstream_is_502(answer: bytes, tunnel: bool) -> None:
+@pytest.mark.parametrize("response", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
+def test_a_bad_handshake_of_the_upstream_is_502(response: bytes, tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         key = key_of(caller.head())
-        caller.send(answer.replace(b"%b", key))
-        if answer:
+        caller.send(response.replace(b"%b", key))
+        if response:
             caller.closed_by_peer(2)
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy:
@@ -703,19 +703,19 @@ def test_a_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bo
 
 async def conversation(proxy: ReverseProxy, path: str) -> None:
     """Act as an ASGI server that relays messages: send three, receive the responses, and disconnect."""
-    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    said = [{"type": "websocket.connect"}, *({"type": "websocket.receive", "text": str(n)} for n in range(3))]
+    outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    incoming = [{"type": "websocket.connect"}, *({"type": "websocket.receive", "text": str(n)} for n in range(3))]
 
     async def receive() -> dict[str, Any]:
-        if said:
-            return said.pop(0)
+        if incoming:
+            return incoming.pop(0)
         for _ in range(4):
-            if (await heard.get())["type"] == "websocket.close":
+            if (await outgoing.get())["type"] == "websocket.close":
                 break
         return {"type": "websocket.disconnect", "code": 1000}
 
     async def send(message: Any) -> None:
-        heard.put_nowait(message)
+        outgoing.put_nowait(message)
 
     scope = {
         "type": "websocket", "http_version": "1.1", "path": path, "raw_path": path.encode(), "query_string": b"",

@@ -318,17 +318,17 @@ def attacks() -> list[Json]:
                 lying, _ = signed(key, FULL, alg=another.algorithm)
                 add(f"{kind}: alg says {another.algorithm}", lying, "wrong-algorithm")
 
-    stranger = Ed25519("ed", 8)
-    add("signed by another key of the same kind and id", signed(stranger, FULL)[0], "bad-signature")
+    unknown_key = Ed25519("ed", 8)
+    add("signed by another key of the same kind and id", signed(unknown_key, FULL)[0], "bad-signature")
     add("signed by another P-256 key of the same id", signed(Ecdsa("ec", 10), FULL)[0], "bad-signature")
     add("signed with another secret", signed(Hmac("mac", SECRET.encode() + b"x"), FULL)[0], "bad-signature")
-    add("unknown key id", signed(stranger, FULL, kid="nobody")[0], "unknown-key")
+    add("unknown key id", signed(unknown_key, FULL, kid="nobody")[0], "unknown-key")
     for key, shown in ((ED, ED.public_raw()), (EC, pem(EC.private).encode()), (ED, pem(ED.private).encode())):
         confused = Hmac(key.kid, shown)
         length = len(shown)
         add(f"HMAC with the public key of {key.kid} ({length} bytes)", signed(confused, FULL)[0], "wrong-algorithm")
-        said, _ = signed(confused, FULL, alg=key.algorithm)
-        add(f"HMAC with the public key of {key.kid} ({length} bytes), alg unchanged", said, "bad-signature")
+        forged, _ = signed(confused, FULL, alg=key.algorithm)
+        add(f"HMAC with the public key of {key.kid} ({length} bytes), alg unchanged", forged, "bad-signature")
     good, base = signed(EC, FULL)
     add("ECDSA signature in DER", resigned(good, EC.der(base.encode())), "bad-signature")
     add("ECDSA signature of zeros", resigned(good, bytes(64)), "bad-signature")
@@ -391,7 +391,7 @@ def attacks() -> list[Json]:
     add("label swapped on the signature", {**good, "headers": relabelled}, "missing-signature")
     relabelled = [[n, v.replace("akoya=", "other=", 1) if n == "signature-input" else v] for n, v in good["headers"]]
     add("label swapped on the input", {**good, "headers": relabelled}, "missing-signature")
-    weak, _ = signed(stranger, [], covered=["@method"], label="other")
+    weak, _ = signed(unknown_key, [], covered=["@method"], label="other")
     crossed = [
         [n, v.replace("akoya=", "x=").replace("other=", "akoya=")] for n, v in [*good["headers"], *weak["headers"][1:]]
     ]

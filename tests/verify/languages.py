@@ -108,7 +108,7 @@ def app_server(command: list[str], cwd: Path, env: dict[str, str]) -> Iterator[i
         yield int(listening[1])
 
 
-def ask(port: int, signed_by: str | Signing, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
+def fetch(port: int, signed_by: str | Signing, tamper: Callable[[list[tuple[str, str]]], None]) -> tuple[int, str]:
     """Send a request as the gateway would to an upstream on this port, changed by `tamper`. Return the response.
 
     `signed_by` is the configuration, or an algorithm to sign with the key of the vectors.
@@ -125,8 +125,8 @@ def ask(port: int, signed_by: str | Signing, tamper: Callable[[list[tuple[str, s
         for name, value in headers:
             connection.putheader(name, value)
         connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
     finally:
         connection.close()
 

@@ -92,8 +92,8 @@ def test_we_accept_what_an_independent_signer_makes(algorithm: str) -> None:
         covered_component_ids=("akoya-owner", "akoya-connector", "@method", "@authority", "@path", "@query"),
     )
     headers = list(request.headers.items())
-    said = v.verify("GET", "app.example.com", "/a%20b", "x=%2F", headers, our_keys(algorithm), time.time())
-    assert (said.owner, said.connector, said.nonce) == ("o1", "mikomo", "n1")
+    verified = v.verify("GET", "app.example.com", "/a%20b", "x=%2F", headers, our_keys(algorithm), time.time())
+    assert (verified.owner, verified.connector, verified.nonce) == ("o1", "mikomo", "n1")
     with pytest.raises(v.NotVerified):
         v.verify("GET", "app.example.com", "/a%20b", "x=%2f", headers, our_keys(algorithm), time.time())
 
@@ -131,10 +131,10 @@ def test_we_accept_the_assertion_of_an_independent_signer() -> None:
     claims = {"iss": "https://a", "aud": ["x", "http://up"], "sub": "o1", "jti": "j", "iat": now, "exp": now + 60}
     header = {"alg": "ES256", "kid": "ec", "typ": "akoya-assertion+jwt"}
     token = jwt.encode(header, claims, ECKey.import_key(key["private_jwk"]))
-    said = v.verify_assertion(
+    verified = v.verify_assertion(
         [("Akoya-Assertion", token)], our_keys("ecdsa-p256-sha256"), "https://a", "http://up", now
     )
-    assert (said.owner, said.nonce, said.connections) == ("o1", "j", ())
+    assert (verified.owner, verified.nonce, verified.connections) == ("o1", "j", ())
 
 
 SIGNED = {

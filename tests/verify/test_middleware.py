@@ -35,18 +35,32 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         return
     body = await read_body(receive)
-    said: v.Verified | None = scope["akoya"]
+    verified: v.Verified | None = scope["akoya"]
     names = sorted(name.decode() for name, _ in scope["headers"] if name.startswith(b"akoya"))
-    text = json.dumps({"owner": said and said.owner, "token": said and said.id_token, "got": len(body), "names": names})
+    text = json.dumps(
+        {
+            "owner": verified and verified.owner,
+            "token": verified and verified.id_token,
+            "got": len(body),
+            "names": names,
+        }
+    )
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": text.encode()})
 
 
 def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
-    said: v.Verified | None = environ["akoya"]
+    verified: v.Verified | None = environ["akoya"]
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     names = sorted(name for name in environ if name.startswith("HTTP_AKOYA"))
-    text = json.dumps({"owner": said and said.owner, "token": said and said.id_token, "got": len(body), "names": names})
+    text = json.dumps(
+        {
+            "owner": verified and verified.owner,
+            "token": verified and verified.id_token,
+            "got": len(body),
+            "names": names,
+        }
+    )
     start_response("200 OK", [("Content-Type", "application/json")])
     return [text.encode()]
 
@@ -112,7 +126,7 @@ def signed(
     return [("Host", host.decode()), *((name.decode(), value.decode()) for name, value in made)]
 
 
-def ask(port: int, target: str, lines: Lines, method: str = "GET", body: bytes = b"") -> tuple[int, Any]:
+def send_request(port: int, target: str, lines: Lines, method: str = "GET", body: bytes = b"") -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -121,24 +135,24 @@ def ask(port: int, target: str, lines: Lines, method: str = "GET", body: bytes =
         if body:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body or None)
-        answer = connection.getresponse()
-        text = answer.read()
-        return answer.status, json.loads(text)
+        response = connection.getresponse()
+        text = response.read()
+        return response.status, json.loads(text)
     finally:
         connection.close()
 
 
 def test_a_signed_request_reaches_the_app_with_what_was_said(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
-        status, said = ask(port, "/api?a=1&a=%2F", signed(port, query="a=1&a=%2F"))
+        status, verified = send_request(port, "/api?a=1&a=%2F", signed(port, query="a=1&a=%2F"))
         assert status == 200
-        assert said["owner"] == FULL.owner
-        assert said["token"] == FULL.bearer.reveal()  # type: ignore[union-attr]
+        assert verified["owner"] == FULL.owner
+        assert verified["token"] == FULL.bearer.reveal()  # type: ignore[union-attr]
 
 
 def test_an_encoded_path_verifies(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
-        assert ask(port, "/a%20b/%C3%BC", signed(port, path="/a%20b/%C3%BC"))[0] == 200
+        assert send_request(port, "/a%20b/%C3%BC", signed(port, path="/a%20b/%C3%BC"))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -153,24 +167,24 @@ def test_an_encoded_path_verifies(entrypoint: Any) -> None:
 )
 def test_an_added_header_is_refused(entrypoint: Any, name: str, value: str) -> None:
     with entrypoint(known()) as port:
-        status, problem = ask(port, "/api", [*signed(port), (name, value)])
+        status, problem = send_request(port, "/api", [*signed(port), (name, value)])
         assert (status, problem["status"]) == (401, 401)
 
 
 def test_no_signature_no_app(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
-        status, problem = ask(port, "/api", [("Host", f"127.0.0.1:{port}"), ("Akoya-Owner", "evil")])
+        status, problem = send_request(port, "/api", [("Host", f"127.0.0.1:{port}"), ("Akoya-Owner", "evil")])
         assert status == 401
         assert problem["detail"] == "missing-signature"
-        assert ask(port, "/other", signed(port))[0] == 401
-        assert ask(port, "/api", signed(port), method="POST", body=b"x")[0] == 401
+        assert send_request(port, "/other", signed(port))[0] == 401
+        assert send_request(port, "/api", signed(port), method="POST", body=b"x")[0] == 401
 
 
 def test_an_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any) -> None:
     with entrypoint(known(), exempt={"/healthz"}) as port:
         lines = [("Host", "h"), ("Akoya-Owner", "evil"), ("akoya_id_token", "evil")]
-        assert ask(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
-        assert ask(port, "/healthz/", lines)[0] == 401
+        assert send_request(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
+        assert send_request(port, "/healthz/", lines)[0] == 401
 
 
 @pytest.mark.parametrize(
@@ -191,7 +205,7 @@ def test_an_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any)
 )
 def test_a_pattern_exempts_what_is_plainly_below(entrypoint: Any, path: str, free: bool) -> None:
     with entrypoint(known(), exempt={"/static/*"}) as port:
-        assert ask(port, path, [("Host", "h"), ("Akoya-Owner", "evil")])[0] == (200 if free else 401)
+        assert send_request(port, path, [("Host", "h"), ("Akoya-Owner", "evil")])[0] == (200 if free else 401)
 
 
 @pytest.mark.parametrize("pattern", ["healthz", "/a*", "/*/b", "*"])
@@ -203,24 +217,24 @@ def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
 def test_a_covered_body_is_compared(entrypoint: Any) -> None:
     with entrypoint(known(), largest_body=1000) as port:
         body = b"a" * 900
-        assert ask(port, "/api", signed(port, "POST", body=body), "POST", body)[1]["got"] == 900
-        assert ask(port, "/api", signed(port, "POST", body=body), "POST", b"b" * 900)[0] == 401
+        assert send_request(port, "/api", signed(port, "POST", body=body), "POST", body)[1]["got"] == 900
+        assert send_request(port, "/api", signed(port, "POST", body=body), "POST", b"b" * 900)[0] == 401
         long = b"a" * 1001
-        assert ask(port, "/api", signed(port, "POST", body=long), "POST", long)[0] == 401
+        assert send_request(port, "/api", signed(port, "POST", body=long), "POST", long)[0] == 401
 
 
 def test_a_request_is_not_accepted_twice_where_that_is_wanted(entrypoint: Any) -> None:
     with entrypoint(known(), replay=v.ReplayCache()) as port:
         lines = signed(port)
-        assert ask(port, "/api", lines)[0] == 200
-        assert ask(port, "/api", lines)[1]["detail"] == "replayed"
-        assert ask(port, "/api", signed(port))[0] == 200
+        assert send_request(port, "/api", lines)[0] == 200
+        assert send_request(port, "/api", lines)[1]["detail"] == "replayed"
+        assert send_request(port, "/api", signed(port))[0] == 200
 
 
 def test_keys_come_from_the_gateway(entrypoint: Any) -> None:
     with key_server(jwks(signing("ed25519"))) as url, entrypoint(v.RemoteKeys(url)) as port:
         for _ in range(3):
-            assert ask(port, "/api", signed(port))[0] == 200
+            assert send_request(port, "/api", signed(port))[0] == 200
 
 
 def test_replaced_key_is_fetched_without_blocking_the_requests_of_other_clients() -> None:
@@ -238,20 +252,20 @@ def test_replaced_key_is_fetched_without_blocking_the_requests_of_other_clients(
 
     keys = v.RemoteKeys("https://app.example.com/akoya/jwks.json", fetch=fetch, clock=lambda: now[0])
     with asgi(keys) as port, ThreadPoolExecutor(1) as pool:
-        assert ask(port, "/api", signed(port))[0] == 200
+        assert send_request(port, "/api", signed(port))[0] == 200
         assert fetches.acquire(timeout=30)
         published[0] = jwks(new)
         now[0] += 10.0
         reachable.clear()
         try:
-            waiting = pool.submit(ask, port, "/api", signed(port, by=new))
+            waiting = pool.submit(send_request, port, "/api", signed(port, by=new))
             assert fetches.acquire(timeout=30)
-            assert ask(port, "/api", [("Host", f"127.0.0.1:{port}")])[0] == 401
+            assert send_request(port, "/api", [("Host", f"127.0.0.1:{port}")])[0] == 401
             assert not waiting.done()
         finally:
             reachable.set()
         assert waiting.result(30)[0] == 200
-        assert ask(port, "/api", signed(port))[0] == 401, "the old key no longer verifies"
+        assert send_request(port, "/api", signed(port))[0] == 401, "the old key no longer verifies"
         assert not fetches.acquire(blocking=False), "a forged signature causes no fetch within ten seconds"
 
 
@@ -259,7 +273,7 @@ def test_without_keys_the_answer_is_503(entrypoint: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/jwks"
     with entrypoint(v.RemoteKeys(url, timeout=1)) as port:
-        status, problem = ask(port, "/api", signed(port))
+        status, problem = send_request(port, "/api", signed(port))
         assert (status, problem["detail"]) == (503, "keys-unavailable")
 
 
@@ -270,11 +284,11 @@ def test_the_jwt_scheme(entrypoint: Any) -> None:
     ((name, token),) = made.headers(b"GET", b"h", b"/", b"", time.time())
     lines = [("Host", "h"), (name.decode(), token.decode())]
     with entrypoint(known(), issuer="https://gateway", audience="http://app") as port:
-        assert ask(port, "/any", lines)[1]["owner"] == FULL.owner
-        assert ask(port, "/any", [*lines, ("Akoya-Owner", "evil")])[0] == 401
-        assert ask(port, "/any", signed(port))[0] == 401
+        assert send_request(port, "/any", lines)[1]["owner"] == FULL.owner
+        assert send_request(port, "/any", [*lines, ("Akoya-Owner", "evil")])[0] == 401
+        assert send_request(port, "/any", signed(port))[0] == 401
     with entrypoint(known(), issuer="https://gateway", audience="http://other") as port:
-        assert ask(port, "/any", lines)[1]["detail"] == "wrong-audience"
+        assert send_request(port, "/any", lines)[1]["detail"] == "wrong-audience"
 
 
 def test_half_a_jwt_policy_is_refused() -> None:

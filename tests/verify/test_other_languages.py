@@ -19,8 +19,8 @@ from tests.verify.languages import (
     ROOT,
     VERIFIERS,
     app_server,
-    ask,
     change_owner,
+    fetch,
     go,
     java,
     key_server,
@@ -109,8 +109,8 @@ def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
     done = run_vectors(language, built, changed)
     assert done.returncode == 0, [line for line in done.stdout.splitlines() if "not ok" in line or "FAIL" in line][:20]
     assert len(attacks) > 600
-    told = {"node": f"pass {len(attacks) + 1}", "go": "ok", "java": f"1 cases, {len(attacks)} attacks, 0 failures"}
-    assert told[language] in done.stdout
+    expected = {"node": f"pass {len(attacks) + 1}", "go": "ok", "java": f"1 cases, {len(attacks)} attacks, 0 failures"}
+    assert expected[language] in done.stdout
 
 
 def with_strangers(document: bytes) -> bytes:
@@ -155,12 +155,12 @@ def test_an_app_in_another_language_verifies_over_a_socket(
     with key_server(with_strangers(jwks(signing(algorithm)))) as url:
         env = {"AKOYA_SECRET": secret} if secret else {"AKOYA_JWKS": url}
         with app_server(command, cwd, env) as port:
-            status, body = ask(port, algorithm, nothing)
+            status, body = fetch(port, algorithm, nothing)
             assert status == 200, body
             assert FULL.owner in body
             assert "mikomo" in body
             for tamper in (change_owner, add_alias, repeat_owner, drop_signature):
-                assert ask(port, algorithm, tamper)[0] == 401, tamper.__name__
+                assert fetch(port, algorithm, tamper)[0] == 401, tamper.__name__
 
 
 def test_key_replaced_under_the_same_id_is_fetched_and_forgeries_cause_no_other_fetch(
@@ -178,7 +178,7 @@ def test_key_replaced_under_the_same_id_is_fetched_and_forgeries_cause_no_other_
 
     def forge(port: int) -> None:
         with ThreadPoolExecutor(8) as pool:
-            assert {status for status, _ in pool.map(lambda _: ask(port, new, change_owner), range(8))} == {401}
+            assert {status for status, _ in pool.map(lambda _: fetch(port, new, change_owner), range(8))} == {401}
 
     with contextlib.ExitStack() as running:
         ports: dict[str, int] = {}
@@ -193,7 +193,7 @@ def test_key_replaced_under_the_same_id_is_fetched_and_forgeries_cause_no_other_
             pytest.skip("no language is installed")
 
         for language, port in ports.items():
-            assert ask(port, old, nothing)[0] == 200, language
+            assert fetch(port, old, nothing)[0] == 200, language
         published = new
         for port in ports.values():
             forge(port)
@@ -201,8 +201,8 @@ def test_key_replaced_under_the_same_id_is_fetched_and_forgeries_cause_no_other_
 
         time.sleep(11.1)  # The Java verifier compares whole seconds.
         for language, port in ports.items():
-            assert ask(port, new, nothing)[0] == 200, language
-            assert ask(port, old, nothing)[0] == 401, language
+            assert fetch(port, new, nothing)[0] == 200, language
+            assert fetch(port, old, nothing)[0] == 401, language
             forge(port)
         assert fetches == dict.fromkeys(ports, 2)
 
@@ -222,7 +222,7 @@ def test_we_accept_what_two_npm_libraries_sign(tmp_path: Path) -> None:
     )
     for one in requests:
         lines = [(name, value) for name, value in one["headers"]]
-        said = v.verify(one["method"], one["authority"], one["path"], one["query"], lines, keys, now)
-        assert (said.owner, said.connector, said.nonce) == ("o1", "mikomo", "n1")
+        verified = v.verify(one["method"], one["authority"], one["path"], one["query"], lines, keys, now)
+        assert (verified.owner, verified.connector, verified.nonce) == ("o1", "mikomo", "n1")
         with pytest.raises(v.NotVerified):
             v.verify(one["method"], one["authority"], one["path"], one["query"] + "&z", lines, keys, now)

@@ -13,8 +13,8 @@ from tests.verify.languages import (
     ROOT,
     VERIFIERS,
     app_server,
-    ask,
     change_owner,
+    fetch,
     go,
     java,
     key_server,
@@ -45,7 +45,7 @@ def test_python() -> None:
     headers = made.headers(b"GET", b"app.example.com", b"/a", b"x=1", time.time())
     called: list[tuple[object, ...]] = []
     with key_server(jwks(signing("ed25519"))) as url:
-        names = {**request, "headers": headers, "time": time, "call_akoya": lambda *told: called.append(told)}
+        names = {**request, "headers": headers, "time": time, "call_akoya": lambda *arguments: called.append(arguments)}
         exec(lines("python", url), names)
     assert FULL.bearer is not None
     [(provider, id_token, interaction_type, last_access)] = called
@@ -61,7 +61,7 @@ def test_node(node: Path) -> None:
         imports = 'import { createServer } from "node:http";\nimport { fromNode, jwksKeys, verifyRequest } from "./akoya-verify.mjs";\n'
         (node / "readme.mjs").write_text(imports + text.removesuffix("});") + start)
         with app_server(["node", "readme.mjs"], node, {}) as port:
-            assert ask(port, "ed25519", nothing) == (200, FULL.owner)
+            assert fetch(port, "ed25519", nothing) == (200, FULL.owner)
 
 
 def test_go(go: Path, tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ func main() {{
         built = run(need("go"), "build", "-overlay", str(overlay), "-o", binary, "./server", cwd=VERIFIERS / "go")
         assert built.returncode == 0, built.stderr
         with app_server([binary], tmp_path, {}) as port:
-            assert ask(port, "ed25519", nothing) == (200, f"{FULL.owner} {FULL.connector}\n")
-            assert ask(port, "ed25519", change_owner)[0] == 401
+            assert fetch(port, "ed25519", nothing) == (200, f"{FULL.owner} {FULL.connector}\n")
+            assert fetch(port, "ed25519", change_owner)[0] == 401
 
 
 def test_java(java: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import akoya_verify as v
-from tests.verify.vectors import ASSERTIONS, MESSAGES, judge, keys_in
+from tests.verify.vectors import ASSERTIONS, MESSAGES, keys_in, verify_message
 
 WHOLE = next(case for case in MESSAGES["cases"] if case["name"] == "ed25519: all headers")
 SECRET = next(key["secret"] for key in ASSERTIONS["keys"] if "secret" in key)
@@ -30,7 +30,7 @@ def changed(name: str, old: str, new: str) -> dict[str, Any]:
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x80"])
 def test_a_value_that_would_add_a_line_to_the_signature_base(end: str) -> None:
     with pytest.raises(v.NotVerified) as refused:
-        judge(changed("akoya-connector", "mikomo", f'mikomo{end}"akoya-scope": all'))
+        verify_message(changed("akoya-connector", "mikomo", f'mikomo{end}"akoya-scope": all'))
     assert refused.value.reason == "malformed"
 
 
@@ -39,7 +39,7 @@ def test_a_value_that_would_add_a_line_to_the_signature_base(end: str) -> None:
 )
 def test_a_component_that_the_gateway_does_not_sign(component: str) -> None:
     with pytest.raises(v.NotVerified) as refused:
-        judge(changed("signature-input", '"@method"', f'"@method" {component}'))
+        verify_message(changed("signature-input", '"@method"', f'"@method" {component}'))
     assert refused.value.reason == "malformed"
 
 

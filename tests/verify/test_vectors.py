@@ -10,14 +10,14 @@ import pytest
 
 import akoya_verify as v
 from tests.verify.mutations import every_byte_changed
-from tests.verify.vectors import ASSERTIONS, MESSAGES, VECTORS, judge, keys_in
+from tests.verify.vectors import ASSERTIONS, MESSAGES, VECTORS, keys_in, verify_message
 
 
-def says(verified: v.Verified, expected: dict[str, Any]) -> None:
-    said = asdict(verified)
-    said["scope"] = list(said["scope"])
-    said["connections"] = list(said["connections"])
-    assert {name: said[name] for name in expected} == expected
+def check_claims(verified: v.Verified, expected: dict[str, Any]) -> None:
+    claims = asdict(verified)
+    claims["scope"] = list(claims["scope"])
+    claims["connections"] = list(claims["connections"])
+    assert {name: claims[name] for name in expected} == expected
 
 
 def judge_assertion(one: dict[str, Any]) -> v.Verified:
@@ -33,13 +33,13 @@ def judge_assertion(one: dict[str, Any]) -> v.Verified:
 
 @pytest.mark.parametrize("case", MESSAGES["cases"], ids=lambda one: one["name"])
 def test_a_signed_request_verifies_and_says_what_was_signed(case: dict[str, Any]) -> None:
-    says(judge(case), case["says"])
+    check_claims(verify_message(case), case["says"])
 
 
 @pytest.mark.parametrize("attack", MESSAGES["attacks"], ids=lambda one: one["name"])
 def test_an_attack_is_refused(attack: dict[str, Any]) -> None:
     with pytest.raises(v.NotVerified) as refused:
-        judge(attack)
+        verify_message(attack)
     assert refused.value.reason == attack["reason"]
 
 
@@ -49,12 +49,12 @@ def test_no_byte_can_be_changed(case: dict[str, Any]) -> None:
     assert len(attacks) > 300
     for attack in attacks:
         with pytest.raises(v.NotVerified):
-            judge(attack)
+            verify_message(attack)
 
 
 @pytest.mark.parametrize("case", ASSERTIONS["cases"], ids=lambda one: one["name"])
 def test_an_assertion_verifies(case: dict[str, Any]) -> None:
-    says(judge_assertion(case), case["says"])
+    check_claims(judge_assertion(case), case["says"])
 
 
 @pytest.mark.parametrize("attack", ASSERTIONS["attacks"], ids=lambda one: one["name"])

@@ -20,7 +20,7 @@ def keys_in(document: dict[str, Any]) -> dict[str, v.Key]:
     )
 
 
-def judge(one: dict[str, Any]) -> v.Verified:
+def verify_message(one: dict[str, Any]) -> v.Verified:
     to = one["request"]
     return v.verify(
         to["method"],
