@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.data_api.errors import TooManyCalls
-from akoya_gateway.data_api.schedule import TICK, Reservation, Usage, reserve
+from akoya_gateway.data_api.schedule import MAX_DELAY, MIN_DELAY, TICK, Reservation, Usage, reserve
 from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.log import logger
 from akoya_gateway.store.base import Record
@@ -28,10 +28,13 @@ MAX_WAITING = 100
 """Maximum number of calls that wait in this process. Further calls get 429 at once."""
 MAX_CONFLICTS = 5
 """Number of write conflicts with other processes after which this one waits for the next tick."""
+DELAY_SECONDS = 10.0
+"""Seconds after which a delay that was longer than necessary is reduced by a tick."""
 
 log = logger("akoya_gateway.data_api")
 
-Waiter = asyncio.Future[None]
+Waiter = asyncio.Future[float]
+"""A waiting call. The result is the time of the event loop until which it may be sent."""
 
 
 class FairQueue:
@@ -90,6 +93,31 @@ class FairQueue:
             del self._owners[owner]
 
 
+class SendDelay:
+    """How much later than reserved this process sends calls, in ticks. Follows what the process needs."""
+
+    def __init__(self) -> None:
+        self._ticks = MIN_DELAY
+        self._changed = 0.0
+
+    def ticks(self, now: float) -> int:
+        """Return the delay to reserve for. `now` is the time of the event loop."""
+        if self._ticks > MIN_DELAY and now - self._changed > DELAY_SECONDS:
+            self._ticks -= 1
+            self._changed = now
+        return self._ticks
+
+    def increase(self, now: float, seconds: float) -> None:
+        """Reserve for a delay that is longer by `seconds`, and at least a tick."""
+        self._ticks = min(self._ticks + max(math.ceil(seconds / TICK), 1), MAX_DELAY)
+        self._changed = now
+
+    @property
+    def is_longest(self) -> bool:
+        """Return True if the delay cannot be increased."""
+        return self._ticks == MAX_DELAY
+
+
 class Budget:
     """Rate limit of one environment: at most `rate` calls in any second."""
 
@@ -110,6 +138,7 @@ class Budget:
         self._task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._is_alone = False
+        self._delay = SendDelay()
 
     @property
     def waiting(self) -> int:
@@ -121,11 +150,30 @@ class Budget:
         return max(1, math.ceil(self.waiting / self._rate))
 
     def pause(self, seconds: float) -> None:
-        """Send no calls for `seconds`, because Akoya has reported too many."""
-        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
+        """Send no calls for `seconds`, because Akoya has reported too many.
 
-    async def acquire(self, owner: str, *, is_background: bool) -> None:
-        """Wait until a call may be sent.
+        Calls have then arrived at Akoya closer together than they were reserved, so those to come are reserved further
+        apart.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._paused_until:
+            self._delay.increase(now, TICK)
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def may_still_send(self, until: float) -> bool:
+        """Return False if a call that `acquire` has allowed until that time is too late, and must acquire again.
+
+        Other processes may have reserved its place in the meantime. Where even the longest delay is too short, as with
+        connections that take seconds to set up, the call is sent all the same: otherwise none would ever be.
+        """
+        now = asyncio.get_running_loop().time()
+        if now <= until or self._delay.is_longest:
+            return True
+        self._delay.increase(now, now - until)
+        return False
+
+    async def acquire(self, owner: str, *, is_background: bool) -> float:
+        """Wait until a call may be sent. Returns the time of the event loop until which it may.
 
         If too many wait, an interactive call replaces a background call, and a call of an owner with few calls replaces
         one of the owner with most, so that no owner can take all places. The replaced call fails.
@@ -147,7 +195,7 @@ class Budget:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name=f"data rate {self._environment}")
         try:
-            await waiter
+            return await waiter
         finally:
             queue.remove(owner, waiter)
 
@@ -170,12 +218,12 @@ class Budget:
                 await asyncio.sleep(pause)
                 continue
             self._arrived.clear()
-            reserved = await self._reserve()
+            until, reserved = await self._reserve()
             for queue, count in ((self._interactive, reserved.interactive), (self._background, reserved.background)):
                 for _ in range(min(count, len(queue))):
                     waiter = queue.pop()
                     if not waiter.done():
-                        waiter.set_result(None)
+                        waiter.set_result(until)
             if self.waiting:
                 await self._sleep(reserved.wait + TICK * self._random())
 
@@ -190,33 +238,39 @@ class Budget:
         except TimeoutError:
             pass
 
-    async def _reserve(self) -> Reservation:
-        """Reserve calls in the store. If the store is unavailable, count only the calls of this process."""
+    async def _reserve(self) -> tuple[float, Reservation]:
+        """Reserve calls in the store. If the store is unavailable, count only the calls of this process.
+
+        Returns the time of the event loop until which they may be sent, and the reservation.
+        """
         try:
-            reserved = await self._reserve_shared()
+            until, reserved = await self._reserve_shared()
         except (StoreUnavailable, UndecryptableRecord, DamagedRecord) as error:
             if not self._is_alone:
                 log.warning("data rate not shared", environment=self._environment, reason=error.code)
             self._is_alone = True
-            reserved = self._compute()
+            until, reserved = self._compute()
             self._usage, self._version = reserved.usage, 0
-            return reserved
+            return until, reserved
         self._is_alone = False
-        return reserved
+        return until, reserved
 
-    async def _reserve_shared(self) -> Reservation:
+    async def _reserve_shared(self) -> tuple[float, Reservation]:
         for _ in range(MAX_CONFLICTS):
-            reserved = self._compute()
+            until, reserved = self._compute()
             if await self._write(reserved.usage):
                 self._usage, self._version = reserved.usage, self._version + 1
-                return reserved
+                return until, reserved
             record = await self._store.get(KIND, self._environment)
             self._usage = Usage() if record is None else Usage.decoded(record.body)
             self._version = 0 if record is None else record.version
-        return Reservation(0, 0, TICK, self._usage)
+        return 0.0, Reservation(0, 0, TICK, self._usage, 0.0)
 
-    def _compute(self) -> Reservation:
-        return reserve(self._usage, self._clock(), self._rate, len(self._interactive), len(self._background))
+    def _compute(self) -> tuple[float, Reservation]:
+        now = asyncio.get_running_loop().time()
+        waiting = len(self._interactive), len(self._background)
+        reserved = reserve(self._usage, self._clock(), self._rate, *waiting, self._delay.ticks(now))
+        return now + reserved.valid_seconds, reserved
 
     async def _write(self, usage: Usage) -> bool:
         record = Record(

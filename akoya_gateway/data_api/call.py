@@ -10,7 +10,8 @@ Only GET and HEAD are retried, and only within the `timeout` of the upstream:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, cast
@@ -118,6 +119,10 @@ class CallServices(Protocol):
     def client(self, *, keep_alive: bool) -> httpx.AsyncClient: ...
 
 
+class _TooLate(Exception):
+    """The budget allowed the call, but it was not sent in time. Nothing was sent."""
+
+
 @dataclass(slots=True)
 class _Answer:
     """A response whose head has arrived, and the part of its body that was read to classify it."""
@@ -192,8 +197,12 @@ class Call:
         failures = 0
         refreshed = False
         while True:
-            await self._turn()
-            answer = await self._send(url, first, more=more)
+            until = await self._turn()
+            try:
+                answer = await self._send(url, first, more=more, until=until)
+            except _TooLate:
+                self.attempts -= 1
+                continue
             meaning = Meaning.UNAVAILABLE if answer is None else answer.meaning
             if answer is not None and meaning is Meaning.PASS:
                 return answer
@@ -219,13 +228,18 @@ class Call:
                 self._late = BankUnavailable()
                 await asyncio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._services.random()))
 
-    async def _turn(self) -> None:
-        """Wait until the budget allows another call. Raises TooManyCalls if too many wait already."""
+    async def _turn(self) -> float:
+        """Wait until the budget allows another call. Raises TooManyCalls if too many wait already.
+
+        Returns the time of the event loop until which the call may be sent.
+        """
         budget = self._services.budget(self._request.api.environment.name)
-        if budget is not None:
-            before, self._late = self._late, TooManyCalls(retry_after=budget.retry_after())
-            await budget.acquire(self._grant.key.owner, is_background=self._request.is_background)
-            self._late = before
+        if budget is None:
+            return math.inf
+        before, self._late = self._late, TooManyCalls(retry_after=budget.retry_after())
+        until = await budget.acquire(self._grant.key.owner, is_background=self._request.is_background)
+        self._late = before
+        return until
 
     async def _after_limit(self, *, repeatable: bool) -> None:
         """Pause after a rate limit error from Akoya. Raises TooManyCalls if the call may not be retried."""
@@ -248,8 +262,8 @@ class Call:
             raise NotEntitled
         self._grant = await self._services.grants.replace_rejected(grant)
 
-    async def _send(self, url: httpx.URL, first: bytes, *, more: bool) -> _Answer | None:
-        """Send the request once. Returns None if no response was received."""
+    async def _send(self, url: httpx.URL, first: bytes, *, more: bool, until: float) -> _Answer | None:
+        """Send the request once. Returns None if no response was received. Raises `_TooLate` if nothing was sent."""
         request = self._request
         has_body = bool(first) or more
         headers = [
@@ -265,6 +279,9 @@ class Call:
         client = self._services.client(keep_alive=request.method in SAFE)
         self.attempts += 1
         built = client.build_request(request.method, url, headers=headers, content=content, timeout=None)
+        budget = self._services.budget(request.api.environment.name)
+        if budget is not None:
+            built.extensions["trace"] = _refuse_late(budget, until)
         try:
             response = await client.send(built, stream=True, follow_redirects=False)
         except httpx.LocalProtocolError:
@@ -317,6 +334,19 @@ class Call:
             raise ResponseTruncated from None
         finally:
             self._remaining -= self._loop.time() - began
+
+
+def _refuse_late(budget: Budget, until: float) -> Callable[[str, object], Awaitable[None]]:
+    """Return a trace function of httpx that raises `_TooLate` just before a request is sent, if it is too late for it.
+
+    Only httpx knows when that is: the request waits for its connection, and for its turn in a busy event loop.
+    """
+
+    async def trace(event: str, _: object) -> None:
+        if event == "http11.send_request_headers.started" and not budget.may_still_send(until):
+            raise _TooLate
+
+    return trace
 
 
 def _outcome_of(error: GatewayError) -> Outcome:

@@ -171,6 +171,58 @@ async def test_pause_after_akoyas_own_limit_holds_all_calls() -> None:
 
 
 @in_virtual_time
+async def test_call_that_comes_too_late_acquires_again_and_calls_are_reserved_for_the_delay_from_then_on() -> None:
+    (budget,) = budgets(MemoryStore(clock), 5.0)
+
+    async def arrives_in_time(seconds: float) -> bool:
+        until = await budget.acquire("a", is_background=False)
+        await asyncio.sleep(seconds)
+        return budget.may_still_send(until)
+
+    assert await arrives_in_time(0.04)
+    assert not await arrives_in_time(0.4)
+    assert await arrives_in_time(0.4)
+    # After 10 seconds without a late call it is a tick less, and so on.
+    for _ in range(12):
+        await asyncio.sleep(11)
+        assert await arrives_in_time(0.04)
+    assert not await arrives_in_time(0.4)
+
+
+@in_virtual_time
+async def test_calls_whose_connections_always_take_too_long_are_sent() -> None:
+    (budget,) = budgets(MemoryStore(clock), 5.0)
+    results: list[bool] = []
+    while True not in results:
+        until = await budget.acquire("a", is_background=False)
+        await asyncio.sleep(5.0)
+        results.append(budget.may_still_send(until))
+    assert results == [False, True]
+
+
+@in_virtual_time
+async def test_slow_processes_stay_within_the_budget() -> None:
+    """Three processes that send each call up to half a second late."""
+    replicas = budgets(CountingStore(), 50.0, 3)
+    sent: list[tuple[float, str, bool]] = []
+    delays = itertools.cycle((0.01, 0.5, 0.2, 0.0, 0.35))
+
+    async def call(budget: Budget) -> None:
+        while True:
+            until = await budget.acquire("a", is_background=False)
+            await asyncio.sleep(next(delays))
+            if budget.may_still_send(until):
+                sent.append((clock(), "a", False))
+                return
+
+    await asyncio.gather(*(call(budget) for budget in replicas for _ in range(90)))
+    assert len(sent) == 270
+    assert busiest_second(sent) <= 50
+    # At 50 a second, and with reservations for half a second more.
+    assert max(sent)[0] - min(sent)[0] < 15
+
+
+@in_virtual_time
 async def test_process_counts_its_own_calls_while_the_store_is_down() -> None:
     store = CountingStore()
     (budget,) = budgets(store, 5.0)
