@@ -111,7 +111,7 @@ WAYS = {
 }
 
 
-class Wire:
+class CountingTransport:
     """Fake transport that counts writes and passes the data to a callback."""
 
     def __init__(self, on_data: Callable[[bytes], None] = lambda data: None) -> None:
@@ -154,28 +154,28 @@ class Bench:
     def __init__(self, way: Way, protocol: Any, headers: bytes) -> None:
         self._way = way
         self._protocol = protocol
-        self._wire = Wire()
+        self._transport = CountingTransport()
         self._request = b"GET %b%%b HTTP/1.1\r\n%b%%b\r\n" % (way.path, BROWSER + headers)
         self._number = 0
-        self._wire.set_protocol(protocol)
-        protocol.connection_made(self._wire)
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
 
     async def run(self, count: int) -> None:
-        wire, protocol, request = self._wire, self._protocol, self._request
+        transport, protocol, request = self._transport, self._protocol, self._request
         for _ in range(count):
             self._number = number = self._number + 1
             varied = (b"", b"")
             if self._way.varied:
                 varied = b"/%d?page=%d" % (number, number), b"x-trace: %d\r\n" % number
-            before = wire.written
+            before = transport.written
             protocol.data_received(request % varied)
-            while wire.written == before or not protocol.cycle.response_complete:
+            while transport.written == before or not protocol.cycle.response_complete:
                 await asyncio.sleep(0)
 
     async def close(self) -> None: ...
 
 
-class SocketWire(Wire):
+class WebSocketTransport(CountingTransport):
     """Fake transport that may be closed."""
 
     closed = False
@@ -195,23 +195,23 @@ class SocketBench:
     """One WebSocket: `run(count)` sends `count` messages and waits for each echo."""
 
     def __init__(self, protocol: Any, headers: bytes) -> None:
-        self._wire = SocketWire()
-        self._wire.protocol = protocol
-        protocol.connection_made(self._wire)
+        self._transport = WebSocketTransport()
+        self._transport.protocol = protocol
+        protocol.connection_made(self._transport)
         protocol.data_received(b"GET /bench/small HTTP/1.1\r\n%b%b%b\r\n" % (BROWSER, UPGRADE, headers))
 
     async def run(self, count: int) -> None:
-        wire = self._wire
-        while not wire.written:
+        transport = self._transport
+        while not transport.written:
             await asyncio.sleep(0)
         for _ in range(count):
-            before = wire.written
-            wire.protocol.data_received(MESSAGE)
-            while wire.written == before:
+            before = transport.written
+            transport.protocol.data_received(MESSAGE)
+            while transport.written == before:
                 await asyncio.sleep(0)
 
     async def close(self) -> None:
-        self._wire.close()
+        self._transport.close()
         await asyncio.sleep(0.1)
 
 
@@ -224,16 +224,16 @@ def sockets_of_wires() -> Any:
         def respond(data: bytes) -> None:
             if data.startswith(b"GET "):
                 key = next(line for line in data.split(b"\r\n") if line.startswith(b"sec-websocket-key: "))[19:]
-                loop.call_soon(wire.protocol.data_received, ACCEPTED % accept_key(key.decode()).encode())
+                loop.call_soon(transport.protocol.data_received, ACCEPTED % accept_key(key.decode()).encode())
             elif data[:1] == CLOSE:
-                wire.close()
+                transport.close()
             else:
-                loop.call_soon(wire.protocol.data_received, ECHO)
+                loop.call_soon(transport.protocol.data_received, ECHO)
 
-        wire = SocketWire(respond)
-        wire.protocol = make()
-        wire.protocol.connection_made(wire)
-        return wire.protocol
+        transport = WebSocketTransport(respond)
+        transport.protocol = make()
+        transport.protocol.connection_made(transport)
+        return transport.protocol
 
     with _connecting(connect):
         yield
@@ -253,7 +253,7 @@ def upstream_of_wires(varied: bool) -> Any:
             extra = b"X-Request-Id: %d\r\n" % number if varied else b""
             loop.call_soon(connection.data_received, ANSWER % extra)
 
-        connection.connection_made(Wire(respond))
+        connection.connection_made(CountingTransport(respond))
         return connection
 
     with _connecting(connect):

@@ -54,7 +54,7 @@ def page() -> str:
     found = list(marked())
     lines = [_INTRODUCTION]
     for system, text in CATALOGUE.items():
-        names = text.split() + [name for name in UNNUMBERED if _told_of(name, system)]
+        names = text.split() + [name for name in UNNUMBERED if _mentions(name, system)]
         lines += [
             f"## {system}\n",
             "| advisory | attack | what the gateway does | entry points | test |",
@@ -71,7 +71,7 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _told_of(name: str, system: str) -> bool:
+def _mentions(name: str, system: str) -> bool:
     return {
         "lua-resty-openidc default": "mod_auth",
         "Envoy oauth2 filter (2026)": "Envoy",

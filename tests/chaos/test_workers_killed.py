@@ -79,7 +79,7 @@ async def kill_the_holder(workers: Fleet, repository: GrantRepository, visitor: 
 
 
 async def check_grant(workers: Fleet, repository: GrantRepository, visitor: Visitor, first: str | None) -> str:
-    responses = [await ask_again(workers.port, visitor.cookie) for _ in range(2)]
+    responses = [await fetch_again(workers.port, visitor.cookie) for _ in range(2)]
     assert responses == [200, 200]
     grant = await repository.get(visitor.grant)
     assert grant is not None
@@ -99,7 +99,7 @@ async def check_grant(workers: Fleet, repository: GrantRepository, visitor: Visi
     return "answer lost, uncertain"
 
 
-async def ask_again(port: int, cookie: str) -> int:
+async def fetch_again(port: int, cookie: str) -> int:
     """A browser repeats a GET whose connection was reset."""
     for _ in range(50):
         try:

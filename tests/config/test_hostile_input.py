@@ -23,7 +23,7 @@ from tests.support.config_documents import ENVIRON, SMALL
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def _judge(content: bytes) -> ValidationResult | None:
+def _validate(content: bytes) -> ValidationResult | None:
     try:
         document = parse_document(content, "g.yaml")
     except ConfigurationError as error:
@@ -68,13 +68,13 @@ def _all_fine_lines(faults: Any) -> None:
 @FAST
 @given(st.binary(max_size=300))
 def test_bytes(content: bytes) -> None:
-    _judge(content)
+    _validate(content)
 
 
 @FAST
 @given(st.text(alphabet=st.sampled_from("ab:-?[]{},&*!|>'\"%@`#~ \n\t\\0\u00e9\u2028\x85<"), max_size=60))
 def test_yaml_like_text(text: str) -> None:
-    _judge(text.encode())
+    _validate(text.encode())
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.dates()
@@ -89,7 +89,7 @@ KEYS = st.sampled_from([*SMALL, "upstream", "redirects", "identity", "tokens", "
 @FAST
 @given(st.dictionaries(KEYS, VALUES, max_size=6))
 def test_structures_under_known_keys(data: dict[str, Any]) -> None:
-    _judge(yaml.safe_dump({**SMALL, **data}, allow_unicode=True).encode())
+    _validate(yaml.safe_dump({**SMALL, **data}, allow_unicode=True).encode())
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -152,7 +152,7 @@ def test_one_value_of_a_good_configuration_replaced(path: tuple[Any, ...], value
     for key in path[:-1]:
         at = at[key]
     at[path[-1]] = value
-    _judge(yaml.safe_dump(data, allow_unicode=True).encode())
+    _validate(yaml.safe_dump(data, allow_unicode=True).encode())
 
 
 @FAST
@@ -163,7 +163,7 @@ def test_one_value_of_a_good_configuration_removed(path: tuple[Any, ...]) -> Non
     for key in path[:-1]:
         at = at[key]
     del at[path[-1]]
-    _judge(yaml.safe_dump(data).encode())
+    _validate(yaml.safe_dump(data).encode())
 
 
 @FAST

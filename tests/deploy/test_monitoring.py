@@ -225,11 +225,11 @@ def test_full_disk_fires_an_alert_and_readyz_names_the_disk(prometheus: Promethe
     limit_files(0)
     until(lambda: connect() == 503, "an attempt cannot be stored")
     expect(prometheus, "AkoyaStoreFailing", "`/readyz`, which names what is wrong", on_disk.admin)
-    until(lambda: on_disk.ask_admin("/readyz").status_code == 503, "it is not ready")
-    assert "disk" in on_disk.ask_admin("/readyz").json()["problems"][0]
+    until(lambda: on_disk.fetch_admin("/readyz").status_code == 503, "it is not ready")
+    assert "disk" in on_disk.fetch_admin("/readyz").json()["problems"][0]
     assert on_disk.get("/public/x").text == "done"
     limit_files(resource.RLIM_INFINITY)
-    until(lambda: connect() == 302 and on_disk.ask_admin("/readyz").status_code == 200, "it works again")
+    until(lambda: connect() == 302 and on_disk.fetch_admin("/readyz").status_code == 200, "it works again")
 
 
 @needs_prometheus

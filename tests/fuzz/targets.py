@@ -42,7 +42,7 @@ from akoya_gateway.upstream.websocket.frame_validator import FrameValidator
 from akoya_verify.structured_fields import InnerList, parse_dictionary, serialize_inner_list
 from tests.support.browser_redirects import POLICY, as_a_browser_reads
 from tests.support.config_documents import ENVIRON
-from tests.support.connection_in_memory import made
+from tests.support.connection_in_memory import new_connection
 from tests.support.oauth_values import NOW, claims, client, environment, jwks, key_set, rsa_key, signed
 from tests.support.signing import KEYS
 from tests.support.websocket_frames import frames
@@ -214,7 +214,7 @@ def configuration(data: bytes) -> None:
 def upstream_response(data: bytes) -> None:
     """Parse an upstream response, cut anywhere: it ends exactly once, with no control characters in its headers."""
     size = data[0] % 50 + 1 if data else 1
-    connection, holder, _ = made()
+    connection, holder, _ = new_connection()
     connection.start(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", holder)
     body = data[1:]
     for at in range(0, len(body), size):

@@ -39,7 +39,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def read(gateway: Running) -> dict[str, float]:
-    return values(gateway.ask_admin("/metrics").content)
+    return values(gateway.fetch_admin("/metrics").content)
 
 
 def refuse(gateway: Running, head: bytes) -> bytes:

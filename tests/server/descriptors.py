@@ -11,5 +11,5 @@ HANDSHAKE = (
 
 
 def open_descriptors(run: Running) -> int:
-    lines = run.ask_admin("/metrics").text.splitlines()
+    lines = run.fetch_admin("/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("process_open_fds")).split()[1]))

@@ -54,4 +54,4 @@ def test_admin_listener_shows_nothing_to_a_page_with_a_name_of_its_own(run: Runn
     response = httpx.get(run.admin + path, headers={"host": "evil.example"}, trust_env=False, timeout=60)
     assert response.status_code == status
     assert "akoya_gateway_" not in response.text
-    assert run.ask_admin("/metrics").status_code == 200
+    assert run.fetch_admin("/metrics").status_code == 200

@@ -214,7 +214,7 @@ def test_bytes_behind_a_handshake_write_no_error(run: Running, path: bytes, behi
             client.send(b"GET " + path + b" HTTP/1.1\r\n" + FIELDS + b"\r\n" + behind)
             if not leaves:
                 assert client.until(b"\r\n").split()[1] == (b"101" if path == b"/public/ws" else b"403")
-    until(lambda: run.ask_admin("/livez").status_code == 200)
+    until(lambda: run.fetch_admin("/livez").status_code == 200)
     assert [line for line in run.log() if line["level"] in ("error", "critical")] == []
 
 

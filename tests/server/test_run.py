@@ -80,12 +80,12 @@ def test_command_prints_what_it_serves_and_stops_in_order(running: Running) -> N
 
 
 def test_the_admin_listener_has_health_and_metrics_and_the_public_port_has_not(running: Running) -> None:
-    assert running.ask_admin("/livez").status_code == 200
-    assert running.ask_admin("/readyz").json()["status"] == "ready"
-    assert "akoya_gateway_build_info" in running.ask_admin("/metrics").text
+    assert running.fetch_admin("/livez").status_code == 200
+    assert running.fetch_admin("/readyz").json()["status"] == "ready"
+    assert "akoya_gateway_build_info" in running.fetch_admin("/metrics").text
     for path in ("/livez", "/readyz", "/metrics"):
         assert running.get(path).status_code == 403
-        assert running.ask_admin("/akoya/").status_code == 404
+        assert running.fetch_admin("/akoya/").status_code == 404
 
 
 def test_sigterm_lets_a_slow_response_complete(running: Running) -> None:
@@ -100,7 +100,7 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
     slow = Slow(running)
     running.signal(signal.SIGTERM)
     until(running.draining, "readiness is off")
-    assert running.ask_admin("/readyz").json()["draining"] is True
+    assert running.fetch_admin("/readyz").json()["draining"] is True
 
     def refused() -> bool:
         try:
@@ -140,14 +140,14 @@ def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> No
     running.gateway.config_path.write_text(good.replace("client: demo", "client: demmo") + "\nbogus: 1\n")
     running.signal(signal.SIGHUP)
     gauge = "akoya_gateway_config_last_reload_successful{}"
-    until(lambda: values(running.ask_admin("/metrics").content)[gauge] == 0, "the reload has failed")
+    until(lambda: values(running.fetch_admin("/metrics").content)[gauge] == 0, "the reload has failed")
     assert running.get("/public/x").text == "done"
     faults = [line["fault"] for line in running.log() if line["event"] == "configuration error found"]
     assert len(faults) == 2
     assert any('no client named "demmo"' in fault for fault in faults)
     running.gateway.config_path.write_text(good.replace("/public/*", "/free/*"))
     running.signal(signal.SIGHUP)
-    until(lambda: values(running.ask_admin("/metrics").content)[gauge] == 1, "the reload is done")
+    until(lambda: values(running.fetch_admin("/metrics").content)[gauge] == 1, "the reload is done")
     assert running.get("/public/x").status_code == 403
     assert running.get("/free/x").text == "done"
     assert running.terminate() == 0
@@ -371,7 +371,7 @@ class TestWorkers:
             running.get("/public/x")
 
         def counted() -> set[float]:
-            return {values(running.ask_admin("/metrics").content).get(PASSED, 0.0) for _ in range(6)}
+            return {values(running.fetch_admin("/metrics").content).get(PASSED, 0.0) for _ in range(6)}
 
         until(lambda: counted() == {30.0}, "every response reports 30")
         victim = running.worker_pids()[0]

@@ -48,7 +48,7 @@ def closing(socket: ClientConnection) -> int:
 
 def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) -> None:
     def count() -> float:
-        return values(running.ask_admin("/metrics").content)["akoya_gateway_websockets{}"]
+        return values(running.fetch_admin("/metrics").content)["akoya_gateway_websockets{}"]
 
     assert count() == 0
     with dial(running) as one, dial(running):

@@ -10,7 +10,7 @@ from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 
-class Wire:
+class RecordingTransport:
     """A transport that records what is written."""
 
     def __init__(self) -> None:
@@ -100,8 +100,8 @@ class Holder:
         self.diary.append("tick")
 
 
-def made() -> tuple[Connection, Holder, Wire]:
-    holder, wire = Holder(), Wire()
+def new_connection() -> tuple[Connection, Holder, RecordingTransport]:
+    holder, transport = Holder(), RecordingTransport()
     connection = Connection(holder, 0, read_timeout=5, write_timeout=3, limits=ResponseLimits())
-    connection.connection_made(wire)  # type: ignore[arg-type]
-    return connection, holder, wire
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    return connection, holder, transport

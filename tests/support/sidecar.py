@@ -130,7 +130,7 @@ class Running:
 
     def _ready(self) -> bool:
         try:
-            return self.ask_admin("/readyz").status_code == 200
+            return self.fetch_admin("/readyz").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -153,14 +153,14 @@ class Running:
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, trust_env=False, timeout=60, **options)
 
-    def ask_admin(self, path: str) -> httpx.Response:
+    def fetch_admin(self, path: str) -> httpx.Response:
         return httpx.get(self.admin + path, trust_env=False, timeout=60)
 
     def draining(self) -> bool:
-        return self.ask_admin("/readyz").status_code == 503
+        return self.fetch_admin("/readyz").status_code == 503
 
     def worker_pids(self) -> list[int]:
-        return [worker["pid"] for worker in self.ask_admin("/readyz").json()["workers"]]
+        return [worker["pid"] for worker in self.fetch_admin("/readyz").json()["workers"]]
 
     def log(self) -> list[dict[str, Any]]:
         """Parse the log. Every line must be JSON."""

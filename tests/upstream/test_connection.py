@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.connection_in_memory import Holder, Wire, made
+from tests.support.connection_in_memory import Holder, RecordingTransport, new_connection
 from tests.support.hostile_responses import BEHIND, CUT, REFUSED
 
 
-def deliver(response: bytes, cuts: list[int], *, head_only: bool = False) -> tuple[Holder, Wire]:
-    connection, holder, wire = made()
+def deliver(response: bytes, cuts: list[int], *, head_only: bool = False) -> tuple[Holder, RecordingTransport]:
+    connection, holder, transport = new_connection()
     connection.start(b"request", holder, head_only=head_only)
     edges = sorted({0, len(response), *[cut % (len(response) + 1) for cut in cuts]})
     for start, end in itertools.pairwise(edges):
-        if wire.closed:
+        if transport.closed:
             break
         connection.data_received(response[start:end])
-    return holder, wire
+    return holder, transport
 
 
 GOOD = {
@@ -37,30 +37,30 @@ GOOD = {
 @given(st.lists(st.integers(0, 10_000), max_size=12))
 def test_the_pieces_a_response_comes_in_make_no_difference(response: bytes, cuts: list[int]) -> None:
     whole, _ = deliver(response, [])
-    pieces, wire = deliver(response, cuts)
+    pieces, transport = deliver(response, cuts)
     assert pieces.diary == whole.diary
     assert pieces.diary[-1] == "end"
     assert pieces.idle == 1
-    assert not wire.closed
+    assert not transport.closed
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 10_000), max_size=12))
 def test_response_to_head_closes_the_connection_however_it_is_cut(cuts: list[int]) -> None:
-    holder, wire = deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n", cuts, head_only=True)
+    holder, transport = deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n", cuts, head_only=True)
     assert holder.diary[-1] == "end"
     assert holder.idle == 0
-    assert wire.closed
+    assert transport.closed
 
 
 @pytest.mark.parametrize("name", [name for name, response in (REFUSED | CUT).items() if len(response) < 2000])
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
 def test_no_way_of_cutting_it_makes_a_refused_response_pass(name: str, cuts: list[int]) -> None:
-    holder, wire = deliver((REFUSED | CUT)[name], cuts)
+    holder, transport = deliver((REFUSED | CUT)[name], cuts)
     assert "end" not in holder.diary
     assert holder.idle == 0
-    if wire.closed:
+    if transport.closed:
         assert isinstance(holder.diary[-1], type)
 
 
@@ -68,23 +68,23 @@ def test_no_way_of_cutting_it_makes_a_refused_response_pass(name: str, cuts: lis
 @settings(max_examples=60, deadline=None)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
 def test_what_comes_behind_a_response_closes_the_connection_however_it_is_cut(response: bytes, cuts: list[int]) -> None:
-    holder, wire = deliver(response, cuts)
+    holder, transport = deliver(response, cuts)
     assert holder.diary[-2:] == [b"ok", "end"]
-    assert wire.closed
+    assert transport.closed
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5), st.booleans())
 def test_no_bytes_make_it_raise(tail: bytes, cuts: list[int], head_only: bool) -> None:
     for start in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):
-        holder, wire = deliver(start + tail, cuts, head_only=head_only)
+        holder, transport = deliver(start + tail, cuts, head_only=head_only)
         assert holder.diary.count("end") + sum(isinstance(entry, type) for entry in holder.diary) <= 1
-        if not wire.closed and "end" in holder.diary:
+        if not transport.closed and "end" in holder.diary:
             assert holder.idle == 1
 
 
 def test_each_phase_has_its_own_deadline() -> None:
-    connection, holder, wire = made()
+    connection, holder, transport = new_connection()
     connection.start(b"head", holder, complete=False)
     assert connection.deadline == 5  # The client must send its body.
     connection.pause_writing()
@@ -96,46 +96,46 @@ def test_each_phase_has_its_own_deadline() -> None:
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
     connection.pause_reading()
     assert connection.deadline == float("inf")  # A slow client is not the upstream's fault.
-    assert wire.paused
+    assert transport.paused
     holder.now = 100
     connection.resume_reading()
     assert connection.deadline == 105
     connection.tick(104, 50)
     assert holder.diary[-1] == "tick"
     connection.tick(106, 50)
-    assert wire.closed
+    assert transport.closed
     assert isinstance(holder.diary[-1], type)
 
 
 def test_a_response_before_the_end_of_the_request_costs_the_connection() -> None:
-    connection, holder, wire = made()
+    connection, holder, transport = new_connection()
     connection.start(b"head", holder, complete=False)
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     assert holder.diary[-1] == "end"
-    assert wire.closed
+    assert transport.closed
     assert holder.idle == 0
 
 
 def test_response_before_the_request_is_sent_closes_the_connection() -> None:
-    connection, holder, wire = made()
+    connection, holder, transport = new_connection()
     connection.start(b"head and body", holder)
-    wire.unsent = 4
+    transport.unsent = 4
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     assert holder.diary[-1] == "end"
-    assert wire.closed
+    assert transport.closed
     assert holder.idle == 0
 
 
 def test_bytes_that_come_before_the_first_request_close_the_connection() -> None:
-    connection, _, wire = made()
+    connection, _, transport = new_connection()
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-    assert wire.closed
+    assert transport.closed
     assert not connection.usable
 
 
 def test_a_connection_that_is_reused_from_within_the_end_of_a_response_gets_no_bytes_of_the_old_one() -> None:
     """The handler may start the next request at once (a pipelining client on the fast lane)."""
-    connection, _, wire = made()
+    connection, _, transport = new_connection()
     second = Holder()
 
     class Eager(Holder):
@@ -151,4 +151,4 @@ def test_a_connection_that_is_reused_from_within_the_end_of_a_response_gets_no_b
     )
     assert eager.diary[-1] == "end"
     assert second.diary == []
-    assert wire.closed
+    assert transport.closed

@@ -134,11 +134,11 @@ def test_a_connection_the_upstream_has_closed_is_not_used() -> None:
 
     with RawUpstream(handler) as upstream, proxied(upstream.origin) as proxy:
         for number in range(1, 4):
-            assert fetch(proxy.port, method="POST") == (200, *ask_ok(number))
+            assert fetch(proxy.port, method="POST") == (200, *fetch_ok(number))
             until(lambda: proxy.pool.size == 0)
 
 
-def ask_ok(number: int) -> tuple[dict[str, str], bytes]:
+def fetch_ok(number: int) -> tuple[dict[str, str], bytes]:
     body = b"%d" % number
     return {"content-length": str(len(body)), "via": "1.1 akoya-gateway"}, body
 

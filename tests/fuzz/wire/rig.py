@@ -47,7 +47,7 @@ class Rig:
         self.apps = Apps(entrypoints, self._on_request, self._on_malformed)
         self._folder = folder
         self._stack = contextlib.ExitStack()
-        self._told: list[str] = []
+        self._reported: list[str] = []
         changes = {
             "access": RULES,
             "admin": None,
@@ -88,8 +88,8 @@ class Rig:
             for line in self.processes[entrypoint].log.read_text(errors="replace").splitlines()
             if any(mark in line for mark in ("Traceback", '"level":"error"', '"level":"critical"', "Exception"))
         ]
-        fresh = [line for line in found if line not in self._told]
-        self._told += fresh
+        fresh = [line for line in found if line not in self._reported]
+        self._reported += fresh
         return fresh
 
     def _others(self, entrypoint: str) -> dict[str, Any]:
