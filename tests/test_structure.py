@@ -219,7 +219,7 @@ def test_each_integration_has_at_most_150_lines_that_are_not_blank() -> None:
         assert 0 < len(lines) <= MAX_INTEGRATION_LINES, f"{name}: {len(lines)}"
 
 
-def test_the_pure_core_has_no_io_and_no_clock() -> None:
+def test_pure_core_has_no_io_and_no_clock() -> None:
     wrong = {}
     for target in (ROOT / place for place in PURE):
         for path in [target] if target.suffix else sorted(target.rglob("*.py")):
@@ -228,7 +228,7 @@ def test_the_pure_core_has_no_io_and_no_clock() -> None:
     assert wrong == {}
 
 
-def test_the_store_knows_nothing_of_http_and_the_proxy_nothing_of_oauth() -> None:
+def test_store_knows_nothing_of_http_and_the_proxy_nothing_of_oauth() -> None:
     for path in (ROOT / "store").rglob("*.py"):
         assert not {n.split(".")[0] for n in imports(path)} & {"httpx", "starlette", "uvicorn", "httptools"}
     for path in (ROOT / "upstream").rglob("*.py"):

@@ -43,7 +43,7 @@ def allowed(pace: RateLimiter, key: str, times: int) -> int:
     return count
 
 
-def test_a_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
+def test_minutes_worth_is_allowed_at_once_and_then_one_at_a_time() -> None:
     clock = Hand()
     pace = RateLimiter(30, clock)
     assert allowed(pace, "1.2.3.4", 100) == 30

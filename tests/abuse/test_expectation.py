@@ -78,7 +78,7 @@ def test_refusal_of_an_upload_reaches_the_client_and_the_body_is_no_request(gate
     assert not any(b"/public/stolen" in head for head in upstream.heads)
 
 
-def test_a_second_request_with_the_expectation_waits_for_its_turn(gateway: tuple[int, RawUpstream]) -> None:
+def test_second_request_with_the_expectation_waits_for_its_turn(gateway: tuple[int, RawUpstream]) -> None:
     port, upstream = gateway
     before = len(upstream.heads)
     with Client(port) as client:

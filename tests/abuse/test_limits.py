@@ -42,7 +42,7 @@ def target(env: GatewayEnv) -> Target:
 
 
 @pytest.mark.parametrize("line", ["X-Pad: " + "x" * 9000, "Cookie: " + "a=b; " * 2000, *["X-Pad: x"] * 1])
-def test_a_head_beyond_the_limit_is_431(target: Target, line: str) -> None:
+def test_head_beyond_the_limit_is_431(target: Target, line: str) -> None:
     many = [f"X-{number}: y" for number in range(900)] if len(line) < 100 else []
     reply = target.fetch("/public/x", line, *many)
     assert reply.status == 431
@@ -50,14 +50,14 @@ def test_a_head_beyond_the_limit_is_431(target: Target, line: str) -> None:
     assert target.fetch("/public/x").let_in
 
 
-def test_a_path_and_a_query_are_bounded_by_the_head(target: Target) -> None:
+def test_path_and_a_query_are_bounded_by_the_head(target: Target) -> None:
     assert target.fetch("/public/" + "x" * 9000).status in (414, 431)
     assert target.fetch("/public/x?" + "x" * 9000).status == 431
     assert target.fetch("/public/x?" + "x" * 6000).let_in
 
 
 @pytest.mark.parametrize("size", [100_001, 5_000_000])
-def test_a_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
+def test_body_beyond_the_limit_is_413(target: Target, size: int) -> None:
     assert target.fetch("/public/x", method="POST", body=b"x" * 100_000).let_in
     announced = target.fetch("/public/x", method="POST", body=b"x" * size)
     # A client that is still sending may see the connection close before it reads the response.
@@ -105,7 +105,7 @@ def test_guessing_states_gets_nowhere_and_uses_nothing_up(tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(110)
-def test_a_million_junk_cookies_cost_one_walk() -> None:
+def test_million_junk_cookies_cost_one_walk() -> None:
     """Quadratic code would exceed the test's timeout."""
     value = new_token()
     for junk in (b"a=b;" * 1_000_000, b"akoya;" * 700_000, b"akoya =x;" * 400_000, b";" * 4_000_000, b" " * 4_000_000, b"=" * 4_000_000,
@@ -118,7 +118,7 @@ def test_a_million_junk_cookies_cost_one_walk() -> None:
     assert strip_cookies(many, (b"akoya",)) == (b"a=b;" * 1_000_000)[:-1]
 
 
-def test_a_head_that_trickles_in_is_cut_off_and_others_are_served(env: GatewayEnv, target: Target) -> None:
+def test_head_that_trickles_in_is_cut_off_and_others_are_served(env: GatewayEnv, target: Target) -> None:
     guarded = partial(LimitedHttpProtocol, head_timeout=0.6)
     with AppServer(asgi_app(), http=guarded) as server:
         slow = [socket.create_connection(("127.0.0.1", server.port), 60) for _ in range(40)]
@@ -160,7 +160,7 @@ def test_slow_clients_do_not_keep_others_from_being_served(env: GatewayEnv, targ
 
 
 @pytest.mark.timeout(110)
-def test_an_upstream_that_trickles_its_head_is_given_up_and_others_go_on(tmp_path: Path) -> None:
+def test_upstream_that_trickles_its_head_is_given_up_and_others_go_on(tmp_path: Path) -> None:
     def trickle(peer: socket.socket, _: bytes) -> None:
         peer.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         for _sent in range(600):

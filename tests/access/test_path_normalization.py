@@ -38,18 +38,18 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("raw", ACCEPTED)
-def test_a_plain_path_is_decoded_once(raw: bytes) -> None:
+def test_plain_path_is_decoded_once(raw: bytes) -> None:
     assert normalize_path(raw) == ACCEPTED[raw]
 
 
 @pytest.mark.parametrize("raw", REFUSED)
-def test_an_ambiguous_path_is_refused(raw: bytes) -> None:
+def test_ambiguous_path_is_refused(raw: bytes) -> None:
     with pytest.raises(PathRefused) as caught:
         normalize_path(raw)
     assert caught.value.status in (400, 414)
 
 
-def test_a_refusal_never_repeats_the_path() -> None:
+def test_refusal_never_repeats_the_path() -> None:
     with pytest.raises(PathRefused) as caught:
         normalize_path(b"/<script>alert(1)</script>//")
     assert "script" not in str(caught.value)

@@ -52,7 +52,7 @@ def test_what_no_rule_covers_is_refused_even_with_a_grant() -> None:
     assert found.reason is DenyReason.NO_RULE
 
 
-def test_a_lower_case_method_matches_nothing() -> None:
+def test_lower_case_method_matches_nothing() -> None:
     assert gate(Require.NOTHING).match("get", "/x") is None
 
 
@@ -80,7 +80,7 @@ def test_ended_grant_is_never_used(state: GrantState) -> None:
     assert found.connectors == ("mikomo",)
 
 
-def test_a_list_needs_all_of_its_connectors_and_passes_the_first() -> None:
+def test_list_needs_all_of_its_connectors_and_passes_the_first() -> None:
     policy = gate(Require.CONNECTORS, connectors=("mikomo", "other"))
     lacking = decide(policy, held(grant("mikomo")))
     assert isinstance(lacking, Deny)
@@ -91,7 +91,7 @@ def test_a_list_needs_all_of_its_connectors_and_passes_the_first() -> None:
     assert found.grant.connector == "mikomo"
 
 
-def test_a_path_parameter_names_the_connector() -> None:
+def test_path_parameter_names_the_connector() -> None:
     policy = gate(Require.PARAMETER, Otherwise.UNAUTHORIZED, "/banks/{connector}/*", parameter="connector")
     owned = held(grant("mikomo"))
     assert isinstance(decide(policy, owned, "/banks/mikomo/x"), Allow)
@@ -115,7 +115,7 @@ def test_otherwise_forbidden_offers_no_connection() -> None:
     assert (found.reason, found.connectors, found.offer) == (DenyReason.FORBIDDEN, (), False)
 
 
-def test_a_grant_that_was_tried_in_vain_is_left_out() -> None:
+def test_grant_that_was_tried_in_vain_is_left_out() -> None:
     policy = gate(Require.ANY)
     first, second = grant("mikomo"), grant("other")
     found = policy.decide(policy.match("GET", "/x"), held(first, second), frozenset({first.id}))

@@ -102,7 +102,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_an_origin_alone_lists_all_of_its_pages_and_no_other_origins() -> None:
+def test_origin_alone_lists_all_of_its_pages_and_no_other_origins() -> None:
     policy = RedirectPolicy(Origin("https", "app.example.com", 443), ("https://www.example.org",))
     for target in ("https://www.example.org", "https://www.example.org/", "https://www.example.org/any/page?x"):
         assert policy.validate(target).startswith("https://www.example.org/")
@@ -133,7 +133,7 @@ def test_pattern_with_escapes_covers_the_path_however_it_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("target", HOSTILE)
-def test_a_hostile_target_is_refused(target: str) -> None:
+def test_hostile_target_is_refused(target: str) -> None:
     with pytest.raises(RedirectRefused):
         POLICY.validate(target)
     assert POLICY.validate_or(target, "/home") == "/home"

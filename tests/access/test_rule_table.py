@@ -22,13 +22,13 @@ def index(found: RuleTable, path: str, method: str = "GET") -> int | None:
     return None if match is None else match.rule.index
 
 
-def test_the_first_of_two_matching_rules_wins() -> None:
+def test_first_of_two_matching_rules_wins() -> None:
     assert index(table("/a/*", "/a/b"), "/a/b") == 0
     assert index(table("/a/b", "/a/*"), "/a/b") == 0
     assert index(table("/a/b", "/a/*"), "/a/c") == 1
 
 
-def test_a_parameter_and_a_literal_are_tried_in_the_order_written() -> None:
+def test_parameter_and_a_literal_are_tried_in_the_order_written() -> None:
     assert index(table("/{x}/b", "/a/{y}"), "/a/b") == 0
     assert index(table("/a/{y}", "/{x}/b"), "/a/b") == 0
     assert index(table("/a/c", "/{x}/b"), "/a/b") == 1
@@ -52,7 +52,7 @@ def test_path_without_a_rule_has_no_match() -> None:
     assert index(table(), "/") is None
 
 
-def test_a_parameter_takes_exactly_one_segment_and_never_an_empty_one() -> None:
+def test_parameter_takes_exactly_one_segment_and_never_an_empty_one() -> None:
     found = table("/api/{connector}/x")
     match = found.match("GET", "/api/mikomo/x")
     assert match is not None
@@ -119,7 +119,7 @@ def naive(pattern: str, path: str) -> bool:
 
 
 @given(st.lists(PATTERNS, max_size=6), st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=4))
-def test_the_trie_decides_as_reading_the_list_from_the_top_does(patterns: list[str], parts: list[str]) -> None:
+def test_trie_decides_as_reading_the_list_from_the_top_does(patterns: list[str], parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     expected = next((i for i, pattern in enumerate(patterns) if naive(pattern, path)), None)
     assert index(table(*patterns), path) == expected

@@ -25,5 +25,5 @@ def test_test_name_begins_with_its_first_advisory_and_docstring_has_attack_and_d
         assert found.ours.endswith(".")
 
 
-def test_the_page_is_up_to_date() -> None:
+def test_page_is_up_to_date() -> None:
     assert PAGE.read_text("utf-8") == page(), "python -m tests.advisories.page > docs/advisories.md"

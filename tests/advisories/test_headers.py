@@ -277,7 +277,7 @@ def test_cve_2024_21493_headers_of_an_odd_shape(target: Target, session: str, he
     assert target.fetch(target.public).let_in
 
 
-def test_the_id_token_is_really_one(target: Target, session: str) -> None:
+def test_id_token_is_really_one(target: Target, session: str) -> None:
     """Check that "spoofed" would be found, so that its absence above proves something."""
     token = dict(ours(target, target.protected, session))["akoya-id-token"]
     header = token.split(".")[0]

@@ -61,7 +61,7 @@ def test_anonymous_user_cannot_connect_a_bank(by_header: GatewayEnv) -> None:
         assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (401, "no-identity")
 
 
-def test_an_address_that_the_server_has_from_a_header_is_no_proxys(
+def test_address_that_the_server_has_from_a_header_is_no_proxys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `uvicorn --forwarded-allow-ips '*'`, as in many containers, any client can choose its peer address."""
@@ -93,7 +93,7 @@ def test_cookie_of_one_user_gives_another_user_no_access(by_header: GatewayEnv) 
         assert thief.connections()["connections"] == []
 
 
-def test_the_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> None:
+def test_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> None:
     alice, bob = new_user(), new_user()
     with browser_of(by_header, alice) as browser:
         browser.connect()
@@ -107,7 +107,7 @@ def test_the_session_ends_when_the_identity_changes(by_header: GatewayEnv) -> No
         assert browser.passed()["akoya-connector"] == "mikomo", "the grant has not ended"
 
 
-def test_a_user_on_a_new_browser_can_disconnect(by_header: GatewayEnv) -> None:
+def test_user_on_a_new_browser_can_disconnect(by_header: GatewayEnv) -> None:
     alice = new_user()
     with browser_of(by_header, alice) as first, browser_of(by_header, alice) as second:
         first.connect()
@@ -180,7 +180,7 @@ def test_alias_of_the_identity_header_is_never_forwarded(by_header: GatewayEnv, 
             assert status != 200, body
 
 
-def test_the_header_twice_is_refused(by_header: GatewayEnv) -> None:
+def test_header_twice_is_refused(by_header: GatewayEnv) -> None:
     if isinstance(by_header, ProxiedEnv):
         return  # `$http_x_forwarded_user` is always one header, however many nginx received
     alice, mallory = new_user(), new_user()

@@ -49,7 +49,7 @@ def test_request_without_a_token_is_anonymous(by_token: GatewayEnv) -> None:
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_a_token_that_is_not_good_opens_nothing(by_token: GatewayEnv, issuer: Issuer, fault: str) -> None:
+def test_token_that_is_not_good_opens_nothing(by_token: GatewayEnv, issuer: Issuer, fault: str) -> None:
     token = issuer.bad_tokens()[fault]
     for path in ("/accounts", "/akoya/", "/akoya/connect/mikomo"):
         status, body = get(by_token.port, path, f"X-Id-Token: {token}", "Accept: application/json")
@@ -66,7 +66,7 @@ def test_two_tokens_or_an_alias_are_refused(by_token: GatewayEnv, issuer: Issuer
         assert status in (400, 403) or seen == ["x-id-token"], "nginx has dropped the alias"
 
 
-def test_a_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: GatewayEnv, issuer: Issuer) -> None:
+def test_token_is_good_until_it_runs_out_although_it_is_remembered(by_token: GatewayEnv, issuer: Issuer) -> None:
     def status(token: str) -> int:
         return get(by_token.port, "/akoya/", f"X-Id-Token: {token}", "Accept: application/json")[0]
 
@@ -119,7 +119,7 @@ async def test_what_is_remembered_of_tokens_is_bounded_and_never_the_token() -> 
             assert not any(token in kept or token[-20:] in kept for token in tokens)
 
 
-async def test_a_key_that_is_withdrawn_stops_counting() -> None:
+async def test_key_that_is_withdrawn_stops_counting() -> None:
     now = time.time()
     with Issuer() as issuer:
         async with http_client() as http:
@@ -151,7 +151,7 @@ async def test_tokens_of_unknown_keys_do_not_drive_fetches() -> None:
             assert issuer.fetched <= 2
 
 
-async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_accepted() -> None:
+async def test_token_signed_by_another_key_of_the_set_than_its_kid_names_is_accepted() -> None:
     """RFC 7515 section 4.1.4: `kid` is a hint."""
     with Issuer() as issuer:
         old = ECKey.generate_key("P-256", {"kid": "old"}, private=True)
@@ -162,7 +162,7 @@ async def test_a_token_signed_by_another_key_of_the_set_than_its_kid_names_is_ac
             assert issuer.fetched == 1
 
 
-async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_again_within_ten_seconds() -> None:
+async def test_key_that_is_replaced_under_its_kid_is_fetched_once_and_not_again_within_ten_seconds() -> None:
     now = time.time()
     with Issuer() as issuer:
         async with http_client() as http:

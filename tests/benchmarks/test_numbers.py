@@ -24,7 +24,7 @@ def sample(
     return Sample(workload, system, number, rate, rate / 1e3, cpu, 500.0, p99, 2000.0, 0)
 
 
-def test_a_ratio_is_taken_within_a_round() -> None:
+def test_ratio_is_taken_within_a_round() -> None:
     samples = [
         sample("sidecar", 0, 200),
         sample("envoy-oauth2", 0, 100),
@@ -67,7 +67,7 @@ def test_targets_are_judged_and_latencies_the_other_way_round() -> None:
     assert by_text["10 MB down, sidecar / Envoy"] is None
 
 
-def test_the_best_of_several_references_counts() -> None:
+def test_best_of_several_references_counts() -> None:
     samples = [sample("sidecar-ed25519", 0, 60), sample("apache-cookie", 0, 50), sample("apache-cache", 0, 70)]
     found = next(outcome for outcome in outcomes(samples) if outcome.target.system == "sidecar-ed25519")
     assert found.reached is False
@@ -88,7 +88,7 @@ def test_what_wrk_saw_becomes_a_sample() -> None:
     assert (one.per_second, one.megabytes_per_second, one.cpu_us, one.errors) == (500, 2, 50, 3)
 
 
-def test_the_page_names_what_was_missed_and_what_was_absent() -> None:
+def test_page_names_what_was_missed_and_what_was_absent() -> None:
     compared = {
         "machine": {"cpu": "a slow one"},
         "settings": {"small": {"rounds": 1, "seconds": 2.0, "sessions": 10}},

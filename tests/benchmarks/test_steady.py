@@ -84,7 +84,7 @@ def test_failed_records_are_counted_and_the_rest_is_processed(trouble: bytes) ->
     assert len(load.latencies) == 20
 
 
-def test_the_warm_up_does_not_count() -> None:
+def test_warm_up_does_not_count() -> None:
     with server(lambda number: ANSWER) as address:
         found = run(Load(address, REQUEST, 4), rate=200, seconds=0.5, seed=1)
     assert found["requests"] == len(moments(200, 0.5, 1))

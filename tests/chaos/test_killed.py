@@ -38,7 +38,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-async def test_a_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(store: str, tmp_path: Path) -> None:
+async def test_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(store: str, tmp_path: Path) -> None:
     """One store is tested with plain refusal of reused tokens, the other with revocation of the whole family."""
     random, seen = seeded(), []
     dialect = "hydra" if store.startswith("sqlite") else "dex"

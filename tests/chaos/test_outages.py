@@ -117,7 +117,7 @@ async def issued(fleet: Fleet) -> bool:
     return bool(await asyncio.to_thread(fleet.refreshes, "issued"))
 
 
-async def test_a_failover_under_load_loses_no_grant(redis_sentinel: SentinelGroup, tmp_path: Path) -> None:
+async def test_failover_under_load_loses_no_grant(redis_sentinel: SentinelGroup, tmp_path: Path) -> None:
     with Fleet(tmp_path, 2, store=f"{redis_sentinel.url}?wait=1") as fleet:
         visitor = fleet.visitor()
 

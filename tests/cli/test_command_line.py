@@ -52,9 +52,7 @@ def test_every_output_for_programs_is_an_option_format_with_text_and_json() -> N
     assert len(formats) == 6
 
 
-def test_the_environment_names_the_configuration_for_every_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_names_the_configuration_for_every_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validated(tmp_path, {})
     (tmp_path / "gateway.yaml").rename(tmp_path / "other.yaml")
     named = {"AKOYA_GATEWAY_CONFIG": "other.yaml"}
@@ -143,7 +141,7 @@ def test_completion_scripts_are_printed_as_the_help_describes() -> None:
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
-def test_the_manual_page_has_every_command_and_option_and_man_accepts_it(tmp_path: Path) -> None:
+def test_manual_page_has_every_command_and_option_and_man_accepts_it(tmp_path: Path) -> None:
     page = tmp_path / "akoya-gateway.1"
     page.write_text(CliRunner().invoke(app, ["man"]).stdout)
     environ = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "200", "MAN_KEEP_FORMATTING": ""}

@@ -30,7 +30,7 @@ def explain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(folder: Path) -> None:
+def test_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(folder: Path) -> None:
     done = explain(folder, "get", "/accounts")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -94,7 +94,7 @@ def test_login_that_the_path_chooses_is_read_as_in_a_request(tmp_path: Path) -> 
         assert explainer.explain("GET", target).with_grants == "it goes to the upstream"
 
 
-def test_a_request_that_no_rule_allows(folder: Path) -> None:
+def test_request_that_no_rule_allows(folder: Path) -> None:
     file = folder / "gateway.yaml"
     file.write_text(file.read_text().replace("{path: /*, require: any", "{path: /accounts, require: any"))
     assert "rule         none matches: 403." in explain(folder, "GET", "/elsewhere").stdout
@@ -146,7 +146,7 @@ def test_explain_names_the_data_api_of_a_request_and_shows_no_headers(folder: Pa
         assert last == f"  with it      it gets {refused}, without a call to bank-data"
 
 
-def test_a_faulty_file_is_not_explained(folder: Path) -> None:
+def test_faulty_file_is_not_explained(folder: Path) -> None:
     (folder / "gateway.yaml").write_text("version: 1\nupstreem: {}\n")
     done = explain(folder, "GET", "/")
     assert (done.returncode, done.stdout) == (1, "")

@@ -88,7 +88,7 @@ def listed(config: Path, *options: str) -> list[str]:
     return sorted(ids[json.loads(line)["id"]] for line in result.stdout.splitlines())
 
 
-def test_the_list_is_narrowed_by_owner_connector_environment_and_state(config: Path) -> None:
+def test_list_is_narrowed_by_owner_connector_environment_and_state(config: Path) -> None:
     write(config, *SOME)
     assert listed(config) == ["s1", "s2", "s3", "s4"]
     assert listed(config, "--owner", "own_s1") == ["s1", "s4"]
@@ -99,7 +99,7 @@ def test_the_list_is_narrowed_by_owner_connector_environment_and_state(config: P
     assert listed(config, "--owner", "nobody") == []
 
 
-def test_a_json_line_has_these_fields(config: Path) -> None:
+def test_json_line_has_these_fields(config: Path) -> None:
     write(config, SOME[1])
     line = json.loads(run(config, "list", "-f", "json").stdout)
     assert {name: line[name] for name in ("owner", "connector", "client", "environment", "state", "reason")} == {
@@ -122,7 +122,7 @@ def test_csv_opens_in_a_spreadsheet_and_runs_nothing(config: Path) -> None:
     assert row["state"] == "live"
 
 
-def test_an_owner_does_not_steer_the_terminal(config: Path) -> None:
+def test_owner_does_not_steer_the_terminal(config: Path) -> None:
     write(config, grant("s1", owner="\x1b[2Jmallory [bold]\n"))
     for arguments in (["list"], ["show", grant("s1", owner="\x1b[2Jmallory [bold]\n").id]):
         output = run(config, *arguments).stdout
@@ -130,7 +130,7 @@ def test_an_owner_does_not_steer_the_terminal(config: Path) -> None:
         assert "\\x1b[2Jmallory [bold]" in output
 
 
-def test_an_owner_in_a_pipe_is_whole_and_fits_the_option_owner(config: Path) -> None:
+def test_owner_in_a_pipe_is_whole_and_fits_the_option_owner(config: Path) -> None:
     owner = f"{'x' * 40}@app.example.com"
     write(config, grant("s1", owner=owner))
     assert owner in run(config, "list").stdout.split()
@@ -143,7 +143,7 @@ def test_list_with_a_limit_stops_there(config: Path) -> None:
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
 
 
-def test_a_grant_id_never_looks_like_an_option_and_is_taken_in_both_forms(config: Path) -> None:
+def test_grant_id_never_looks_like_an_option_and_is_taken_in_both_forms(config: Path) -> None:
     dashed = next(each for n in range(10_000) if (each := grant(f"s{n}")).id.startswith("-"))
     write(config, dashed, SOME[0])
     assert json.loads(run(config, "show", dashed.public_id, "-f", "json").stdout)["id"] == f"g_{dashed.id}"
@@ -219,7 +219,7 @@ def test_show_with_the_beginning_of_an_id_finds_the_grant_unless_it_is_ambiguous
 
 
 @pytest.mark.parametrize("command", [["show", "nothing-of-ours"], ["revoke", "nothing-of-ours", "--yes"]])
-def test_an_unknown_grant_is_a_fault(config: Path, command: list[str]) -> None:
+def test_unknown_grant_is_a_fault(config: Path, command: list[str]) -> None:
     result = run(config, *command)
     assert result.exit_code == 1
     assert "no grant nothing-of-ours" in result.stderr
@@ -230,7 +230,7 @@ def test_wrong_usage_is_2(config: Path, command: list[str]) -> None:
     assert run(config, *command).exit_code == 2
 
 
-def test_a_store_that_is_away_is_a_fault_in_one_line(config: Path) -> None:
+def test_store_that_is_away_is_a_fault_in_one_line(config: Path) -> None:
     config.write_text(yaml.safe_dump(changed({"sessions.store": "redis://127.0.0.1:1"})))
     result = run(config, "list")
     assert result.exit_code == 1

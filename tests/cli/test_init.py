@@ -158,7 +158,7 @@ def test_wrong_usage_is_2_and_writes_nothing(tmp_path: Path, options: list[str])
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = init(tmp_path / "file" / "below")
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)

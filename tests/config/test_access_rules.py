@@ -104,7 +104,7 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
         ({"path": "/ü", "require": "any"}, 'access[0].path: "\\u00fc" contains characters'),
     ],
 )
-def test_a_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
+def test_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
     lines = error_lines(validated(tmp_path, {"access": [rule]}))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines[0]
@@ -130,7 +130,7 @@ def test_a_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any]
         ({"path": "/*"}, {"path": "/a", "methods": ["GET"]}, True),
     ],
 )
-def test_a_rule_that_can_never_match_is_warned_of(
+def test_rule_that_can_never_match_is_warned_of(
     tmp_path: Path, first: dict[str, Any], second: dict[str, Any], shadowed: bool
 ) -> None:
     rules = [{**first, "require": "any"}, {**second, "require": "nothing"}]
@@ -140,7 +140,7 @@ def test_a_rule_that_can_never_match_is_warned_of(
         assert lines[0].startswith("access[1]: this rule never matches: access[0] ")
 
 
-def test_a_rule_under_the_prefix_is_warned_of(tmp_path: Path) -> None:
+def test_rule_under_the_prefix_is_warned_of(tmp_path: Path) -> None:
     lines = warning_lines(validated(tmp_path, {"access": [{"path": "/akoya/*", "require": "any"}]}))
     assert any("answered by the gateway itself" in line for line in lines)
 

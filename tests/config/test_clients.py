@@ -18,7 +18,7 @@ DOUBLE = {
 }
 
 
-def test_the_sandbox_preset_is_what_akoya_documents(tmp_path: Path) -> None:
+def test_sandbox_preset_is_what_akoya_documents(tmp_path: Path) -> None:
     config = validated(tmp_path, {}).config
     assert config is not None
     environment = config.environments["sandbox"]
@@ -38,7 +38,7 @@ def test_the_sandbox_preset_is_what_akoya_documents(tmp_path: Path) -> None:
     assert not dialect.nonce
 
 
-def test_the_production_preset_has_production_hosts_only(tmp_path: Path) -> None:
+def test_production_preset_has_production_hosts_only(tmp_path: Path) -> None:
     config = validated(tmp_path, {**PRODUCTION, **BANK}).config
     assert config is not None
     environment = config.environments["live"]
@@ -103,7 +103,7 @@ def test_both_error_dialects_of_akoya_are_understood(
     assert (first.category if first else None) is means
 
 
-def test_a_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: Path) -> None:
+def test_preset_without_keys_gets_a_warning_and_one_with_keys_none(tmp_path: Path) -> None:
     assert any("signatures of id_tokens are not checked" in line for line in warning_lines(validated(tmp_path, {})))
     with_keys = validated(tmp_path, {"environments.sandbox.jwks_uri": "https://tenant.example.com/keys"})
     assert with_keys.config is not None
@@ -250,7 +250,7 @@ def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], messa
     assert lines[0].startswith(message), lines[0]
 
 
-def test_an_unnamed_production_is_known_by_its_hosts(tmp_path: Path) -> None:
+def test_unnamed_production_is_known_by_its_hosts(tmp_path: Path) -> None:
     own = {
         "authorization_endpoint": "https://idp.ddp.akoya.com/auth",
         "token_endpoint": "https://idp.ddp.akoya.com/token",
@@ -297,19 +297,19 @@ def test_without_offline_access_there_is_a_warning(tmp_path: Path) -> None:
     assert any("no refresh token" in line for line in warning_lines(result))
 
 
-def test_an_endpoint_that_cannot_revoke_is_warned_of(tmp_path: Path) -> None:
+def test_endpoint_that_cannot_revoke_is_warned_of(tmp_path: Path) -> None:
     lines = warning_lines(validated(tmp_path, {"environments.sandbox": DOUBLE}))
     assert any("cannot revoke" in line for line in lines)
     assert any("issuer of id_tokens is not checked" in line for line in lines)
 
 
-def test_a_client_without_connector_is_warned_of(tmp_path: Path) -> None:
+def test_client_without_connector_is_warned_of(tmp_path: Path) -> None:
     other = {**SMALL["clients"]["demo-app"], "redirect_uri": "https://app.example.com/other/callback"}
     lines = warning_lines(validated(tmp_path, {"clients.other": other}))
     assert "clients.other: no connector uses this client" in lines
     assert not any(line.startswith("clients.demo-app") for line in lines)
 
 
-def test_the_environment_is_needed(tmp_path: Path) -> None:
+def test_environment_is_needed(tmp_path: Path) -> None:
     lines = error_lines(validated(tmp_path, {"clients.demo-app.environment": REMOVED}))
     assert lines == ['clients.demo-app: "environment" is missing (such as `environment: sandbox`)']

@@ -77,7 +77,7 @@ def test_wrong_usage_is_2(folder: Path) -> None:
     assert _run("check", "--format", "xml", folder=folder).returncode == 2
 
 
-def test_a_missing_file_is_a_fault_not_a_traceback(tmp_path: Path) -> None:
+def test_missing_file_is_a_fault_not_a_traceback(tmp_path: Path) -> None:
     done = _run("check", folder=tmp_path)
     assert done.returncode == 1
     assert (
@@ -143,7 +143,7 @@ def test_help_has_the_whole_first_sentence_of_each_command(tmp_path: Path) -> No
     assert order == sorted(order)
 
 
-def test_a_mistyped_command_is_wrong_usage_and_the_nearest_is_named(tmp_path: Path) -> None:
+def test_mistyped_command_is_wrong_usage_and_the_nearest_is_named(tmp_path: Path) -> None:
     done = _run("chek", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert """No such command 'chek' (did you mean "check"?)""" in done.stderr

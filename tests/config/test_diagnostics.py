@@ -33,13 +33,13 @@ def test_values_in_messages_are_one_short_ascii_line() -> None:
     assert len(quoted("x" * 1000)) <= 80
 
 
-def test_the_nearest_name_is_offered_and_a_far_one_is_not() -> None:
+def test_nearest_name_is_offered_and_a_far_one_is_not() -> None:
     assert did_you_mean("demo-ap", ["other", "demo-app"]) == 'did you mean "demo-app"?'
     assert did_you_mean("REFRESH-before", ["refresh_before"]) == 'did you mean "refresh_before"?'
     assert did_you_mean("zzz", ["demo-app"]) is None
 
 
-def test_an_error_lists_faults_by_position_and_each_once() -> None:
+def test_error_lists_faults_by_position_and_each_once() -> None:
     first, second = Diagnostic("g", 2, 9, ("a",), "x"), Diagnostic("g", 10, 1, ("b",), "y")
     assert ConfigurationError([second, first, second]).diagnostics == (first, second)
 
@@ -66,7 +66,7 @@ def test_ten_planted_faults_are_ten_lines_in_their_places(tmp_path: Path) -> Non
     assert "hunter2" not in "\n".join(map(str, faults))
 
 
-def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
+def test_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
     text = (Path(__file__).with_name("ten_faults.yaml")).read_text()
     assert "client_id: demo" in text
     result = validated(tmp_path, text.replace("client_id: demo", "clientid: demo"))
@@ -75,7 +75,7 @@ def test_a_misspelt_required_key_is_one_fault(tmp_path: Path) -> None:
     ]
 
 
-def test_a_broken_part_does_not_make_others_complain(tmp_path: Path) -> None:
+def test_broken_part_does_not_make_others_complain(tmp_path: Path) -> None:
     lines = error_lines(validated(tmp_path, {"environments.sandbox.preset": "akoya-snadbox"}))
     assert len(lines) == 1
     assert 'did you mean "akoya-sandbox"?' in lines[0]

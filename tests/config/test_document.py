@@ -108,11 +108,11 @@ def test_anchors_aliases_and_merges_work() -> None:
         (b"a: " + b"[" * 500, "g.yaml:1:44: nested more than 40 levels deep"),
     ],
 )
-def test_a_text_that_is_no_configuration_has_one_clear_fault(content: bytes, fault: str) -> None:
+def test_text_that_is_no_configuration_has_one_clear_fault(content: bytes, fault: str) -> None:
     assert _fault(content).startswith(fault)
 
 
-def test_a_billion_laughs_are_not_laughed() -> None:
+def test_billion_laughs_are_not_laughed() -> None:
     lines = [b"a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [b"a%d: &a%d [%s]" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 10)]
     assert f"more than {MAX_VALUES} values" in _fault(b"\n".join(lines))
@@ -178,7 +178,7 @@ def test_of_a_huge_file_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
     assert _read(file) == "the file is larger than 1 MiB"
 
 
-def test_an_endless_file_ends() -> None:
+def test_endless_file_ends() -> None:
     assert _read(Path("/dev/zero")) == "the file is larger than 1 MiB"
 
 

@@ -22,7 +22,7 @@ EXAMPLE = ROOT / "gateway.yaml"
 SCHEMA = load_schema()
 
 
-def test_the_example_is_fine_once_its_keys_are_made_and_the_variables_it_names_are_set(
+def test_example_is_fine_once_its_keys_are_made_and_the_variables_it_names_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = re.findall(r"^[^#\n]*?\{(?:id: \w+, )?env: (\w+)\}", EXAMPLE.read_text(), re.MULTILINE)
@@ -59,7 +59,7 @@ def _keys(node: Any) -> set[str]:
     return found
 
 
-def test_the_example_names_every_key() -> None:
+def test_example_names_every_key() -> None:
     text = EXAMPLE.read_text()
     assert {key for key in _keys(SCHEMA) if not re.search(rf"(?<![\w.]){key}\b", text)} == set()
 
@@ -70,12 +70,12 @@ def test_what_is_commented_out_in_the_example_are_real_keys() -> None:
     assert top == set(SCHEMA["properties"])
 
 
-def test_the_reference_is_up_to_date() -> None:
+def test_reference_is_up_to_date() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert page == reference(SCHEMA), "run: python -m akoya_gateway.config.reference > docs/configuration.md"
 
 
-def test_the_reference_has_every_key() -> None:
+def test_reference_has_every_key() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     missing = {key for key in _keys(SCHEMA) if f"| `{key}` |" not in page}
     assert missing == set()

@@ -18,7 +18,7 @@ from tests.support.config_documents import ENVIRON, error_lines, validated
 DESIGN = (Path(__file__).with_name("design.yaml")).read_text()
 
 
-def test_the_design_s_example_loads(tmp_path: Path) -> None:
+def test_design_s_example_loads(tmp_path: Path) -> None:
     result = validated(tmp_path, DESIGN)
     assert result.config is not None, error_lines(result)
     config = result.config
@@ -33,7 +33,7 @@ def test_the_design_s_example_loads(tmp_path: Path) -> None:
     assert config.source == tmp_path / "gateway.yaml"
 
 
-def test_the_schema_s_defaults_are_the_model_s(tmp_path: Path) -> None:
+def test_schema_s_defaults_are_the_model_s(tmp_path: Path) -> None:
     """`model` repeats some defaults for code that builds values without a file; they must be the same."""
     config = validated(tmp_path, {"upstream": {"url": "http://127.0.0.1:3000"}}).config
     assert config is not None
@@ -58,18 +58,18 @@ def test_all_faults_come_in_one_error(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == [str(diagnostic) for diagnostic in caught.value.diagnostics]
 
 
-def test_the_environment_is_the_process_s_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_the_process_s_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
     validated(tmp_path, {})
     assert load_config(str(tmp_path / "gateway.yaml")).clients["demo-app"].client_id == "demo"
 
 
-def test_the_same_file_gives_equal_configurations(tmp_path: Path) -> None:
+def test_same_file_gives_equal_configurations(tmp_path: Path) -> None:
     assert validated(tmp_path, DESIGN).config == validated(tmp_path, DESIGN).config
 
 
-def test_the_model_alone_loads_no_parser() -> None:
+def test_model_alone_loads_no_parser() -> None:
     code = (
         "import sys, akoya_gateway.config.model;"
         "assert not {'yaml', 'jsonschema', 'cryptography', 'joserfc'} & set(sys.modules), 'loaded'"

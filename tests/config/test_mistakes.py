@@ -77,7 +77,7 @@ def test_key_of_the_wrong_kind_is_reported_with_the_command_for_the_right_one(tm
     assert "it is a PEM, not a shared secret (`akoya-gateway keys new --algorithm hmac-sha256` makes one)" in found
 
 
-def test_the_variable_of_the_configuration_is_not_suggested_for_a_key(tmp_path: Path) -> None:
+def test_variable_of_the_configuration_is_not_suggested_for_a_key(tmp_path: Path) -> None:
     changes = {"sessions.keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
     (found,) = error_lines(validated(tmp_path, changes, {**ENVIRON, "AKOYA_GATEWAY_CONFIG": "gateway.yaml"}))
     assert "(set it; `akoya-gateway keys new --store` makes one)" in found
@@ -89,7 +89,7 @@ def test_unquoted_braces_are_reported_with_the_quoted_form(tmp_path: Path) -> No
     assert 'quote texts with braces, such as "/api/{connector}/*" and "{connector}"' in found
 
 
-def test_a_section_for_anchors_is_ignored(tmp_path: Path) -> None:
+def test_section_for_anchors_is_ignored(tmp_path: Path) -> None:
     text = "x-times: &idle {idle: 2h}\n" + yaml.safe_dump(changed({"sessions.cookie": "IDLE"})).replace("IDLE", "*idle")
     result = validated(tmp_path, text)
     assert error_lines(result) == []

@@ -74,7 +74,7 @@ def test_schema_violation_is_reported_in_plain_english(tmp_path: Path, changes: 
     ],
 )
 @pytest.mark.parametrize("place", ["clients.demo-app.client_secret", "sessions.keys.0", "signing.keys.0"])
-def test_a_literal_secret_is_refused_and_never_shown(tmp_path: Path, place: str, secret: object) -> None:
+def test_literal_secret_is_refused_and_never_shown(tmp_path: Path, place: str, secret: object) -> None:
     result = validated(tmp_path, {place: secret})
     text = "\n".join(map(str, (*result.diagnostics, *result.warnings)))
     assert result.config is None
@@ -83,7 +83,7 @@ def test_a_literal_secret_is_refused_and_never_shown(tmp_path: Path, place: str,
     assert "{env: NAME}" in text or "environment variable" in text or "{id: k1, env: NAME}" in text
 
 
-def test_a_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
+def test_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
     url = "https://user:hunter2@app.example.com"
     places: list[dict[str, Any]] = [
         {"public_url": url},
@@ -101,7 +101,7 @@ def test_a_password_in_any_url_is_never_shown(tmp_path: Path) -> None:
         assert "hunter2" not in "\n".join(lines), lines
 
 
-def test_a_store_url_with_a_password_is_refused_and_never_shown(tmp_path: Path) -> None:
+def test_store_url_with_a_password_is_refused_and_never_shown(tmp_path: Path) -> None:
     for url in (
         "redis://:hunter2@db/0",
         "rediss://user:hunter2@db/0",

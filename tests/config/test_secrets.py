@@ -42,7 +42,7 @@ RAW = hashlib.sha256(b"a key of the tests").digest()
         RAW.hex().upper(),
     ],
 )
-def test_a_ring_key_is_32_bytes_in_base64_or_hex(text: str) -> None:
+def test_ring_key_is_32_bytes_in_base64_or_hex(text: str) -> None:
     key = parse_encryption_key(text)
     assert key.key == RAW
     assert key.id == key_id(RAW)
@@ -68,7 +68,7 @@ def test_anything_else_is_no_ring_key(text: str) -> None:
         parse_encryption_key(text)
 
 
-def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
+def test_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
     (line,) = error_lines(
         validated(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": "hunter2-hunter2-hunter2-hunter2-hunter2"})
     )
@@ -79,12 +79,12 @@ def test_a_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None
     assert "in base64 or hex, without quotes" in line
 
 
-def test_a_key_ring_holds_no_key_twice(tmp_path: Path) -> None:
+def test_key_ring_holds_no_key_twice(tmp_path: Path) -> None:
     (line,) = error_lines(validated(tmp_path, {"sessions.keys": [{"env": "GATEWAY_KEY"}, {"env": "GATEWAY_KEY"}]}))
     assert line.startswith("sessions.keys[1]: the same key is already in the list")
 
 
-def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
+def test_first_ring_key_stays_first(tmp_path: Path) -> None:
     environ = {**ENVIRON, "NEW": RAW.hex()}
     config = validated(tmp_path, {"sessions.keys": [{"env": "NEW"}, {"env": "GATEWAY_KEY"}]}, environ).config
     assert config is not None
@@ -105,14 +105,14 @@ def test_the_first_ring_key_stays_first(tmp_path: Path) -> None:
         ({"CLIENT_SECRET": "hunter2\0"}, "clients.demo-app.client_secret: the secret contains a line end, a tab or"),
     ],
 )
-def test_a_secret_must_be_there_and_clean(tmp_path: Path, environ: dict[str, str], message: str) -> None:
+def test_secret_must_be_there_and_clean(tmp_path: Path, environ: dict[str, str], message: str) -> None:
     others = {name: value for name, value in ENVIRON.items() if name != "CLIENT_SECRET"}
     (line,) = error_lines(validated(tmp_path, {}, {**others, **environ}))
     assert line.startswith(message)
     assert "hunter2" not in line
 
 
-def test_a_misspelt_variable_of_ours_is_guessed(tmp_path: Path) -> None:
+def test_misspelt_variable_of_ours_is_guessed(tmp_path: Path) -> None:
     changes = {"clients.demo-app.client_id": {"env": "AKOYA_CLIENT_DI"}}
     (line,) = error_lines(validated(tmp_path, changes, {**ENVIRON, "AKOYA_CLIENT_ID": "x"}))
     assert line.endswith('the environment variable AKOYA_CLIENT_DI is not set (did you mean "AKOYA_CLIENT_ID"?)')
@@ -122,7 +122,7 @@ def _with_file(tmp_path: Path, name: str = "secret") -> dict[str, Any]:
     return {"clients.demo-app.client_secret": {"file": name}}
 
 
-def test_a_secret_file_is_relative_to_the_configuration_and_loses_one_line_end(tmp_path: Path) -> None:
+def test_secret_file_is_relative_to_the_configuration_and_loses_one_line_end(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("s3cret\r\n")
     file.chmod(0o600)
@@ -133,7 +133,7 @@ def test_a_secret_file_is_relative_to_the_configuration_and_loses_one_line_end(t
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666])
-def test_a_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: int) -> None:
+def test_secret_file_that_others_may_read_is_warned_of(tmp_path: Path, mode: int) -> None:
     file = tmp_path / "secret"
     file.write_text("s3cret")
     file.chmod(mode)
@@ -164,7 +164,7 @@ def test_unusable_secret_files_are_reported(tmp_path: Path) -> None:
         assert message in line
 
 
-def test_a_pipe_or_device_is_no_secret_file(tmp_path: Path) -> None:
+def test_pipe_or_device_is_no_secret_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "/dev/zero"):
         (line,) = error_lines(validated(tmp_path, _with_file(tmp_path, name)))
@@ -199,7 +199,7 @@ PUBLIC_JWK = json.dumps(OKPKey.generate_key("Ed25519").as_dict(private=False))
     ("algorithm", "text"),
     [("ed25519", ED25519), ("ed25519", JWK), ("ecdsa-p256-sha256", P256), ("hmac-sha256", "x" * 32)],
 )
-def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: str) -> None:
+def test_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: str) -> None:
     result = validated(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text})
     assert result.config is not None, error_lines(result)
     (key,) = result.config.signing.keys
@@ -231,7 +231,7 @@ def test_a_signing_key_that_fits_is_taken(tmp_path: Path, algorithm: str, text: 
     ],
     ids=[f"case {number}" for number in range(18)],
 )
-def test_a_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
+def test_signing_key_that_does_not_fit_is_refused(tmp_path: Path, algorithm: str, text: str, message: str) -> None:
     (line,) = error_lines(validated(tmp_path, {"signing.algorithm": algorithm}, {**ENVIRON, "SIGNING_SECRET": text}))
     assert line.startswith(f"signing.keys[0]: this key cannot be used for {algorithm}: {message}")
     assert "akoya-gateway keys new" in line
@@ -290,7 +290,7 @@ def test_no_secret_is_in_any_text_of_a_loaded_configuration(tmp_path: Path) -> N
         ("SIGNING_SECRET", "`akoya-gateway keys new --algorithm hmac-sha256`"),
     ],
 )
-def test_a_key_that_is_not_there_comes_with_the_command_that_makes_one(
+def test_key_that_is_not_there_comes_with_the_command_that_makes_one(
     tmp_path: Path, variable: str, command: str
 ) -> None:
     environ = {name: value for name, value in ENVIRON.items() if name != variable}

@@ -118,7 +118,7 @@ def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], messa
     assert lines[0].startswith(message), lines[0]
 
 
-def test_the_origin_is_taken_apart(tmp_path: Path) -> None:
+def test_origin_is_taken_apart(tmp_path: Path) -> None:
     assert _config(tmp_path, {}).public_url == Origin("https", "app.example.com", 443)
     assert _config(tmp_path, {"public_url": "https://APP.example.com:443/"}).public_url == Origin(
         "https", "app.example.com", 443
@@ -147,7 +147,7 @@ def test_listeners_are_read(tmp_path: Path, text: str, expected: Listen) -> None
     assert _config(tmp_path, {"listen": text}).listen == expected
 
 
-def test_the_admin_listener_has_a_default_and_can_be_switched_off(tmp_path: Path) -> None:
+def test_admin_listener_has_a_default_and_can_be_switched_off(tmp_path: Path) -> None:
     assert _config(tmp_path, {}).admin == Listen("127.0.0.1", 9090)
     assert _config(tmp_path, {"admin": None}).admin is None
     assert _config(tmp_path, {"listen": "127.0.0.1:0", "admin": {"listen": "127.0.0.1:0"}}).admin == Listen(
@@ -167,7 +167,7 @@ def test_the_admin_listener_has_a_default_and_can_be_switched_off(tmp_path: Path
         ("0.0.0.0:9090", True, False),
     ],
 )
-def test_the_token_route_on_plain_http_beyond_loopback_is_refused_unless_it_is_switched_on(
+def test_token_route_on_plain_http_beyond_loopback_is_refused_unless_it_is_switched_on(
     tmp_path: Path, listen: str, insecure: bool, refused: bool
 ) -> None:
     admin = {"listen": listen, "insecure_http": insecure}
@@ -213,7 +213,7 @@ def test_plain_http_to_an_upstream_is_switched_on_by_name(tmp_path: Path) -> Non
     assert upstream.origins == (Origin("http", "app", 3000),)
 
 
-def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+def test_certificate_needs_its_key(tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_bytes(self_signed())
     tls = {"certificate": "c.pem"}
     assert error_lines(validated(tmp_path, {"upstream": {"url": "https://a", "tls": tls}})) == [

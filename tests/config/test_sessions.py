@@ -33,12 +33,12 @@ def _config(tmp_path: Path, changes: dict[str, Any], environ: dict[str, str] | N
     return result.config
 
 
-def test_the_cookie_is_host_bound_where_https_is(tmp_path: Path) -> None:
+def test_cookie_is_host_bound_where_https_is(tmp_path: Path) -> None:
     cookie = _config(tmp_path, {}).sessions.cookie
     assert (cookie.name, cookie.secure) == ("__Host-akoya", True)
 
 
-def test_the_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
+def test_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
     cookie = _config(tmp_path, LOOPBACK).sessions.cookie
     assert (cookie.name, cookie.secure) == ("akoya-8080", False), "browsers send cookies to every port of a host"
     assert _config(tmp_path, {**LOOPBACK, "sessions.cookie.name": "akoya"}).sessions.cookie.name == "akoya"
@@ -48,13 +48,13 @@ def test_the_prefix_is_dropped_on_loopback_http(tmp_path: Path) -> None:
     assert any(line.startswith("sessions.cookie.name: public_url is plain http") for line in warning_lines(result))
 
 
-def test_a_relative_store_is_beside_the_configuration(tmp_path: Path) -> None:
+def test_relative_store_is_beside_the_configuration(tmp_path: Path) -> None:
     assert _config(tmp_path, {}).sessions.store == f"sqlite://{tmp_path}/var/grants.db"
     assert _config(tmp_path, {"sessions.store": "sqlite:g.db"}).sessions.store == f"sqlite://{tmp_path}/g.db"
     assert _config(tmp_path, {"sessions.store": "sqlite:///a/g.db"}).sessions.store == "sqlite:///a/g.db"
 
 
-def test_a_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
+def test_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
     environ = {**ENVIRON, "STORE": "rediss://:pw@db/0"}
     assert _config(tmp_path, {"sessions.store": {"env": "STORE"}}, environ).sessions.store == "rediss://:pw@db/0"
     lines = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": "hunter2"}))

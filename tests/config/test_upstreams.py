@@ -27,7 +27,7 @@ def config(folder: Path, changes: dict[str, Any]) -> Config:
     return result.config
 
 
-def test_a_rule_leads_to_the_upstream_it_names_and_to_the_default_otherwise(tmp_path: Path) -> None:
+def test_rule_leads_to_the_upstream_it_names_and_to_the_default_otherwise(tmp_path: Path) -> None:
     made = config(tmp_path, both())
     reports, app = (rule.upstream for rule in made.access)
     assert reports == made.upstreams["reports"]
@@ -98,13 +98,13 @@ def test_without_any_no_rule_leads_anywhere(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     lines = error_lines(validated(tmp_path, changes))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines
 
 
-def test_a_broken_default_is_the_only_fault(tmp_path: Path) -> None:
+def test_broken_default_is_the_only_fault(tmp_path: Path) -> None:
     """Access rules without an upstream name are not reported as having no upstream."""
     lines = error_lines(validated(tmp_path, both(upstream={"url": "nonsense"})))
     assert len(lines) == 1

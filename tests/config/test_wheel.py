@@ -53,13 +53,13 @@ def metadata(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
-def test_the_wheel_holds_the_schema_as_it_is(wheel: Path) -> None:
+def test_wheel_holds_the_schema_as_it_is(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         shipped = archive.read("akoya_gateway/config/gateway.schema.json")
     assert shipped == (ROOT / "schema" / "gateway.schema.json").read_bytes()
 
 
-def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
+def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"akoya_gateway"}
@@ -93,7 +93,7 @@ def test_gateway_requires_the_verifier_of_its_own_version(wheel: Path, verify_wh
     assert [name for name in verifier.get_all("Requires-Dist", []) if "extra ==" not in name] == ["cryptography>=44"]
 
 
-def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
+def test_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
     """The wheel is unpacked elsewhere, where no checkout can be imported."""
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
@@ -118,7 +118,7 @@ def test_an_installed_wheel_checks_a_file(wheel: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-def test_an_installed_wheel_writes_a_configuration_outside_of_a_clone(wheel: Path, tmp_path: Path) -> None:
+def test_installed_wheel_writes_a_configuration_outside_of_a_clone(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)

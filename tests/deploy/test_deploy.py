@@ -43,7 +43,7 @@ def configurations() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", configurations())
-def test_the_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
+def test_configurations_have_no_fault(name: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(configurations()[name])
     result = validate_config(path, {}, secrets=NO_SECRETS)
@@ -65,7 +65,7 @@ def test_token_route_that_the_sidecar_manifest_suggests_passes_the_check(tmp_pat
 
 
 @pytest.mark.parametrize("document", documents(SIDECAR.read_text()), ids=lambda d: d["kind"])
-def test_the_manifests_fit_the_kubernetes_schema(document: dict[str, Any]) -> None:
+def test_manifests_fit_the_kubernetes_schema(document: dict[str, Any]) -> None:
     kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
@@ -74,7 +74,7 @@ def pods() -> dict[str, dict[str, Any]]:
     return {container["name"]: container for container in spec["containers"]}
 
 
-def test_the_containers_are_locked_down() -> None:
+def test_containers_are_locked_down() -> None:
     for container in pods().values():
         context = container["securityContext"]
         assert context["readOnlyRootFilesystem"] is True
@@ -123,7 +123,7 @@ def test_what_the_manifests_run_are_options_that_exist() -> None:
     assert [option for option in used if option not in shown] == []
 
 
-def test_the_compose_file_publishes_nothing_but_the_gateway() -> None:
+def test_compose_file_publishes_nothing_but_the_gateway() -> None:
     services: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["gateway"]
     for service in services.values():
@@ -142,7 +142,7 @@ def test_services_that_reuse_the_image_disable_its_health_check() -> None:
     assert all(service["healthcheck"] == {"disable": True} for service in borrowed)
 
 
-def test_the_modules_that_the_compose_file_runs_exist() -> None:
+def test_modules_that_the_compose_file_runs_exist() -> None:
     entrypoint = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]["app"]["entrypoint"]
     assert importlib.util.find_spec(entrypoint[-1]) is not None
 
@@ -152,7 +152,7 @@ def unit() -> str:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_the_unit_is_understood_and_hardened(tmp_path: Path) -> None:
+def test_unit_is_understood_and_hardened(tmp_path: Path) -> None:
     path = tmp_path / "akoya-gateway.service"
     path.write_text(unit().replace("/opt/akoya-gateway/bin/akoya-gateway", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
@@ -176,7 +176,7 @@ def test_image_runs_as_an_unprivileged_user_and_has_a_health_check() -> None:
     assert not any(word in line for line in final for word in ("SECRET", "PASSWORD", "curl", "apt-get"))
 
 
-def test_the_build_context_holds_what_the_containerfile_copies_and_no_more() -> None:
+def test_build_context_holds_what_the_containerfile_copies_and_no_more() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set()
     for line in containerfile():
@@ -186,7 +186,7 @@ def test_the_build_context_holds_what_the_containerfile_copies_and_no_more() -> 
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path: Path) -> None:
+def test_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path: Path) -> None:
     """What the build stage copies is enough to install and start the gateway, without a home directory.
 
     The user and the dropped capabilities are up to the container engine and are not tested here.

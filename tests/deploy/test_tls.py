@@ -73,7 +73,7 @@ def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield env
 
 
-def test_a_bank_is_connected_over_https_and_the_app_knows_the_client(env: TLSEnv) -> None:
+def test_bank_is_connected_over_https_and_the_app_knows_the_client(env: TLSEnv) -> None:
     with env.browser() as browser:
         landed = browser.connect(return_to="/accounts")
         assert (landed.status_code, landed.headers["location"]) == (302, "/accounts")
@@ -98,7 +98,7 @@ def test_no_header_of_the_client_is_taken_for_the_proxys(env: TLSEnv) -> None:
             assert [name for name, value in response.json()["headers"] if SPOOFED in value] == []
 
 
-def test_a_websocket_passes(env: TLSEnv) -> None:
+def test_websocket_passes(env: TLSEnv) -> None:
     address = f"wss://127.0.0.1:{env.port}/public/ws"
     with connect(address, ssl=env.context, origin=Origin(env.url), proxy=None, open_timeout=30) as socket:
         socket.recv(30)  # The app begins with the headers that it received.

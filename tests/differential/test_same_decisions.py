@@ -67,7 +67,7 @@ def check_outcome(row: Row, name: str, outcome: Outcome) -> None:
         assert not outcome.injected
 
 
-def test_a_fragment_is_refused_wherever_it_can_be_seen(entrypoints: Entrypoints) -> None:
+def test_fragment_is_refused_wherever_it_can_be_seen(entrypoints: Entrypoints) -> None:
     row = Row("/accounts#/../public/x")
     for name in ("sidecar", "nginx", "traefik", "envoy"):
         outcome = entrypoints.by_name[name](row)
@@ -147,7 +147,7 @@ def test_ended_grant_gives_reconnect_and_a_missing_one_gives_not_connected(entry
         assert entrypoint(Row("/either", member=False)).word == "not-connected", name
 
 
-def test_the_table_meets_every_rule_and_every_way_out(entrypoints: Entrypoints) -> None:
+def test_table_meets_every_rule_and_every_way_out(entrypoints: Entrypoints) -> None:
     outcomes = [entrypoints.sidecar(row) for row in ROWS if not row.refused or row.proxied]
     met = {outcome.rule for outcome in outcomes}
     assert {f"access[{index}]" for index in range(len(RULES))} <= {rule.partition(" ")[0] for rule in met}

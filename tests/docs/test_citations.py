@@ -55,7 +55,7 @@ def citations(text: str) -> Iterator[tuple[str, str]]:
         ("RFC 6749 section 4", []),
     ],
 )
-def test_a_citation_is_found_in_every_form(text: str, expected: list[tuple[str, str]]) -> None:
+def test_citation_is_found_in_every_form(text: str, expected: list[tuple[str, str]]) -> None:
     assert list(citations(text)) == expected
 
 

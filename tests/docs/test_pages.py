@@ -70,7 +70,7 @@ def shown_commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "shown"), shown_commands())
-def test_a_command_prints_what_is_shown(command: str, shown: str) -> None:
+def test_command_prints_what_is_shown(command: str, shown: str) -> None:
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
@@ -156,7 +156,7 @@ def test_every_command_and_option_exists(page: Path) -> None:
 
 
 @each_page
-def test_an_option_on_its_own_is_one_of_ours(page: Path) -> None:
+def test_option_on_its_own_is_one_of_ours(page: Path) -> None:
     ours = set().union(*OPTIONS.values())
     others = {
         "--limit-request-field-size",

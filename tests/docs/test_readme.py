@@ -42,7 +42,7 @@ def typed(command: str, folder: Path, *answers: str) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_the_commands_of_the_sidecar_section_lead_to_a_running_gateway(tmp_path: Path) -> None:
+def test_commands_of_the_sidecar_section_lead_to_a_running_gateway(tmp_path: Path) -> None:
     section = README.partition("## As a sidecar in front of an app")[2]
     lines = [line.partition("  #")[0].strip() for line in next(blocks(section)).text.splitlines()]
     install, init, enter, check, run = lines
@@ -75,6 +75,6 @@ def test_the_commands_of_the_sidecar_section_lead_to_a_running_gateway(tmp_path:
         ended(process)
 
 
-def test_the_commands_that_the_readme_names_exist() -> None:
+def test_commands_that_the_readme_names_exist() -> None:
     for script in re.findall(r"^(scripts/\w+)$", README, re.MULTILINE):
         assert os.access(ROOT / script, os.X_OK)

@@ -135,14 +135,14 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.timeout(400)
-def test_the_tutorial_is_true(newcomer: Newcomer) -> None:
+def test_tutorial_is_true(newcomer: Newcomer) -> None:
     followed = list(blocks(TEXT))
     assert {block.language for block in followed} == {"sh", "python", "console", "yaml", "text"}
     for block in followed:
         newcomer.follow(block)
 
 
-def test_the_apps_data_path_is_right_for_a_connector_with_another_name() -> None:
+def test_apps_data_path_is_right_for_a_connector_with_another_name() -> None:
     """A connector of gateway.yaml may have a name of its own (`connectors.*.connector` is Akoya's)."""
     code = next(block.text for block in blocks(TEXT) if block.text.startswith("# app.py"))
     app: dict[str, Any] = {}

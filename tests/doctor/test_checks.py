@@ -83,7 +83,7 @@ def faults(findings: list[CheckResult]) -> list[CheckResult]:
     return [result for result in findings if result.verdict is Severity.FAULT]
 
 
-def test_a_healthy_configuration_has_no_fault(env: DoctorEnv) -> None:
+def test_healthy_configuration_has_no_fault(env: DoctorEnv) -> None:
     findings = env.findings()
     assert faults(findings) == []
     seen = {result.about: result.says for result in findings}
@@ -96,7 +96,7 @@ def test_a_healthy_configuration_has_no_fault(env: DoctorEnv) -> None:
     assert not [each.says for each in findings if each.says.startswith("DNS")], "an address needs no name server"
 
 
-def test_a_wrong_client_secret_is_named_and_not_shown(env: DoctorEnv) -> None:
+def test_wrong_client_secret_is_named_and_not_shown(env: DoctorEnv) -> None:
     found = faults(env.findings({"AKOYA_CLIENT_SECRET": "some-other-secret-entirely"}))
     assert [result.about for result in found] == ["clients.demo.client_secret"]
     assert "dialect.code_auth" in found[0].remedy
@@ -108,7 +108,7 @@ def test_credentials_are_not_tested_if_switched_off(env: DoctorEnv) -> None:
     assert of(findings, "client_secret") == []
 
 
-def test_a_redirect_uri_that_is_not_registered_is_named(env: DoctorEnv) -> None:
+def test_redirect_uri_that_is_not_registered_is_named(env: DoctorEnv) -> None:
     env.config["clients"]["demo"]["redirect_uri"] += "/other"
     found = of(env.findings(), "redirect_uri")
     assert [result.verdict for result in found] == [Severity.FAULT]
@@ -192,14 +192,14 @@ def test_wrong_paths_are_named(env: DoctorEnv) -> None:
 @pytest.mark.parametrize(
     ("seconds", "verdict"), [(20, Severity.WARNING), (-20, Severity.WARNING), (300, Severity.FAULT)]
 )
-def test_a_wrong_clock_is_found(env: DoctorEnv, seconds: int, verdict: Severity) -> None:
+def test_wrong_clock_is_found(env: DoctorEnv, seconds: int, verdict: Severity) -> None:
     findings = env.findings(clock=lambda: time.time() + seconds)
     clock = next(each for each in of(findings, "token_endpoint") if each.says.startswith("clock"))
     assert clock.verdict is verdict
     assert ("ahead" if seconds > 0 else "behind") in clock.says
 
 
-def test_a_provider_and_an_upstream_that_are_not_there(env: DoctorEnv) -> None:
+def test_provider_and_an_upstream_that_are_not_there(env: DoctorEnv) -> None:
     dead = free_port()
     env.akoya.stop()
     env.config["upstream"]["url"] = f"http://127.0.0.1:{dead}"
@@ -244,7 +244,7 @@ def test_working_store_reports_its_round_trip_time(env: DoctorEnv) -> None:
     assert found[0].milliseconds is not None
 
 
-def test_a_store_that_does_not_is_a_fault_without_its_password(env: DoctorEnv) -> None:
+def test_store_that_does_not_is_a_fault_without_its_password(env: DoctorEnv) -> None:
     env.config["sessions"]["store"] = {"env": "STORE"}
     url = f"redis://user:hush-hush@127.0.0.1:{free_port()}/0"
     found = of(env.findings({"STORE": url}, credentials=False), "sessions.store")
@@ -253,7 +253,7 @@ def test_a_store_that_does_not_is_a_fault_without_its_password(env: DoctorEnv) -
     assert found[0].says.count("redis://") == 1
 
 
-def test_a_store_whose_records_do_not_open_is_a_fault(env: DoctorEnv) -> None:
+def test_store_whose_records_do_not_open_is_a_fault(env: DoctorEnv) -> None:
     """The round trip check passes with any key, but every request of a signed-in user would get 503."""
     config = env.load()
 
@@ -273,7 +273,7 @@ def test_a_store_whose_records_do_not_open_is_a_fault(env: DoctorEnv) -> None:
     assert key_id(b"o" * 32) in found.says
 
 
-def test_a_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(
+def test_redis_user_with_too_few_rights_is_a_fault_that_names_the_command(
     env: DoctorEnv, own_redis: RedisServer
 ) -> None:
     with own_redis.client as client:
@@ -310,37 +310,37 @@ class TestTLS:
             threading.Thread(target=serve, daemon=True).start()
             yield server.getsockname()[1], pem
 
-    async def test_an_unknown_authority_is_a_fault(self, listener: tuple[int, Path]) -> None:
+    async def test_unknown_authority_is_a_fault(self, listener: tuple[int, Path]) -> None:
         found = (await check_connectivity("x", Origin("https", "127.0.0.1", listener[0]), None, time.time))[-1]
         assert found.verdict is Severity.FAULT
         assert "self-signed" in found.says or "self signed" in found.says
 
-    async def test_a_certificate_about_to_end_is_a_warning(self, listener: tuple[int, Path]) -> None:
+    async def test_certificate_about_to_end_is_a_warning(self, listener: tuple[int, Path]) -> None:
         context = ssl.create_default_context(cafile=str(listener[1]))
         found = (await check_connectivity("x", Origin("https", "127.0.0.1", listener[0]), context, time.time))[-1]
         assert found.verdict is Severity.WARNING
         assert "TLSv1.3" in found.says
 
-    async def test_a_certificate_with_time_left_is_fine(self, listener: tuple[int, Path]) -> None:
+    async def test_certificate_with_time_left_is_fine(self, listener: tuple[int, Path]) -> None:
         context = ssl.create_default_context(cafile=str(listener[1]))
         past = time.time() - 100 * 86400
         found = (await check_connectivity("x", Origin("https", "127.0.0.1", listener[0]), context, lambda: past))[-1]
         assert found.verdict is Severity.FINE
 
-    async def test_a_plain_port_is_no_tls_port(self, upstream: AppServer) -> None:
+    async def test_plain_port_is_no_tls_port(self, upstream: AppServer) -> None:
         found = (await check_connectivity("x", Origin("https", "127.0.0.1", upstream.port), None, time.time))[-1]
         assert found.verdict is Severity.FAULT
 
-    async def test_an_address_is_not_resolved(self, upstream: AppServer) -> None:
+    async def test_address_is_not_resolved(self, upstream: AppServer) -> None:
         found = await check_connectivity("x", Origin("http", "127.0.0.1", upstream.port), None, time.time)
         assert [result.says for result in found] == [f"connects to 127.0.0.1:{upstream.port}"]
 
-    async def test_a_name_that_does_not_exist(self) -> None:
+    async def test_name_that_does_not_exist(self) -> None:
         found = await check_connectivity("x", Origin("https", "does-not-exist.invalid", 443), None, time.time)
         assert [result.verdict for result in found] == [Severity.FAULT]
         assert found[0].says.startswith("DNS")
 
-    async def test_a_unix_socket_that_is_not_there(self, tmp_path: Path) -> None:
+    async def test_unix_socket_that_is_not_there(self, tmp_path: Path) -> None:
         found = await check_connectivity("x", Origin("http", "app", 80, str(tmp_path / "no.sock")), None, time.time)
         assert [result.verdict for result in found] == [Severity.FAULT]
 
@@ -353,7 +353,7 @@ def test_check_result_cleans_texts_of_other_servers() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_the_command_prints_and_its_exit_code_tells(env: DoctorEnv, form: str) -> None:
+def test_command_prints_and_its_exit_code_tells(env: DoctorEnv, form: str) -> None:
     env.load()
     command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(env.path), "--format", form]
     environ = {**os.environ, **ENVIRON, "COLUMNS": "200"}

@@ -10,7 +10,7 @@ import pytest
 from tests.support.environment import Browser, GatewayEnv
 
 
-def test_a_navigation_is_sent_to_connect_and_comes_back_to_the_page(browser: Browser) -> None:
+def test_navigation_is_sent_to_connect_and_comes_back_to_the_page(browser: Browser) -> None:
     response = browser.go("/mikomo?x=1")
     assert (response.status_code, response.headers["location"]) == (
         302,
@@ -36,7 +36,7 @@ def test_anything_else_gets_a_problem_with_the_connect_url(env: GatewayEnv, brow
     assert problem["request_id"]
 
 
-def test_a_post_is_never_redirected_to_a_login(browser: Browser) -> None:
+def test_post_is_never_redirected_to_a_login(browser: Browser) -> None:
     response = browser.http.post("/accounts", headers=browser.NAVIGATION)
     assert response.status_code == 401
 
@@ -54,7 +54,7 @@ def test_what_no_rule_covers_is_refused(browser: Browser) -> None:
     assert browser.fetch("/api/banks/mikomo/x", "DELETE").status_code == 403
 
 
-def test_an_unknown_bank_is_not_found(browser: Browser) -> None:
+def test_unknown_bank_is_not_found(browser: Browser) -> None:
     browser.connect()
     assert browser.fetch("/api/banks/nobody/x").status_code == 404
     assert browser.go("/akoya/connect/nobody").status_code == 404
@@ -83,17 +83,17 @@ def test_one_users_session_opens_nothing_of_anothers(env: GatewayEnv, browser: B
     ["/public/../accounts", "/public/%2e%2e/accounts", "/public/..%2faccounts", "/public//accounts", "/public/..;/accounts",
      "/public\\..\\accounts", "/public%5c..%5caccounts", "/public/%00", "/public/%c0%ae%c0%ae/accounts", "/%2561ccounts", "*"],
 )  # fmt: skip
-def test_an_ambiguous_path_never_reaches_the_upstream(env: GatewayEnv, target: str) -> None:
+def test_ambiguous_path_never_reaches_the_upstream(env: GatewayEnv, target: str) -> None:
     assert status_of(env, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") in (400, 403, 404)
 
 
-def test_an_absolute_target_is_judged_by_its_path(env: GatewayEnv) -> None:
+def test_absolute_target_is_judged_by_its_path(env: GatewayEnv) -> None:
     request = f"GET {env.url}/accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     assert status_of(env, request) == 401
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a,b", "a/b", "user@a", "a\x7f"])
-def test_a_host_that_is_none_is_refused(env: GatewayEnv, browser: Browser, host: str) -> None:
+def test_host_that_is_none_is_refused(env: GatewayEnv, browser: Browser, host: str) -> None:
     browser.connect()
     cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
     request = f"GET /accounts HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
@@ -107,12 +107,12 @@ def test_return_to_outside_the_list_is_refused_before_anything_starts(browser: B
         assert "evil" not in response.headers.get("location", "")
 
 
-def test_a_parameter_that_occurs_twice_is_refused(browser: Browser) -> None:
+def test_parameter_that_occurs_twice_is_refused(browser: Browser) -> None:
     response = browser.fetch("/akoya/connect/mikomo?return_to=/accounts&return_to=/both")
     assert (response.status_code, response.json()["type"]) == (400, "urn:akoya-gateway:problem:duplicate-parameter")
 
 
-def test_a_form_of_another_media_type_is_refused(browser: Browser) -> None:
+def test_form_of_another_media_type_is_refused(browser: Browser) -> None:
     """A JSON body is not one of the gateway's forms, so a script on another site could send it."""
     browser.connect()
     csrf = browser.connections()["csrf"]
@@ -140,14 +140,14 @@ def test_without_a_session_there_is_nothing_to_disconnect(browser: Browser) -> N
 @pytest.mark.parametrize(
     "name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"]
 )
-def test_a_clients_copies_of_our_headers_are_removed(env: GatewayEnv, browser: Browser, name: str) -> None:
+def test_clients_copies_of_our_headers_are_removed(env: GatewayEnv, browser: Browser, name: str) -> None:
     browser.connect()
     for path in ("/accounts", "/public/x", "/optional"):
         seen = browser.fetch(path, headers={name: "spoofed"}).json()["headers"]
         assert "spoofed" not in [value for _, value in seen]
 
 
-def test_a_clients_own_signature_survives_and_one_in_our_name_does_not(browser: Browser) -> None:
+def test_clients_own_signature_survives_and_one_in_our_name_does_not(browser: Browser) -> None:
     browser.connect()
     headers = {
         "Signature-Input": 'mine=("@method");created=1, akoya=("@path")',
@@ -195,7 +195,7 @@ def status_of(env: GatewayEnv, request: str) -> int:
 @pytest.mark.parametrize(
     "name", ["X-HTTP-Method-Override", "x_http_method_override", "X-Method-Override", "X-HTTP-Method"]
 )
-def test_a_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str) -> None:
+def test_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str) -> None:
     browser.connect()
     assert browser.fetch("/api/banks/mikomo/x").status_code == 200
     assert browser.fetch("/api/banks/mikomo/x", headers={name: "DELETE"}).status_code == 400
@@ -207,7 +207,7 @@ def test_a_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str
 @pytest.mark.parametrize(
     "name", ["X-HTTP-Method-Override", "x_http_method_override", "X.HTTP.Method", "X-Method_Override"]
 )
-def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the_rules_method(
+def test_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the_rules_method(
     browser: Browser, name: str
 ) -> None:
     assert browser.fetch("/public/admin").status_code == 401
@@ -225,7 +225,7 @@ def test_a_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the
         {"x-moz": "prefetch"},
     ],
 )
-def test_a_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, purpose: dict[str, str]) -> None:
+def test_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, purpose: dict[str, str]) -> None:
     headers = {**browser.NAVIGATION, **purpose}
     begun = browser.http.get("/akoya/connect/mikomo", headers=headers)
     assert begun.status_code == 403

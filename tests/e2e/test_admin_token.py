@@ -35,7 +35,7 @@ def fetch(
     return httpx.get(env.admin_url + path, headers=headers, trust_env=False, timeout=60, **more)
 
 
-def test_a_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Browser) -> None:
+def test_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     passed = browser.passed()
     response = fetch(env, params={"owner": passed["akoya-owner"]})
@@ -56,7 +56,7 @@ def test_without_the_bearer_there_is_nothing(env: GatewayEnv, browser: Browser, 
     assert "id_token" not in response.text
 
 
-def test_an_unknown_owner_or_connector_is_not_found(env: GatewayEnv, browser: Browser) -> None:
+def test_unknown_owner_or_connector_is_not_found(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
     assert fetch(env, params={"owner": "own_nobody"}).status_code == 404
@@ -89,7 +89,7 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv
     assert token not in env.log()
 
 
-def test_the_public_port_knows_no_such_route(env: GatewayEnv, browser: Browser) -> None:
+def test_public_port_knows_no_such_route(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
     response = browser.fetch(f"/akoya/token/mikomo?owner={owner}", headers={"authorization": f"Bearer {BEARER}"})

@@ -100,7 +100,7 @@ def test_requests_with_and_without_bodies(browser: Browser) -> None:
     assert browser.fetch("/nowhere").status_code == 403
 
 
-def test_a_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser: Browser) -> None:
+def test_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     with browser.http.stream("GET", "/accounts/1/stream") as response:
         assert next(response.iter_raw()).startswith(b"data: ")
     assert served[1].was_left("/accounts/1/stream")
@@ -109,7 +109,7 @@ def test_a_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser
     assert served[1].was_left("/accounts/1/slow")
 
 
-def test_a_stream_ends_with_its_grant(served: tuple[GatewayEnv, App], browser: Browser) -> None:
+def test_stream_ends_with_its_grant(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     with browser.http.stream("GET", "/accounts/2/stream") as response:
         pieces = response.iter_raw()
         assert next(pieces).startswith(b"data: ")

@@ -21,7 +21,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         yield env
 
 
-async def test_a_person_connects_a_bank_and_lands_where_they_were(env: GatewayEnv, page: Page) -> None:
+async def test_person_connects_a_bank_and_lands_where_they_were(env: GatewayEnv, page: Page) -> None:
     await page.goto(f"{env.url}/mikomo")
     await log_in(page)
     await approve(page)
@@ -30,9 +30,7 @@ async def test_a_person_connects_a_bank_and_lands_where_they_were(env: GatewayEn
     assert "valid: " in await page.content()
 
 
-async def test_a_deep_link_with_what_browsers_send_raw_is_the_address_after_the_bank(
-    env: GatewayEnv, page: Page
-) -> None:
+async def test_deep_link_with_what_browsers_send_raw_is_the_address_after_the_bank(env: GatewayEnv, page: Page) -> None:
     link = env.url + "/mikomo?panes={a:[1]}&q=x^y`z|\\w'#!/a[1]#{b}"
     await page.goto(link)
     await log_in(page)
@@ -49,7 +47,7 @@ async def test_a_deep_link_with_what_browsers_send_raw_is_the_address_after_the_
     assert page.url == env.url + "/mikomo?a={b}#!/c[1]#{d}|e"
 
 
-async def test_the_address_bar_and_the_history_hold_no_code(env: GatewayEnv, page: Page) -> None:
+async def test_address_bar_and_the_history_hold_no_code(env: GatewayEnv, page: Page) -> None:
     seen: list[str] = []
     page.on("framenavigated", lambda frame: seen.append(frame.url))
     await page.goto(f"{env.url}/mikomo")
@@ -59,7 +57,7 @@ async def test_the_address_bar_and_the_history_hold_no_code(env: GatewayEnv, pag
     assert not [url for url in seen if "code=" in url and url.startswith(env.url)]
 
 
-async def test_the_referer_never_carries_the_callback(env: GatewayEnv, page: Page) -> None:
+async def test_referer_never_carries_the_callback(env: GatewayEnv, page: Page) -> None:
     referers: list[str] = []
     page.on("request", lambda request: referers.append(request.headers.get("referer", "")))
     await page.goto(f"{env.url}/mikomo")
@@ -92,7 +90,7 @@ async def test_two_tabs_both_end_connected(env: GatewayEnv, context: BrowserCont
     await expect(first.get_by_text("Connected", exact=True)).to_have_count(2)
 
 
-async def test_the_back_button_after_connecting_does_no_harm(env: GatewayEnv, page: Page) -> None:
+async def test_back_button_after_connecting_does_no_harm(env: GatewayEnv, page: Page) -> None:
     await page.goto(f"{env.url}/mikomo")
     await log_in(page)
     await approve(page)
@@ -138,13 +136,13 @@ async def test_our_pages_load_nothing_from_anywhere_and_break_no_policy(env: Gat
     assert [text for text in complaints if "Content Security Policy" in text or "violates" in text] == []
 
 
-async def test_a_hostile_frame_shows_nothing(env: GatewayEnv, page: Page) -> None:
+async def test_hostile_frame_shows_nothing(env: GatewayEnv, page: Page) -> None:
     await page.set_content(f'<iframe id="f" src="{env.url}/akoya/"></iframe>')
     [frame] = page.frames[1:]
     assert "Your bank connections" not in await frame.content()
 
 
-async def test_an_error_page_at_the_callback_keeps_its_address_to_itself(env: GatewayEnv, page: Page) -> None:
+async def test_error_page_at_the_callback_keeps_its_address_to_itself(env: GatewayEnv, page: Page) -> None:
     """The URL contains a code that was not used."""
     await page.goto(f"{env.url}/akoya/callback?code=a-code-of-somebody&state=an-unknown-state")
     referers: list[str] = []

@@ -136,7 +136,7 @@ async def test_our_pages_cannot_be_framed_for_clicks(env: GatewayEnv, page: Page
 
 
 @pytest.mark.parametrize("route", ["/akoya/disconnect/mikomo", "/akoya/logout"])
-async def test_a_form_on_another_site_does_nothing(env: GatewayEnv, page: Page, hostile_site: str, route: str) -> None:
+async def test_form_on_another_site_does_nothing(env: GatewayEnv, page: Page, hostile_site: str, route: str) -> None:
     await connect(page, env)
     await page.goto(hostile_site)
     await page.evaluate(
@@ -147,7 +147,7 @@ async def test_a_form_on_another_site_does_nothing(env: GatewayEnv, page: Page, 
     assert (await page.request.get(f"{env.url}/accounts")).status == 200
 
 
-async def test_a_script_on_another_site_reads_nothing_of_ours(env: GatewayEnv, page: Page, hostile_site: str) -> None:
+async def test_script_on_another_site_reads_nothing_of_ours(env: GatewayEnv, page: Page, hostile_site: str) -> None:
     await connect(page, env)
     await page.goto(hostile_site)
     for path in ("/akoya/", "/accounts", "/akoya/jwks.json"):
@@ -157,12 +157,12 @@ async def test_a_script_on_another_site_reads_nothing_of_ours(env: GatewayEnv, p
         assert text == "kept back"
 
 
-async def test_a_script_of_the_app_cannot_read_the_session(env: GatewayEnv, page: Page) -> None:
+async def test_script_of_the_app_cannot_read_the_session(env: GatewayEnv, page: Page) -> None:
     await connect(page, env)
     assert await page.evaluate("document.cookie") == ""
 
 
-async def test_the_page_is_not_kept_for_the_back_button_after_logout(env: GatewayEnv, page: Page) -> None:
+async def test_page_is_not_kept_for_the_back_button_after_logout(env: GatewayEnv, page: Page) -> None:
     await connect(page, env)
     await page.goto(f"{env.url}/akoya/")
     await ask_to_sign_out(page)

@@ -25,7 +25,7 @@ def query_of(url: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query, strict_parsing=True))
 
 
-def test_a_replayed_callback_is_refused(env: GatewayEnv, browser: Browser) -> None:
+def test_replayed_callback_is_refused(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     assert browser.go(callback).status_code == 302
     before = len(env.akoya.events("token"))
@@ -100,7 +100,7 @@ def test_lost_response_of_another_browser_recovers_no_session(env: GatewayEnv, b
 
 
 @pytest.mark.parametrize("presented", [True, False])
-def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
+def test_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
     env: GatewayEnv, browser: Browser, presented: bool
 ) -> None:
     """Session fixation: the attacker started an attempt with the planted session id before it was rotated."""
@@ -121,9 +121,7 @@ def test_an_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after
         assert len(browser.connections()["connections"]) == 2
 
 
-def test_an_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(
-    env: GatewayEnv, browser: Browser
-) -> None:
+def test_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(env: GatewayEnv, browser: Browser) -> None:
     """Session fixation through a chain of ids: the forwarding entry of the older id leads to the attacker's session."""
     with env.browser() as planter:
         planter.connect("mikomo", "mikomo_1")
@@ -157,7 +155,7 @@ def test_rotated_session_id_does_not_restore_a_session_after_logout(
         assert len(thief.connections()["connections"]) == 1
 
 
-def test_an_error_that_never_arrives_costs_nothing(env: GatewayEnv, browser: Browser) -> None:
+def test_error_that_never_arrives_costs_nothing(env: GatewayEnv, browser: Browser) -> None:
     """Users give up on a bank that does not respond. Nothing was connected, so the session continues."""
     browser.connect("mikomo", "mikomo_1")
     before = browser.passed()
@@ -194,7 +192,7 @@ def test_recovered_session_is_the_only_one_of_its_owner(env: GatewayEnv, browser
         assert other.fetch("/accounts").status_code == 401
 
 
-def test_a_callback_from_another_browser_is_refused_and_used_up(env: GatewayEnv, browser: Browser) -> None:
+def test_callback_from_another_browser_is_refused_and_used_up(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     with env.browser() as victim:
         victim.begin()  # has its own binding
@@ -203,7 +201,7 @@ def test_a_callback_from_another_browser_is_refused_and_used_up(env: GatewayEnv,
     assert browser.go(callback).status_code == 400
 
 
-def test_a_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Browser) -> None:
+def test_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     with env.browser() as other_browser:
         assert other_browser.go(callback).status_code == 400
@@ -214,7 +212,7 @@ def test_a_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Brow
     ["", "state=x", "code=x", "code=x&state=unknownunknown", "code=a&code=b&state=x", "error=access_denied", "code=%zz&state=x",
      "code=x&state=" + "s" * 600, "code=" + "c" * 5000 + "&state=x", "code=%00&state=x", "code=x&state=%0d%0a", "a=" + "b" * 20000],
 )  # fmt: skip
-def test_a_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -> None:
+def test_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -> None:
     browser.begin()
     response = browser.go(f"/akoya/callback?{query}")
     assert response.status_code == 400
@@ -282,7 +280,7 @@ def test_unreadable_response_to_a_known_attempt_consumes_it_and_spends_no_code(
     assert browser.go(f"/akoya/callback?code=x&state={state}").status_code == 400, "the attempt is used up"
 
 
-def test_a_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
+def test_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
     state = state_of(browser.begin())
     response = browser.go(f"/akoya/callback?error=access_denied&state={state}")
     assert "You cancelled" in browser.go(response.headers["location"]).text
@@ -345,7 +343,7 @@ def test_two_tabs_work_side_by_side(env: GatewayEnv, browser: Browser) -> None:
     assert {c["connector"] for c in browser.connections()["connections"]} == {"mikomo", "other"}
 
 
-def test_a_late_callback_after_another_tab_won_replaces_its_grant(env: GatewayEnv, browser: Browser) -> None:
+def test_late_callback_after_another_tab_won_replaces_its_grant(env: GatewayEnv, browser: Browser) -> None:
     """The same bank in two tabs: the session id has been rotated in between, but it is the same browser."""
     early, won = browser.begin("mikomo"), browser.begin("mikomo")
     assert browser.go(env.akoya.consent(won, "mikomo_1")).status_code == 302
@@ -363,7 +361,7 @@ def test_attempts_of_one_browser_are_bounded_and_the_newest_survive(env: Gateway
     assert browser.go(env.akoya.consent(urls[-1], "mikomo_1")).status_code == 302
 
 
-def test_a_code_that_akoya_refuses_is_explained(env: GatewayEnv, browser: Browser) -> None:
+def test_code_that_akoya_refuses_is_explained(env: GatewayEnv, browser: Browser) -> None:
     state = state_of(browser.begin())
     response = browser.go(f"/akoya/callback?code=never-issued&state={state}")
     assert errors(response) == "code-refused"
@@ -437,7 +435,7 @@ class TwoClients(GatewayEnv):
         return config
 
 
-def test_a_callback_at_another_clients_address_spends_no_code(tmp_path: Path) -> None:
+def test_callback_at_another_clients_address_spends_no_code(tmp_path: Path) -> None:
     with TwoClients(tmp_path, entrypoint="middleware") as env, env.browser() as browser:
         env.akoya.register_redirect_uri(f"{env.redirect_uri}/second")
         callback = urlsplit(env.akoya.consent(browser.begin("mikomo"), "mikomo_1"))

@@ -32,7 +32,7 @@ def digest_of(seen: dict[str, object]) -> list[str]:
     return [value for name, value in headers if name == "content-digest"]
 
 
-def test_a_small_body_arrives_with_a_signed_digest(browser: Browser) -> None:
+def test_small_body_arrives_with_a_signed_digest(browser: Browser) -> None:
     browser.connect()
     seen = post(browser, b"amount=1")
     assert seen["body"] == "amount=1"
@@ -41,7 +41,7 @@ def test_a_small_body_arrives_with_a_signed_digest(browser: Browser) -> None:
     assert str(seen["signature"]).startswith("valid: ")
 
 
-def test_a_clients_own_digest_gives_way_to_ours(browser: Browser) -> None:
+def test_clients_own_digest_gives_way_to_ours(browser: Browser) -> None:
     browser.connect()
     seen = post(browser, b"x", **{"content-digest": "sha-256=:AAAA:"})
     assert len(digest_of(seen)) == 1
@@ -49,7 +49,7 @@ def test_a_clients_own_digest_gives_way_to_ours(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * (LARGEST + 1)])
-def test_an_empty_or_large_body_streams_on_without(browser: Browser, body: bytes) -> None:
+def test_empty_or_large_body_streams_on_without(browser: Browser, body: bytes) -> None:
     browser.connect()
     seen = post(browser, body)
     assert digest_of(seen) == []

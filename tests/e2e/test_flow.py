@@ -13,7 +13,7 @@ from tests.support.environment import CLIENT_ID, Browser, GatewayEnv
 from tests.support.waiting import until
 
 
-def test_the_authorization_url_is_the_one_akoya_documents(env: GatewayEnv, browser: Browser) -> None:
+def test_authorization_url_is_the_one_akoya_documents(env: GatewayEnv, browser: Browser) -> None:
     url = urlsplit(browser.begin())
     assert f"{url.scheme}://{url.netloc}{url.path}" == f"{env.akoya.url}/auth"
     parameters = dict(parse_qsl(url.query, strict_parsing=True))
@@ -27,7 +27,7 @@ def test_the_authorization_url_is_the_one_akoya_documents(env: GatewayEnv, brows
     }
 
 
-def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(env: GatewayEnv, browser: Browser) -> None:
+def test_user_connects_a_bank_and_the_upstream_gets_a_signed_token(env: GatewayEnv, browser: Browser) -> None:
     landed = browser.connect(return_to="/accounts?tab=2")
     assert (landed.status_code, landed.headers["location"]) == (302, "/accounts?tab=2")
     seen = browser.go("/accounts?tab=2").json()
@@ -55,7 +55,7 @@ def test_a_user_connects_a_bank_and_the_upstream_gets_a_signed_token(env: Gatewa
     assert data.status_code == 200
 
 
-def test_the_cookie_names_a_session_and_never_reaches_the_upstream(browser: Browser) -> None:
+def test_cookie_names_a_session_and_never_reaches_the_upstream(browser: Browser) -> None:
     landed = browser.connect()
     cookie = next(v for k, v in landed.headers.multi_items() if k == "set-cookie")
     assert "HttpOnly" in cookie
@@ -66,7 +66,7 @@ def test_the_cookie_names_a_session_and_never_reaches_the_upstream(browser: Brow
     assert headers["cookie"] == "theirs=kept"
 
 
-def test_a_token_is_not_in_anything_the_browser_gets(env: GatewayEnv, browser: Browser) -> None:
+def test_token_is_not_in_anything_the_browser_gets(env: GatewayEnv, browser: Browser) -> None:
     landed = browser.connect()
     token = browser.passed()["akoya-id-token"]
     page = browser.go("/akoya/")
@@ -103,7 +103,7 @@ def test_reconnecting_the_same_login_replaces_its_grant(browser: Browser) -> Non
     assert len(browser.connections()["connections"]) == 1
 
 
-def test_the_owner_is_stable_and_the_session_id_changes_with_each_grant(browser: Browser) -> None:
+def test_owner_is_stable_and_the_session_id_changes_with_each_grant(browser: Browser) -> None:
     browser.connect("mikomo")
     owner, cookies = browser.passed()["akoya-owner"], dict(browser.http.cookies)
     browser.connect("other")
@@ -148,7 +148,7 @@ def test_disconnect_revokes_at_akoya_and_forgets_at_once(env: GatewayEnv, browse
 
 
 @pytest.mark.parametrize("csrf", ["", "wrong"])
-def test_a_forged_disconnect_changes_nothing(browser: Browser, csrf: str) -> None:
+def test_forged_disconnect_changes_nothing(browser: Browser, csrf: str) -> None:
     browser.connect()
     assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 403
     assert browser.fetch("/accounts").status_code == 200
@@ -160,7 +160,7 @@ def test_disconnect_without_a_session_is_refused(browser: Browser) -> None:
     assert response.json()["type"] == "urn:akoya-gateway:problem:no-session"
 
 
-def test_a_form_from_another_site_changes_nothing_even_with_the_token(browser: Browser) -> None:
+def test_form_from_another_site_changes_nothing_even_with_the_token(browser: Browser) -> None:
     browser.connect()
     csrf = browser.connections()["csrf"]
     for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
@@ -183,7 +183,7 @@ def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(env: Gatewa
     assert ends_at_akoya(env, token)
 
 
-def test_a_rejected_token_is_refreshed_early(env: GatewayEnv, browser: Browser) -> None:
+def test_rejected_token_is_refreshed_early(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     before = browser.passed()["akoya-id-token"]
     browser.fetch("/accounts/stale")
@@ -194,7 +194,7 @@ def test_a_rejected_token_is_refreshed_early(env: GatewayEnv, browser: Browser) 
     assert "akoya-token-rejected" not in browser.fetch("/accounts/stale").headers
 
 
-def test_the_keys_of_the_signature_are_published(env: GatewayEnv, browser: Browser) -> None:
+def test_keys_of_the_signature_are_published(env: GatewayEnv, browser: Browser) -> None:
     document = browser.fetch("/akoya/jwks.json")
     assert document.status_code == 200
     (key,) = document.json()["keys"]

@@ -92,7 +92,7 @@ async def test_from_the_app_through_the_bank_to_the_data(demo: Demo, page: Page)
     await check_page(page, "Page not found")
 
 
-async def test_the_connections_page_and_two_logins_at_one_bank(demo: Demo, page: Page) -> None:
+async def test_connections_page_and_two_logins_at_one_bank(demo: Demo, page: Page) -> None:
     for user in ("mikomo_1", "mikomo_4"):
         await page.goto(f"{demo.url}/akoya/connect/mikomo")
         await log_in(page, user)
@@ -175,7 +175,7 @@ async def test_trouble_that_passes_can_be_tried_again_from_its_page(demo: Demo, 
     await page.wait_for_url(re.compile("/consent/"))
 
 
-async def test_the_emulators_own_pages(demo: Demo, page: Page) -> None:
+async def test_emulators_own_pages(demo: Demo, page: Page) -> None:
     await page.goto(f"{demo.sandbox.url}/")
     await check_page(page, "Akoya emulator")
     await page.goto(f"{demo.sandbox.url}/auth?connector=mikomo&client_id=nobody")

@@ -65,7 +65,7 @@ def ids_of(response: httpx.Response) -> list[str]:
     return response.headers.get_list(NAME)
 
 
-def test_the_app_and_the_client_get_the_gateways_id_and_a_new_one_each_time(env: GatewayEnv, browser: Browser) -> None:
+def test_app_and_the_client_get_the_gateways_id_and_a_new_one_each_time(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     seen = []
     # Each several times, because the second request takes the fast lane.
@@ -100,7 +100,7 @@ def test_pages_problems_and_redirects_have_the_id_that_they_show(env: GatewayEnv
         assert OWN.fullmatch(request_id)
 
 
-def test_a_trusted_proxys_id_reaches_the_app_and_the_response(trusting: GatewayEnv) -> None:
+def test_trusted_proxys_id_reaches_the_app_and_the_response(trusting: GatewayEnv) -> None:
     with trusting.browser() as browser:
         browser.connect()
         for path in ("/public/x", "/accounts/x", "/accounts/own") * 3:
@@ -127,7 +127,7 @@ def test_websockets_have_the_id_in_the_handshake_and_in_its_refusal(env: Gateway
     assert response.headers.get_all(NAME) == [json.loads(response.body)["request_id"]]
 
 
-def test_the_access_log_has_the_id_of_the_response(env: GatewayEnv, browser: Browser) -> None:
+def test_access_log_has_the_id_of_the_response(env: GatewayEnv, browser: Browser) -> None:
     if env.entrypoint != "sidecar":
         pytest.skip("the access log belongs to the server there")
     browser.connect()

@@ -195,7 +195,7 @@ def test_each_upstream_has_a_limit_for_messages(both: Both, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_named_upstream_takes_its_addresses_in_turn(both: Both, way: str) -> None:
+def test_named_upstream_takes_its_addresses_in_turn(both: Both, way: str) -> None:
     with both.client(way) as client:
         names = [client.get("/pair/x").json()["app"] for _ in range(8)]
     assert set(names) == {"one", "two"}
@@ -223,7 +223,7 @@ HOSTS = ["app.example", "app.example:80", "app.example:443", "app.example:8443"]
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize(("path", "scheme"), [("/accounts/x", "http"), ("/reports/x", "https")])
-def test_the_signature_is_for_the_authority_that_the_upstream_sees(
+def test_signature_is_for_the_authority_that_the_upstream_sees(
     both: Both, way: str, host: str, path: str, scheme: str
 ) -> None:
     """The signed authority omits the default port, which is a different one for https. Verified by a third-party library."""
@@ -241,7 +241,7 @@ def without_default_port(host: str, scheme: str) -> str:
     return host.removesuffix(":443" if scheme == "https" else ":80")
 
 
-def test_an_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
+def test_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
     with Both(tmp_path, signing={"scheme": "jwt"}, trusted_proxies=["127.0.0.1"], forward_auth=True) as both:
         for client in both.clients():
             for _ in range(2):

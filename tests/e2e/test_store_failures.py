@@ -35,7 +35,7 @@ def env(redis_of_this_world: RedisServer, tmp_path_factory: pytest.TempPathFacto
         yield env
 
 
-def test_a_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
+def test_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
     env: GatewayEnv, browser: Browser, redis_of_this_world: RedisServer
 ) -> None:
     browser.connect("mikomo")

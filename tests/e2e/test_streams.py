@@ -76,7 +76,7 @@ def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
     return ended.wait(seconds)
 
 
-def test_an_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
+def test_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     # The fast lane needs a cached session and an idle connection to the upstream.
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_stream_of_another_user_continues(env: GatewayEnv, browser: Browser) -> 
             assert not ended_within(pieces, 3)
 
 
-def test_a_websocket_closes_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
+def test_websocket_closes_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with connect(f"ws://127.0.0.1:{env.port}/accounts/ws", additional_headers={"Cookie": cookies}) as socket:
@@ -112,7 +112,7 @@ def test_a_websocket_closes_when_its_grant_is_disconnected(env: GatewayEnv, brow
             socket.recv(6)
 
 
-def test_a_websocket_closes_in_the_middle_of_a_clients_message(env: GatewayEnv, browser: Browser) -> None:
+def test_websocket_closes_in_the_middle_of_a_clients_message(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with Client(env.port) as client:
@@ -126,7 +126,7 @@ def test_a_websocket_closes_in_the_middle_of_a_clients_message(env: GatewayEnv, 
         assert (opcode, data[:2]) == (CLOSE, (4401).to_bytes(2, "big"))
 
 
-def test_a_websocket_from_a_foreign_page_is_refused(env: GatewayEnv, browser: Browser) -> None:
+def test_websocket_from_a_foreign_page_is_refused(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with (
@@ -140,12 +140,12 @@ def test_a_websocket_from_a_foreign_page_is_refused(env: GatewayEnv, browser: Br
         pass
 
 
-def test_a_websocket_without_a_grant_is_refused(env: GatewayEnv) -> None:
+def test_websocket_without_a_grant_is_refused(env: GatewayEnv) -> None:
     with pytest.raises(Exception, match=r"401|403"), connect(f"ws://127.0.0.1:{env.port}/accounts/ws"):
         pass
 
 
-def test_a_websocket_refused_in_words_that_echo_a_token_hands_none_to_the_browser(
+def test_websocket_refused_in_words_that_echo_a_token_hands_none_to_the_browser(
     env: GatewayEnv, browser: Browser
 ) -> None:
     browser.connect()

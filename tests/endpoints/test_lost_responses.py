@@ -49,7 +49,7 @@ async def lost(person: Person) -> str:
     return code
 
 
-async def test_a_callback_that_is_cut_anywhere_costs_no_bank(env: InProcessEnv) -> None:
+async def test_callback_that_is_cut_anywhere_costs_no_bank(env: InProcessEnv) -> None:
     for later in (None, 0, 3, 7):
         for at in range(MOST):
             person = Person(env)
@@ -86,7 +86,7 @@ def failing(error: Exception) -> Callable[[Record], Record]:
      altered(b'{"format":2,"where":{}}'), altered(b'{"format":1}'), altered(b'{"format":1,"owner":7}'), altered(b"{}"),
      altered(b"[]"), altered(b"\xff"), altered(b"")],
 )  # fmt: skip
-async def test_a_word_that_cannot_be_read_costs_no_tokens(
+async def test_word_that_cannot_be_read_costs_no_tokens(
     env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Record], Record]
 ) -> None:
     person = Person(env)
@@ -114,7 +114,7 @@ VERBS = ("get", "put", "find", "delete", "take")
 @pytest.mark.parametrize("how", ["not done", "done and not told", "the first done and not told"])
 @pytest.mark.parametrize("journey", ["connecting", "coming back"])
 @pytest.mark.parametrize("failing", [1, 4])
-async def test_a_store_that_fails_at_any_step_costs_no_bank(
+async def test_store_that_fails_at_any_step_costs_no_bank(
     env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, how: str, journey: str, failing: int
 ) -> None:
     """Fail `failing` consecutive store calls, starting at each store call of the callback in turn."""
@@ -167,7 +167,7 @@ async def test_a_store_that_fails_at_any_step_costs_no_bank(
 
 @pytest.mark.parametrize("env", ["memory"], indirect=True)
 @pytest.mark.parametrize("step", ["renew", "exchange", "connect", "end", "put", "store"])
-async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
+async def test_unexpected_exception_in_a_callback_keeps_the_session(
     env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     runtime = env.gateway.runtime
@@ -199,7 +199,7 @@ async def test_an_unexpected_exception_in_a_callback_keeps_the_session(
 @pytest.mark.parametrize(
     ("policy", "step"), [("ask", "for_owner"), ("replace", "for_owner"), ("replace", "disconnect")]
 )
-async def test_an_unexpected_exception_after_the_grant_is_stored_keeps_session_and_logins(
+async def test_unexpected_exception_after_the_grant_is_stored_keeps_session_and_logins(
     env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, policy: str, step: str
 ) -> None:
     runtime = env.gateway.runtime

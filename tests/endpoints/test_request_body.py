@@ -45,7 +45,7 @@ async def port() -> AsyncIterator[int]:
         (101, (b"x" * 101,), b"body-too-large"),
     ],
 )
-async def test_a_body(port: int, length: int, pieces: tuple[bytes, ...], expected: bytes) -> None:
+async def test_body(port: int, length: int, pieces: tuple[bytes, ...], expected: bytes) -> None:
     """A body that arrives byte by byte gets no more time than any other."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length)

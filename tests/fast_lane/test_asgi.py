@@ -235,7 +235,7 @@ async def _ignore(message: MutableMapping[str, Any]) -> None:
     return
 
 
-def test_a_server_that_gives_lists_for_pairs_is_served(env: GatewayEnv, cookie: bytes) -> None:
+def test_server_that_gives_lists_for_pairs_is_served(env: GatewayEnv, cookie: bytes) -> None:
     async def main() -> None:
         async with started(env) as (app, _):
             for _ in range(3):
@@ -246,7 +246,7 @@ def test_a_server_that_gives_lists_for_pairs_is_served(env: GatewayEnv, cookie: 
     asyncio.run(main())
 
 
-def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(env: GatewayEnv, cookie: bytes) -> None:
+def test_connection_that_closed_as_the_request_went_out_is_tried_again(env: GatewayEnv, cookie: bytes) -> None:
     async def main() -> None:
         async with started(env) as (app, general):
             await warm(app, cookie)
@@ -262,7 +262,7 @@ def test_a_connection_that_closed_as_the_request_went_out_is_tried_again(env: Ga
     asyncio.run(main())
 
 
-def test_a_request_that_kills_connections_is_sent_twice_and_no_more(
+def test_request_that_kills_connections_is_sent_twice_and_no_more(
     env: GatewayEnv, cookie: bytes, upstream: tuple[RawUpstream, Upstream]
 ) -> None:
     async def main() -> None:
@@ -406,7 +406,7 @@ def test_what_an_app_does_to_its_scope_is_not_remembered(env: GatewayEnv, cookie
     asyncio.run(main())
 
 
-def test_a_session_that_ends_is_let_in_no_more(env: GatewayEnv) -> None:
+def test_session_that_ends_is_let_in_no_more(env: GatewayEnv) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})

@@ -98,7 +98,7 @@ def browser(env: GatewayEnv) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("name", [n for n in {**SCRIPTS, **MORE} if n not in ("silent", "rejected", "glued", "short")])
-def test_the_third_time_is_as_the_first_on_both_paths(
+def test_third_time_is_as_the_first_on_both_paths(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser, name: str
 ) -> None:
     """All requests use one connection, so that everything that can be cached is."""
@@ -159,7 +159,7 @@ def test_bytes_after_an_early_response_still_belong_to_the_body(env: GatewayEnv,
             assert other.request(known).status == 200
 
 
-def test_a_known_request_in_two_pieces_or_behind_another_is_one_request(env: GatewayEnv, browser: Browser) -> None:
+def test_known_request_in_two_pieces_or_behind_another_is_one_request(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
     with Client(env.port) as client:
         for _ in range(3):
@@ -217,7 +217,7 @@ def test_unusual_head_is_parsed_each_time(
     assert seen[0] == seen[1] == seen[2]
 
 
-def test_a_line_known_with_one_sender_gives_another_nothing(env: GatewayEnv, browser: Browser) -> None:
+def test_line_known_with_one_sender_gives_another_nothing(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
     unknown = get(b"/accounts/length", b"Cookie: akoya=" + b"A" * 43 + b"\r\n")
     with Client(env.port) as client:
@@ -244,7 +244,7 @@ def test_two_owners_on_one_connection_get_their_own_tokens(env: GatewayEnv) -> N
     assert owners == owners[:2] * 4
 
 
-def test_a_logout_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
+def test_logout_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
     with Client(env.port) as client:
         for _ in range(3):
@@ -265,7 +265,7 @@ def test_renewed_session_invalidates_the_old_id_at_once(env: GatewayEnv, browser
         assert client.request(get(b"/accounts/length", browser.cookie_header())).status == 200
 
 
-def test_a_disconnect_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
+def test_disconnect_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
     with Client(env.port) as client:
         for _ in range(3):
@@ -345,7 +345,7 @@ def lines_of(log: Path, before: int, count: int) -> list[dict[str, Any]]:
     return requests
 
 
-def test_a_known_head_with_another_body_behind_it_is_parsed(env: GatewayEnv, browser: Browser) -> None:
+def test_known_head_with_another_body_behind_it_is_parsed(env: GatewayEnv, browser: Browser) -> None:
     """A second response to one request closes the connection, and no client receives it."""
     request = get(b"/accounts/glued", browser.cookie_header())
     with Client(env.port) as client:
@@ -356,7 +356,7 @@ def test_a_known_head_with_another_body_behind_it_is_parsed(env: GatewayEnv, bro
             assert b"evil" not in client.request(get(b"/accounts/length", browser.cookie_header())).body
 
 
-def test_a_known_head_with_too_little_behind_it_waits_for_the_rest(env: GatewayEnv, browser: Browser) -> None:
+def test_known_head_with_too_little_behind_it_waits_for_the_rest(env: GatewayEnv, browser: Browser) -> None:
     request = get(b"/accounts/short", browser.cookie_header())
     with Client(env.port) as client:
         assert client.request(request).body == b"full"

@@ -66,7 +66,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, RawUps
             yield run.port, upstream, app
 
 
-def test_a_connection_that_was_just_closing_costs_an_idempotent_request_nothing(
+def test_connection_that_was_just_closing_costs_an_idempotent_request_nothing(
     lane: tuple[int, RawUpstream, Upstream],
 ) -> None:
     port, upstream, _ = lane
@@ -76,7 +76,7 @@ def test_a_connection_that_was_just_closing_costs_an_idempotent_request_nothing(
     assert sum(b"/public/stale" in head for head in upstream.heads) == 2
 
 
-def test_a_request_that_kills_two_connections_is_not_sent_a_third_time(lane: tuple[int, RawUpstream, Upstream]) -> None:
+def test_request_that_kills_two_connections_is_not_sent_a_third_time(lane: tuple[int, RawUpstream, Upstream]) -> None:
     """There are enough idle connections for it to close more than two (RFC 9110 section 9.2.2)."""
     port, upstream, _ = lane
     with contextlib.ExitStack() as crowd:
@@ -99,7 +99,7 @@ def test_what_may_have_had_an_effect_is_not_sent_again(lane: tuple[int, RawUpstr
     assert sum(b"/public/stale" in head for head in upstream.heads) == before + 1
 
 
-def test_a_client_that_leaves_is_noticed_by_the_upstream(lane: tuple[int, RawUpstream, Upstream]) -> None:
+def test_client_that_leaves_is_noticed_by_the_upstream(lane: tuple[int, RawUpstream, Upstream]) -> None:
     port, upstream, app = lane
     with warm(port) as client:
         send_request(client, "hang")
@@ -107,7 +107,7 @@ def test_a_client_that_leaves_is_noticed_by_the_upstream(lane: tuple[int, RawUps
     until(lambda: app.left == 1)
 
 
-def test_a_slow_reader_stops_the_upstream(lane: tuple[int, RawUpstream, Upstream]) -> None:
+def test_slow_reader_stops_the_upstream(lane: tuple[int, RawUpstream, Upstream]) -> None:
     port, _, app = lane
     with warm(port) as client:
         send_request(client, "big")

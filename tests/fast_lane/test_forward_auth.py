@@ -86,7 +86,7 @@ def test_both_paths_respond_alike_for_any_number_of_requests(
     assert seen[0] == seen[1]
 
 
-def test_a_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
+def test_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
     env, _ = both
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
         with Browser(env) as browser, Client(env.port) as client:

@@ -49,7 +49,7 @@ def test_it_is_refused(lane: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_the_client_is_cut(lane: int, name: str) -> None:
+def test_client_is_cut(lane: int, name: str) -> None:
     with warm(lane) as client:
         send_request(client, name)
         reply = client.rest()

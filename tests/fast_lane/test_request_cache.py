@@ -116,7 +116,7 @@ def sender_of(data: bytes, peer: str) -> CachedHeaders:
     return found[1]
 
 
-def test_a_browsers_request_is_plain() -> None:
+def test_browsers_request_is_plain() -> None:
     assert agrees(GOOD)
     headers = sender_of(GOOD, "192.0.2.1")
     assert headers.session == TOKEN.decode()
@@ -203,7 +203,7 @@ def test_what_is_not_plain_is_left_to_the_parser(old: bytes, new: bytes) -> None
     assert not agrees(GOOD.replace(old, new, 1))
 
 
-def test_a_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded() -> None:
+def test_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded() -> None:
     def refuse(method: str, url: bytes) -> CachedTarget:
         if url.startswith(b"/no"):
             raise GatewayError("no")
@@ -221,7 +221,7 @@ def test_a_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded()
     assert 0 < len(reader._section_cache) <= 1024
 
 
-def test_a_cached_section_counts_for_the_peer_that_sent_it_only() -> None:
+def test_cached_section_counts_for_the_peer_that_sent_it_only() -> None:
     data = GOOD.replace(b"X-Trace: 1", b"X-Forwarded-For: 192.0.2.77", 1)
     reader = requests()
     read = {peer: [reader.read(data, peer) for _ in range(3)] for peer in ("10.1.2.3", "192.0.2.1")}
@@ -231,7 +231,7 @@ def test_a_cached_section_counts_for_the_peer_that_sent_it_only() -> None:
             assert (one[1].peer, b"192.0.2.77" in one[1].after) == (peer, peer == "10.1.2.3")
 
 
-def test_a_head_larger_than_the_limit_is_left_to_the_parser() -> None:
+def test_head_larger_than_the_limit_is_left_to_the_parser() -> None:
     reader = RequestParser(line_of, RequestWriter(ForwardedHeaders(), b"default"), JAR, "http", len(GOOD) - 1)
     assert reader.read(GOOD, None) is None
 

@@ -138,7 +138,7 @@ def test_close_delimited_response_is_complete(both: tuple[GatewayEnv, GatewayPro
         assert body.endswith(b"0\r\n\r\n")
 
 
-def test_a_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+def test_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
     env, plain_gateway, cookies = both
     request = b"GET /accounts/silent HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
     for port, log in ((env.port, env.gateway.log), (plain_gateway.port, plain_gateway.log)):
@@ -169,7 +169,7 @@ def test_pipelined_requests_get_responses_in_order(both: tuple[GatewayEnv, Gatew
     assert data.index(b"hello") < data.index(b"helloworld") < data.index(b"ok")
 
 
-def test_a_client_that_leaves_frees_the_upstream(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
+def test_client_that_leaves_frees_the_upstream(both: tuple[GatewayEnv, GatewayProcess, bytes]) -> None:
     env, _, cookies = both
     request = b"GET /accounts/pieces HTTP/1.1\r\n" + HEADERS + cookies + b"\r\n"
     for _ in range(20):

@@ -224,7 +224,7 @@ def timeless(text: str) -> str:
     ids=["as-it-is", "limit", "digest", "identity"],
 )
 @pytest.mark.parametrize("entrypoint", ["middleware", "sidecar"])
-def test_the_plain_way_and_the_general_one_are_alike(
+def test_plain_way_and_the_general_one_are_alike(
     env: GatewayEnv, cookie: bytes, entrypoint: str, changes: dict[str, Any]
 ) -> None:
     if changes.get("signing") == "digest":

@@ -32,7 +32,7 @@ def served(folder: Path, upstream: dict[str, Any], *options: str) -> list[bytes]
 
 
 @OPTIONS
-def test_a_unix_socket(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_unix_socket(tmp_path: Path, options: tuple[str, ...]) -> None:
     path = str(tmp_path / "app.sock")
     with RawUpstream(says_what_it_is_asked, path=path) as upstream:
         assert served(tmp_path, {"url": f"unix:{path}"}, *options) == [b"a", b"b", b"c", b"d"]
@@ -40,7 +40,7 @@ def test_a_unix_socket(tmp_path: Path, options: tuple[str, ...]) -> None:
 
 
 @OPTIONS
-def test_an_upstream_that_wants_a_certificate(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_upstream_that_wants_a_certificate(tmp_path: Path, options: tuple[str, ...]) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue("client")
     tls = {"ca": str(authority.file), "certificate": str(certificate), "key": str(key)}

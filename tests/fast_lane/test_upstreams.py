@@ -97,7 +97,7 @@ def test_requests_of_one_connection_part_on_both_paths_alike(both: Both) -> None
 
 
 @pytest.mark.parametrize("way", ["lane", "asgi"])
-def test_a_silent_one_leaves_the_other_alone(both: Both, way: str) -> None:
+def test_silent_one_leaves_the_other_alone(both: Both, way: str) -> None:
     port = both.ports[way]
     head, body, _ = exchange(port, both.request("GET", "/other/silent"))
     assert (head[:12], b"upstream-timeout" in body) == (b"HTTP/1.1 504", True)

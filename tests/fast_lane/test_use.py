@@ -30,7 +30,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         yield env
 
 
-def test_a_known_session_rides_in_the_lane_and_the_signature_is_valid(env: GatewayEnv, lane: InProcess) -> None:
+def test_known_session_rides_in_the_lane_and_the_signature_is_valid(env: GatewayEnv, lane: InProcess) -> None:
     with Browser(env) as browser:
         browser.connect()
         url = f"http://127.0.0.1:{lane.port}/accounts?x=1"
@@ -79,7 +79,7 @@ def test_public_paths_ride_without_a_token(env: GatewayEnv, lane: InProcess) -> 
 
 @pytest.mark.parametrize("before", ["GET /public/x", "POST /public/x", "PUT /nowhere"])
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
+def test_websocket_on_a_connection_that_had_requests_is_not_closed_as_idle(
     env: GatewayEnv, lane: InProcess, before: str, times: int
 ) -> None:
     """This is what a reverse proxy in front does, which uses few connections for all its clients."""

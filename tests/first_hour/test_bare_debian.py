@@ -128,7 +128,7 @@ def test_one_command_leads_to_a_balance_within_a_minute(debian: Debian) -> None:
     assert took < LIMIT
 
 
-def test_a_broken_virtual_environment_is_replaced(debian: Debian) -> None:
+def test_broken_virtual_environment_is_replaced(debian: Debian) -> None:
     version = ".venv/bin/akoya-gateway --version"
     upgraded = debian.run(f"scripts/install; ln -sf /usr/bin/python3.9 .venv/bin/python3; scripts/install; {version}")
     assert "Replacing .venv" in upgraded
@@ -137,6 +137,6 @@ def test_a_broken_virtual_environment_is_replaced(debian: Debian) -> None:
     assert "Replacing" not in debian.run("mv ~/akoya ~/other; cd ~/other; scripts/install; mv ~/other ~/akoya")
 
 
-def test_the_tests_run_for_an_ordinary_user(debian: Debian) -> None:
+def test_tests_run_for_an_ordinary_user(debian: Debian) -> None:
     printed = debian.run("scripts/test tests/access/test_path_normalization.py 2>&1")
     assert re.search(r"\d+ passed", printed), printed

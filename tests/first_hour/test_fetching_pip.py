@@ -48,7 +48,7 @@ def index() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("listed", "message"), [(WHEEL, "has another hash than expected"), ("pip-1.0.tar.gz", "cannot be fetched from")]
 )
-def test_a_wheel_other_than_the_expected_one_is_not_run(
+def test_wheel_other_than_the_expected_one_is_not_run(
     index: str, monkeypatch: pytest.MonkeyPatch, listed: str, message: str
 ) -> None:
     monkeypatch.setattr(Index, "listed", listed)

@@ -59,7 +59,7 @@ def identified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.mark.parametrize("name", ["X-Forwarded-User", "x-forwarded-user", "X_Forwarded_User"])
 @pytest.mark.parametrize("path", ["/akoya/connect/mikomo", "/public/x", "/akoya/"])
-def test_an_identity_header_of_the_client_is_not_believed(identified: ProxiedEnv, name: str, path: str) -> None:
+def test_identity_header_of_the_client_is_not_believed(identified: ProxiedEnv, name: str, path: str) -> None:
     """The client's header neither lets it connect a bank, which requires an identified user, nor reaches the app."""
     status, seen = get(
         identified.port,

@@ -38,7 +38,7 @@ def test_stopped_gateway_lets_no_request_through_until_it_is_back(proxied: Proxi
         until(lambda: get(env.port, "/accounts", cookie)[0] == 200, "the proxy reaches the gateway again")
 
 
-def test_a_store_that_cannot_be_read_is_a_503_and_not_a_logout(proxied: ProxiedEnv) -> None:
+def test_store_that_cannot_be_read_is_a_503_and_not_a_logout(proxied: ProxiedEnv) -> None:
     with proxied as env, env.browser() as browser:
         browser.connect()
         cookie = f"Cookie: {cookies(browser)}"

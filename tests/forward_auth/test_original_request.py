@@ -87,7 +87,7 @@ def test_each_way_of_asking_gets_the_signed_headers(
         (("X-Original-Method: GET /x", "X-Original-URI: /accounts"), ""),
     ],
 )
-def test_a_description_that_is_missing_or_contradicts_itself_is_refused(
+def test_description_that_is_missing_or_contradicts_itself_is_refused(
     env: GatewayEnv, member: Browser, lines: tuple[str, ...], below: str
 ) -> None:
     status, body, headers = fetch(env, *lines, below=below, member=member)
@@ -164,7 +164,7 @@ def test_envoy_sends_the_clients_own_method(env: GatewayEnv, method: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["/akoya/%66orward-auth/accounts", "/akoya/forward%2Dauth", "/akoya/forward-aut%68"])
-def test_the_route_has_one_spelling(env: GatewayEnv, member: Browser, target: str) -> None:
+def test_route_has_one_spelling(env: GatewayEnv, member: Browser, target: str) -> None:
     status, body = get(env.port, target, f"Cookie: {cookies(member)}", *NGINX)
     assert (status, body["type"]) == (400, "urn:akoya-gateway:problem:ambiguous-path")
 
@@ -173,7 +173,7 @@ def test_the_route_has_one_spelling(env: GatewayEnv, member: Browser, target: st
 @pytest.mark.parametrize(
     "sign", ["Upgrade: websocket", "Upgrade: WebSocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
 )
-def test_a_websocket_from_another_site_is_refused(env: GatewayEnv, member: Browser, origin: str, sign: str) -> None:
+def test_websocket_from_another_site_is_refused(env: GatewayEnv, member: Browser, origin: str, sign: str) -> None:
     """Traefik does not forward `Upgrade`, but does forward the rest of the handshake."""
     question = (*NGINX, sign, f"Origin: {origin}")
     assert fetch(env, *question, member=member)[0] == 403
@@ -183,7 +183,7 @@ def test_a_websocket_from_another_site_is_refused(env: GatewayEnv, member: Brows
     )
 
 
-def test_the_log_names_the_request_that_was_meant(env: GatewayEnv) -> None:
+def test_log_names_the_request_that_was_meant(env: GatewayEnv) -> None:
     fetch(env, "X-Original-Method: DELETE", "X-Original-URI: /logged/here?secret=1", "X-Request-Id: forward-auth-log")
     until(lambda: "forward-auth-log" in env.log(), "the line is written, after the response")
     line = next(line for line in env.log().splitlines() if "forward-auth-log" in line)

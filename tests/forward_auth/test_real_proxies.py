@@ -15,7 +15,7 @@ from tests.support.forward_auth import ProxiedEnv, cookies, get, raw
 OURS = ("akoya", "signature")
 
 
-def test_a_user_connects_a_bank_and_the_app_gets_a_signed_token(env: ProxiedEnv, browser: Browser) -> None:
+def test_user_connects_a_bank_and_the_app_gets_a_signed_token(env: ProxiedEnv, browser: Browser) -> None:
     refused = browser.go("/mikomo?tab=2")
     assert (refused.status_code, refused.headers["location"]) == (
         302,
@@ -33,7 +33,7 @@ def test_a_user_connects_a_bank_and_the_app_gets_a_signed_token(env: ProxiedEnv,
     assert browser.connections()["connections"][0]["connector"] == "mikomo"
 
 
-def test_the_signature_covers_the_original_method_and_a_body_goes_through(member: Browser) -> None:
+def test_signature_covers_the_original_method_and_a_body_goes_through(member: Browser) -> None:
     seen = member.fetch(
         "/accounts/new?x=%20y", "POST", content=b"a body", headers={"content-type": "text/plain"}
     ).json()
@@ -41,7 +41,7 @@ def test_the_signature_covers_the_original_method_and_a_body_goes_through(member
     assert seen["signature"].startswith("valid: ")
 
 
-def test_a_program_gets_a_problem_with_the_connect_url(env: ProxiedEnv, browser: Browser) -> None:
+def test_program_gets_a_problem_with_the_connect_url(env: ProxiedEnv, browser: Browser) -> None:
     response = browser.fetch("/mikomo")
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
@@ -64,7 +64,7 @@ SPELLINGS = (
 
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x", "/optional"])
-def test_a_clients_copies_of_our_headers_are_removed(env: ProxiedEnv, member: Browser, path: str) -> None:
+def test_clients_copies_of_our_headers_are_removed(env: ProxiedEnv, member: Browser, path: str) -> None:
     for name in SPELLINGS:
         status, seen = get(env.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
         assert status == 200, name
@@ -106,7 +106,7 @@ def test_without_a_grant_the_app_gets_none_of_our_headers(env: ProxiedEnv) -> No
     assert dict(seen["headers"])["cookie"] == "theirs=kept"
 
 
-def test_a_request_without_cookies_has_none_at_the_app(env: ProxiedEnv) -> None:
+def test_request_without_cookies_has_none_at_the_app(env: ProxiedEnv) -> None:
     status, seen = get(env.port, "/public/x")
     assert status == 200
     assert "cookie" not in dict(seen["headers"])
@@ -121,13 +121,13 @@ def test_naming_our_headers_in_connection_does_not_drop_them(env: ProxiedEnv, me
     assert seen["signature"].startswith("valid: ")
 
 
-def test_the_session_cookie_stays_at_the_gateway(env: ProxiedEnv, member: Browser) -> None:
+def test_session_cookie_stays_at_the_gateway(env: ProxiedEnv, member: Browser) -> None:
     member.http.cookies.set("theirs", "kept", domain="127.0.0.1")
     for path in ("/accounts", "/public/x"):
         assert dict(member.fetch(path).json()["headers"])["cookie"] == "theirs=kept"
 
 
-def test_a_token_the_app_echoes_does_not_reach_the_browser(member: Browser) -> None:
+def test_token_the_app_echoes_does_not_reach_the_browser(member: Browser) -> None:
     response = member.fetch("/accounts/echo")
     assert response.status_code == 200
     assert not [name for name in response.headers if name.startswith("akoya")]
@@ -142,7 +142,7 @@ PATHS = [
 ]  # fmt: skip
 
 
-def test_an_ambiguous_path_never_reaches_the_app(env: ProxiedEnv, member: Browser) -> None:
+def test_ambiguous_path_never_reaches_the_app(env: ProxiedEnv, member: Browser) -> None:
     for target in PATHS:
         status, seen = get(env.port, target, f"Cookie: {cookies(member)}")
         assert status in (400, 403, 404, 301, 308), (target, seen)
@@ -152,7 +152,7 @@ def test_an_ambiguous_path_never_reaches_the_app(env: ProxiedEnv, member: Browse
 @pytest.mark.parametrize(
     "target", ["/public/a%20b", "/public/%C3%A4?x=%2F..%2f&y=//", "/public/a+b:@,=~!$&'()*", "/public/a%2Db", "/public/x?", "/public/x/"]
 )  # fmt: skip
-def test_the_app_sees_the_path_that_was_judged(env: ProxiedEnv, target: str) -> None:
+def test_app_sees_the_path_that_was_judged(env: ProxiedEnv, target: str) -> None:
     status, seen = get(env.port, target)
     assert status == 200
     if env.proxy.name == "traefik":
@@ -193,7 +193,7 @@ DESCRIPTIONS = (
 )  # fmt: skip
 
 
-def test_a_client_cannot_describe_another_request(env: ProxiedEnv) -> None:
+def test_client_cannot_describe_another_request(env: ProxiedEnv) -> None:
     for lines in DESCRIPTIONS:
         status, seen = get(env.port, "/accounts", *lines)
         assert status in (400, 401, 403), (lines, seen)
@@ -221,13 +221,13 @@ def test_trace_request_never_reaches_the_app(env: ProxiedEnv, member: Browser) -
 
 
 @pytest.mark.parametrize("host", ["evil.example", "EVIL.example:80"])
-def test_a_forwarded_host_of_the_clients_is_not_what_is_signed(env: ProxiedEnv, member: Browser, host: str) -> None:
+def test_forwarded_host_of_the_clients_is_not_what_is_signed(env: ProxiedEnv, member: Browser, host: str) -> None:
     status, seen = get(env.port, "/accounts", f"Cookie: {cookies(member)}", f"X-Forwarded-Host: {host}")
     assert status == 200
     assert seen["signature"].startswith("valid: ")
 
 
-def test_a_websocket_opens_with_our_headers_and_echoes(env: ProxiedEnv, member: Browser) -> None:
+def test_websocket_opens_with_our_headers_and_echoes(env: ProxiedEnv, member: Browser) -> None:
 
     async def talk() -> tuple[list[str], str]:
         headers = {"Cookie": cookies(member), "Origin": env.url}
@@ -279,9 +279,7 @@ def test_other_upgrades_are_not_passed_on(env: ProxiedEnv) -> None:
 
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x"])
-def test_the_request_id_of_the_gateway_reaches_the_app_and_the_client(
-    env: ProxiedEnv, member: Browser, path: str
-) -> None:
+def test_request_id_of_the_gateway_reaches_the_app_and_the_client(env: ProxiedEnv, member: Browser, path: str) -> None:
     seen = set()
     for _ in range(2):
         response = member.fetch(path, headers={"x-request-id": "chosen-by-the-client"})

@@ -23,7 +23,7 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_holds(name: str) -> None:
+def test_target_holds(name: str) -> None:
     @settings(max_examples=settings().max_examples if settings._current_profile == "fuzz" else 120, deadline=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(mutated(SEEDS[name]) | st.binary(max_size=300))

@@ -94,7 +94,7 @@ async def logout(env: InProcessEnv, at: int, later: int | None) -> bool:
 
 
 @pytest.mark.parametrize("journey", [callback, refresh, disconnect, logout])
-async def test_a_request_may_be_cancelled_anywhere(env: InProcessEnv, journey: Journey) -> None:
+async def test_request_may_be_cancelled_anywhere(env: InProcessEnv, journey: Journey) -> None:
     for later in LATER:
         for at in range(MOST):
             if await journey(env, at, later):
@@ -104,7 +104,7 @@ async def test_a_request_may_be_cancelled_anywhere(env: InProcessEnv, journey: J
 
 
 @pytest.mark.parametrize("env", ["sqlite"], indirect=True)
-async def test_a_code_that_is_spent_while_the_engine_closes_still_becomes_a_grant(
+async def test_code_that_is_spent_while_the_engine_closes_still_becomes_a_grant(
     env: InProcessEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime, bank = env.gateway.runtime, env.bank

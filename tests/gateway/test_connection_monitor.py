@@ -49,7 +49,7 @@ class Room:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_socket_whose_look_takes_long_does_not_keep_the_others_open() -> None:
+async def test_socket_whose_look_takes_long_does_not_keep_the_others_open() -> None:
     room = Room()
     room.fates = {"slow": 3600.0, "gone": False}
     for name in ("slow", "gone", "good"):
@@ -71,7 +71,7 @@ async def test_disconnect_rechecks_connections_at_once() -> None:
     await room.sockets.stop()
 
 
-async def test_a_peer_that_does_not_read_its_close_does_not_keep_the_others_open() -> None:
+async def test_peer_that_does_not_read_its_close_does_not_keep_the_others_open() -> None:
     room = Room()
     room.stuck = {"deaf"}
     room.fates = {"deaf": False}

@@ -79,7 +79,7 @@ async def status(gateway: Gateway) -> int:
         return (await client.get("/akoya/", headers={"accept": "application/json"})).status_code
 
 
-async def test_a_request_after_the_end_opens_nothing(tmp_path: Path, stores: HeldStores) -> None:
+async def test_request_after_the_end_opens_nothing(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
     assert await status(gateway) == 200, "without lifespan events the first request must start the runtime"
     await gateway.shutdown()
@@ -100,7 +100,7 @@ async def test_it_may_be_started_again(tmp_path: Path, stores: HeldStores) -> No
         await gateway.shutdown()
 
 
-async def test_an_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: Path, stores: HeldStores) -> None:
+async def test_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
     stores.hold()
     starting = asyncio.create_task(status(gateway))
@@ -114,7 +114,7 @@ async def test_an_end_in_the_middle_of_the_start_leaves_nothing_open(tmp_path: P
     assert gateway.current_runtime is None
 
 
-async def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Path, stores: HeldStores) -> None:
+async def test_end_in_the_middle_of_a_reload_leaves_nothing_open(tmp_path: Path, stores: HeldStores) -> None:
     gateway = Gateway(app, configured(tmp_path))
     await gateway.startup()
     stores.hold()

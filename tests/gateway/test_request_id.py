@@ -30,7 +30,7 @@ def test_processes_forked_before_the_first_id_do_not_make_the_same_ids() -> None
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"])
-def test_a_trusted_proxy_may_name_the_request(peer: str) -> None:
+def test_trusted_proxy_may_name_the_request(peer: str) -> None:
     assert RequestIds(TRUSTED).for_request(peer, b"abc-1.2_3") == b"abc-1.2_3"
 
 
@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_replaced(given: bytes) -> None:
     assert len(made) == 16
 
 
-def test_the_counter_starts_over_under_a_new_prefix() -> None:
+def test_counter_starts_over_under_a_new_prefix() -> None:
     prefixes = iter([b"\0\0\0\1", b"\0\0\0\2"])
     ids = RequestIds(random=lambda _: next(prefixes))
     ids.new()

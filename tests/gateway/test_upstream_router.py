@@ -51,7 +51,7 @@ async def test_request_admitted_before_a_reload_reaches_an_upstream_that_was_rem
         await router.close()
 
 
-async def test_a_reload_that_changes_nothing_replaces_no_proxy(tmp_path: Path) -> None:
+async def test_reload_that_changes_nothing_replaces_no_proxy(tmp_path: Path) -> None:
     config = configured(tmp_path, "http://127.0.0.1:9")
     router = UpstreamRouter(config, Metrics("test"))
     before = router.current_proxies()

@@ -107,7 +107,7 @@ async def test_disconnecting_during_a_refresh_revokes_what_the_refresh_brings() 
 
 
 @in_virtual_time
-async def test_a_disconnected_login_can_be_connected_again() -> None:
+async def test_disconnected_login_can_be_connected_again() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await env.manager.disconnect(grant)
@@ -118,7 +118,7 @@ async def test_a_disconnected_login_can_be_connected_again() -> None:
 
 
 @in_virtual_time
-async def test_a_revocation_is_repeated_until_the_provider_takes_it_even_by_another_process() -> None:
+async def test_revocation_is_repeated_until_the_provider_takes_it_even_by_another_process() -> None:
     env = GrantEnv()
     env.provider.revocation_faults = [
         ProviderDown("no connection"),
@@ -181,7 +181,7 @@ async def test_revocations_wait_while_the_provider_is_down() -> None:
 
 
 @in_virtual_time
-async def test_a_token_that_no_key_opens_does_not_keep_others_from_revocation() -> None:
+async def test_token_that_no_key_opens_does_not_keep_others_from_revocation() -> None:
     env = GrantEnv()
     for n in range(3):
         await env.manager.disconnect(await env.connect(sub=f"sub_{n}"))
@@ -193,7 +193,7 @@ async def test_a_token_that_no_key_opens_does_not_keep_others_from_revocation() 
 
 
 @in_virtual_time
-async def test_a_late_reader_does_not_bring_a_disconnected_grant_back() -> None:
+async def test_late_reader_does_not_bring_a_disconnected_grant_back() -> None:
     """A refresh in flight read the store before the user disconnected, and its response arrives afterwards."""
     env = GrantEnv()
     grant = await env.connect()
@@ -217,7 +217,7 @@ async def test_disconnecting_needs_the_store() -> None:
 
 
 @in_virtual_time
-async def test_a_new_consent_outlasts_a_short_store_outage() -> None:
+async def test_new_consent_outlasts_a_short_store_outage() -> None:
     env = GrantEnv()
     env.store.down = True
     asyncio.get_running_loop().call_later(2.0, setattr, env.store, "down", False)
@@ -262,7 +262,7 @@ async def test_what_another_replica_does_is_seen_within_a_second() -> None:
 
 
 @in_virtual_time
-async def test_a_read_that_began_before_a_change_does_not_hide_it() -> None:
+async def test_read_that_began_before_a_change_does_not_hide_it() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.store.latency = 0.5

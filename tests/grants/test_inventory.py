@@ -84,7 +84,7 @@ async def test_only_one_process_counts_at_a_time(env: GrantEnv, store: Encrypted
     assert await store.get(KIND, CLAIM) is None
 
 
-async def test_a_result_of_a_newer_release_is_replaced(env: GrantEnv, store: EncryptedStore, clock: Clock) -> None:
+async def test_result_of_a_newer_release_is_replaced(env: GrantEnv, store: EncryptedStore, clock: Clock) -> None:
     assert await store.put(Record(KIND, RESULT, b'{"format":2}'))
     assert await current_inventory(store, clock) is not None
     assert await current_inventory(store, clock) is not None

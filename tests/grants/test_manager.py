@@ -18,7 +18,7 @@ from tests.support.virtual_time import clock, in_virtual_time
 
 
 @in_virtual_time
-async def test_a_fresh_token_is_passed_without_asking_anybody() -> None:
+async def test_fresh_token_is_passed_without_asking_anybody() -> None:
     env = GrantEnv()
     grant = await env.connect()
     assert await env.manager.get_fresh(grant) is grant
@@ -27,7 +27,7 @@ async def test_a_fresh_token_is_passed_without_asking_anybody() -> None:
 
 
 @in_virtual_time
-async def test_a_token_close_to_its_end_is_refreshed_before_it_is_passed() -> None:
+async def test_token_close_to_its_end_is_refreshed_before_it_is_passed() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await asyncio.sleep(841)
@@ -39,7 +39,7 @@ async def test_a_token_close_to_its_end_is_refreshed_before_it_is_passed() -> No
 
 
 @in_virtual_time
-async def test_a_short_lived_token_is_not_refreshed_by_every_request() -> None:
+async def test_short_lived_token_is_not_refreshed_by_every_request() -> None:
     env = GrantEnv(life=20)
     grant = await env.connect()
     await asyncio.sleep(10)
@@ -49,7 +49,7 @@ async def test_a_short_lived_token_is_not_refreshed_by_every_request() -> None:
 
 
 @in_virtual_time
-async def test_a_thousand_requests_at_three_replicas_make_one_token_call() -> None:
+async def test_thousand_requests_at_three_replicas_make_one_token_call() -> None:
     env = GrantEnv(managers=3)
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -76,7 +76,7 @@ async def test_replicas_that_lose_the_lease_read_little_while_they_wait() -> Non
 
 
 @in_virtual_time
-async def test_a_cancelled_waiter_does_not_cancel_the_refresh() -> None:
+async def test_cancelled_waiter_does_not_cancel_the_refresh() -> None:
     env = GrantEnv(delay=2.0)
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -116,7 +116,7 @@ async def test_request_with_a_valid_bearer_waits_briefly_for_a_slow_provider() -
 
 
 @in_virtual_time
-async def test_a_call_that_takes_longer_than_a_lease_keeps_it() -> None:
+async def test_call_that_takes_longer_than_a_lease_keeps_it() -> None:
     env = GrantEnv(managers=2, delay=14.0)
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -126,7 +126,7 @@ async def test_a_call_that_takes_longer_than_a_lease_keeps_it() -> None:
 
 
 @in_virtual_time
-async def test_the_new_bearer_is_not_passed_before_it_is_durable() -> None:
+async def test_new_bearer_is_not_passed_before_it_is_durable() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -142,7 +142,7 @@ async def test_the_new_bearer_is_not_passed_before_it_is_durable() -> None:
 
 
 @in_virtual_time
-async def test_a_pair_in_hand_survives_a_long_store_outage_even_if_the_lease_is_lost_to_another() -> None:
+async def test_pair_in_hand_survives_a_long_store_outage_even_if_the_lease_is_lost_to_another() -> None:
     env = GrantEnv(managers=2)
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -164,7 +164,7 @@ async def test_a_pair_in_hand_survives_a_long_store_outage_even_if_the_lease_is_
 
 
 @in_virtual_time
-async def test_a_write_that_was_done_but_not_reported_is_recognised() -> None:
+async def test_write_that_was_done_but_not_reported_is_recognised() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -181,7 +181,7 @@ async def test_a_write_that_was_done_but_not_reported_is_recognised() -> None:
 
 
 @in_virtual_time
-async def test_a_pair_that_only_the_primary_has_is_not_used_until_the_promised_copies_are_there() -> None:
+async def test_pair_that_only_the_primary_has_is_not_used_until_the_promised_copies_are_there() -> None:
     """With `?wait=1`, a Redis whose replica is down reports an error although the write was done."""
     env = GrantEnv()
     grant = await env.connect()
@@ -197,7 +197,7 @@ async def test_a_pair_that_only_the_primary_has_is_not_used_until_the_promised_c
 
 
 @in_virtual_time
-async def test_a_lease_that_was_written_but_not_reported_is_given_back_unsent() -> None:
+async def test_lease_that_was_written_but_not_reported_is_given_back_unsent() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await asyncio.sleep(1000)
@@ -217,7 +217,7 @@ async def test_a_lease_that_was_written_but_not_reported_is_given_back_unsent() 
 
 
 @in_virtual_time
-async def test_the_old_bearer_is_passed_while_the_store_is_away() -> None:
+async def test_old_bearer_is_passed_while_the_store_is_away() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await asyncio.sleep(850)
@@ -231,7 +231,7 @@ async def test_the_old_bearer_is_passed_while_the_store_is_away() -> None:
 
 
 @in_virtual_time
-async def test_the_lease_of_a_dead_holder_is_taken_over_as_uncertain() -> None:
+async def test_lease_of_a_dead_holder_is_taken_over_as_uncertain() -> None:
     env = GrantEnv(managers=2, delay=5.0)
     grant = await env.connect()
     await asyncio.sleep(850)
@@ -250,7 +250,7 @@ async def test_the_lease_of_a_dead_holder_is_taken_over_as_uncertain() -> None:
 
 
 @in_virtual_time
-async def test_an_uncertain_grant_whose_request_never_arrived_is_won_back() -> None:
+async def test_uncertain_grant_whose_request_never_arrived_is_won_back() -> None:
     env = GrantEnv(reuse=Reuse.FAMILY)
     grant = await env.connect()
     env.provider.faults = ["never arrived"]
@@ -266,7 +266,7 @@ async def test_an_uncertain_grant_whose_request_never_arrived_is_won_back() -> N
 
 
 @in_virtual_time
-async def test_an_uncertain_grant_whose_token_was_spent_ends_with_the_truth() -> None:
+async def test_uncertain_grant_whose_token_was_spent_ends_with_the_truth() -> None:
     for reuse in Reuse:
         env = GrantEnv(reuse=reuse)
         grant = await env.connect()
@@ -312,7 +312,7 @@ async def test_second_unknown_outcome_offers_reconnect_and_the_grant_can_still_r
 
 
 @in_virtual_time
-async def test_a_grant_is_not_tried_for_ever() -> None:
+async def test_grant_is_not_tried_for_ever() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = ["never arrived"] * 100
@@ -325,7 +325,7 @@ async def test_a_grant_is_not_tried_for_ever() -> None:
 
 
 @in_virtual_time
-async def test_a_dead_token_needs_the_user() -> None:
+async def test_dead_token_needs_the_user() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = [Refused("invalid_request")]
@@ -338,7 +338,7 @@ async def test_a_dead_token_needs_the_user() -> None:
 
 
 @in_virtual_time
-async def test_a_refused_registration_keeps_the_grant_and_raises_an_alarm() -> None:
+async def test_refused_registration_keeps_the_grant_and_raises_an_alarm() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = [ClientRejected("invalid_client")]
@@ -360,7 +360,7 @@ async def test_a_refused_registration_keeps_the_grant_and_raises_an_alarm() -> N
 
 
 @in_virtual_time
-async def test_a_new_configuration_ends_the_alarm_and_is_used_at_once() -> None:
+async def test_new_configuration_ends_the_alarm_and_is_used_at_once() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = [ClientRejected("invalid_client")]
@@ -374,7 +374,7 @@ async def test_a_new_configuration_ends_the_alarm_and_is_used_at_once() -> None:
 
 
 @in_virtual_time
-async def test_the_old_bearer_serves_while_the_provider_is_down() -> None:
+async def test_old_bearer_serves_while_the_provider_is_down() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = [down(), down()]
@@ -389,7 +389,7 @@ async def test_the_old_bearer_serves_while_the_provider_is_down() -> None:
 
 
 @in_virtual_time
-async def test_the_provider_decides_when_to_come_back() -> None:
+async def test_provider_decides_when_to_come_back() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = [down(retry_after=120)]
@@ -457,7 +457,7 @@ async def test_rate_limited_provider_is_paced_and_not_considered_down() -> None:
 
 
 @in_virtual_time
-async def test_a_refresh_that_waits_for_its_turn_does_not_hold_up_the_end() -> None:
+async def test_refresh_that_waits_for_its_turn_does_not_hold_up_the_end() -> None:
     env = GrantEnv(life=3600.0)
     grants = [await env.connect(owner=f"own_{n}") for n in range(50)]
     await asyncio.sleep(4000)
@@ -501,7 +501,7 @@ async def test_response_for_another_login_ends_the_grant_and_revokes_its_token()
 
 
 @in_virtual_time
-async def test_a_provider_that_raises_counts_as_an_unknown_outcome() -> None:
+async def test_provider_that_raises_counts_as_an_unknown_outcome() -> None:
     env = GrantEnv()
     grant = await env.connect()
 
@@ -516,7 +516,7 @@ async def test_a_provider_that_raises_counts_as_an_unknown_outcome() -> None:
 
 
 @in_virtual_time
-async def test_a_grant_without_a_refresh_token_serves_to_its_end() -> None:
+async def test_grant_without_a_refresh_token_serves_to_its_end() -> None:
     env = GrantEnv()
     tokens = env.provider.consent()
     grant = await env.manager.connect(OWNER, client, "mikomo", replace(tokens, refresh_token=None))
@@ -529,7 +529,7 @@ async def test_a_grant_without_a_refresh_token_serves_to_its_end() -> None:
 
 
 @in_virtual_time
-async def test_a_bearer_that_the_upstream_found_dead_is_refreshed_once() -> None:
+async def test_bearer_that_the_upstream_found_dead_is_refreshed_once() -> None:
     env = GrantEnv()
     grant = await env.connect()
     await asyncio.sleep(10)
@@ -550,7 +550,7 @@ async def test_a_bearer_that_the_upstream_found_dead_is_refreshed_once() -> None
 
 
 @in_virtual_time
-async def test_a_pair_in_hand_puts_back_a_grant_that_the_store_has_lost() -> None:
+async def test_pair_in_hand_puts_back_a_grant_that_the_store_has_lost() -> None:
     """A failover to a replica that was missing the last writes."""
     env = GrantEnv()
     grant = await env.connect()
@@ -564,7 +564,7 @@ async def test_a_pair_in_hand_puts_back_a_grant_that_the_store_has_lost() -> Non
 
 
 @in_virtual_time
-async def test_a_grant_that_the_store_has_set_back_gets_its_new_pair() -> None:
+async def test_grant_that_the_store_has_set_back_gets_its_new_pair() -> None:
     env = GrantEnv()
     grant = await env.connect()
     before = await env.store.store.get("grant", grant.id)
@@ -604,7 +604,7 @@ def test_margins_are_seconds() -> None:
 
 
 @in_virtual_time
-async def test_a_client_that_now_names_another_environment_never_shows_it_the_old_tokens() -> None:
+async def test_client_that_now_names_another_environment_never_shows_it_the_old_tokens() -> None:
     env = GrantEnv()
     grant = await env.connect()
     other = GrantEnv().provider

@@ -60,7 +60,7 @@ async def replica() -> AsyncIterator[Replica]:
     await env.manager.stop()
 
 
-async def test_a_grant_without_a_session_is_revoked_and_forgotten(replica: Replica) -> None:
+async def test_grant_without_a_session_is_revoked_and_forgotten(replica: Replica) -> None:
     session, _ = await replica.sessions.start()
     assert session.owner.startswith(SESSION_OWNER_PREFIX)
     grant = await replica.connect(session.owner)
@@ -72,7 +72,7 @@ async def test_a_grant_without_a_session_is_revoked_and_forgotten(replica: Repli
     assert await replica.orphans.sweep() == 0
 
 
-async def test_a_grant_with_a_session_stays_however_old_its_bearer(replica: Replica) -> None:
+async def test_grant_with_a_session_stays_however_old_its_bearer(replica: Replica) -> None:
     session, value = await replica.sessions.start()
     grant = await replica.connect(session.owner)
     for _ in range(7):
@@ -82,7 +82,7 @@ async def test_a_grant_with_a_session_stays_however_old_its_bearer(replica: Repl
     assert await replica.state(grant) is GrantState.LIVE
 
 
-async def test_a_clock_that_is_hours_ahead_ends_nothing_that_is_in_use(replica: Replica) -> None:
+async def test_clock_that_is_hours_ahead_ends_nothing_that_is_in_use(replica: Replica) -> None:
     session, _ = await replica.sessions.start()
     grant = await replica.connect(session.owner)
     replica.clock.ahead = 20 * 3600.0
@@ -111,7 +111,7 @@ async def test_of_many_replicas_one_looks_and_again_after_some_hours(replica: Re
     assert await replica.orphans.run_once() == 0
 
 
-async def test_a_session_that_no_key_opens_keeps_its_owners_grants_and_no_others(replica: Replica) -> None:
+async def test_session_that_no_key_opens_keeps_its_owners_grants_and_no_others(replica: Replica) -> None:
     unreadable, _ = await replica.sessions.start()
     ended, _ = await replica.sessions.start()
     kept, other = await replica.connect(unreadable.owner), await replica.connect(ended.owner, "sub_2")
@@ -158,7 +158,7 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
 
 
 @in_virtual_time
-async def test_a_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
+async def test_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
     env, looks = GrantEnv(), 0
     store = EncryptedStore(env.store, RING)  # type: ignore[arg-type]
     await env.connect(owner=f"{SESSION_OWNER_PREFIX}1")

@@ -14,7 +14,7 @@ AHEAD = replace(Tokens(), background=True, refresh_before=Seconds(60.0))
 
 
 @in_virtual_time
-async def test_a_grant_in_use_is_refreshed_before_a_request_would_wait() -> None:
+async def test_grant_in_use_is_refreshed_before_a_request_would_wait() -> None:
     env = GrantEnv(tokens=AHEAD)
     env.manager.start()
     grant = await env.connect()
@@ -66,7 +66,7 @@ async def test_background_work_continues_after_an_exception() -> None:
 
 
 @in_virtual_time
-async def test_a_request_and_the_background_share_one_refresh() -> None:
+async def test_request_and_the_background_share_one_refresh() -> None:
     env = GrantEnv(tokens=AHEAD, delay=5.0)
     env.manager.start()
     grant = await env.connect()

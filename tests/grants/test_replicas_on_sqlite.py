@@ -15,7 +15,7 @@ from tests.support.grants import GrantEnv, bearer
 NO_BACKGROUND = replace(Tokens(), background=False, refresh_before=Seconds(60.0))
 
 
-async def test_a_thousand_requests_at_three_replicas_make_one_token_call(tmp_path: Path) -> None:
+async def test_thousand_requests_at_three_replicas_make_one_token_call(tmp_path: Path) -> None:
     store = SQLiteStore(str(tmp_path / "grants.db"))
     await store.open()
     try:

@@ -50,7 +50,7 @@ grants = st.builds(
 
 
 @given(grants)
-def test_a_grant_comes_back_as_it_was(grant: Grant) -> None:
+def test_grant_comes_back_as_it_was(grant: Grant) -> None:
     assert decode(encode(grant), grant.version) == grant
 
 
@@ -63,7 +63,7 @@ def test_what_is_not_a_grant_is_refused_by_name(body: bytes) -> None:
 
 
 @given(grants, st.sampled_from(["key", "tokens", "state", "lease", "failures", "format"]), st.none() | st.integers())
-def test_a_damaged_grant_shows_nothing_of_itself(grant: Grant, name: str, damage: object) -> None:
+def test_damaged_grant_shows_nothing_of_itself(grant: Grant, name: str, damage: object) -> None:
     document = json.loads(encode(grant))
     document[name] = damage
     try:
@@ -74,7 +74,7 @@ def test_a_damaged_grant_shows_nothing_of_itself(grant: Grant, name: str, damage
         assert len(str(error)) < 80
 
 
-def test_a_grant_of_a_newer_release_is_left_alone() -> None:
+def test_grant_of_a_newer_release_is_left_alone() -> None:
     with pytest.raises(UnreadableGrant, match="newer release"):
         decode(b'{"format": 2}', 1)
 
@@ -88,7 +88,7 @@ def test_no_token_prints() -> None:
         pickle.dumps(grant)
 
 
-def test_the_store_sees_no_owner() -> None:
+def test_store_sees_no_owner() -> None:
     assert "alice" not in group_of("alice@example.com")
     assert group_of("alice") != group_of("bob")
 
@@ -107,7 +107,7 @@ async def test_only_one_of_two_writers_wins() -> None:
     assert [each.version async for each in repository.scan()] == [2]
 
 
-async def test_a_record_moved_to_another_owner_does_not_open() -> None:
+async def test_record_moved_to_another_owner_does_not_open() -> None:
     store = MemoryStore()
     repository = GrantRepository(EncryptedStore(store, RING))
     tokens = TokenSet(Secret("b"), Secret("r"), 1.0, (), "sub")

@@ -27,7 +27,7 @@ def unknown(grace: float, jitter: float = 0.5) -> ProviderResponded:
 
 @pytest.mark.parametrize("reuse", Reuse)
 @in_virtual_time
-async def test_a_lost_response_is_won_back_at_once_by_the_same_request(reuse: Reuse) -> None:
+async def test_lost_response_is_won_back_at_once_by_the_same_request(reuse: Reuse) -> None:
     env = GrantEnv(grace=30, reuse=reuse)
     grant = await env.connect()
     env.provider.faults = ["lost"]
@@ -85,7 +85,7 @@ async def test_background_work_repeats_the_refresh_without_a_request() -> None:
 
 
 @in_virtual_time
-async def test_a_crash_is_made_good_by_another_process_within_the_grace() -> None:
+async def test_crash_is_made_good_by_another_process_within_the_grace() -> None:
     env = GrantEnv(managers=2, delay=40.0, grace=60, reuse=Reuse.FAMILY)
     grant = await env.connect()
     await asyncio.sleep(850)

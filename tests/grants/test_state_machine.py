@@ -109,7 +109,7 @@ def test_every_state_decides_every_event() -> None:
 
 
 @pytest.mark.parametrize("state", GrantState)
-def test_the_table_tells_the_truth(state: GrantState) -> None:
+def test_table_tells_the_truth(state: GrantState) -> None:
     """Each move leads where the table says, each `NoTransition` changes nothing, and every listed target is reached."""
     reached: dict[type, set[GrantState]] = {}
     for before in grants(state):
@@ -168,7 +168,7 @@ def test_tokens_of_another_login_are_never_taken() -> None:
     assert after.tokens == tokens(1)
 
 
-def test_an_expired_lease_that_was_not_sent_is_simply_free() -> None:
+def test_expired_lease_that_was_not_sent_is_simply_free() -> None:
     unsent = Lease("other", NOW - 30, NOW - 1, sent=False)
     assert transition(grant(GrantState.REFRESHING, lease=unsent), LeaseExpired(), NOW).state is GrantState.LIVE
     tainted = grant(GrantState.REFRESHING, lease=unsent, unknowns=1)
@@ -185,7 +185,7 @@ def test_provider_failure_does_not_make_an_uncertain_token_certain() -> None:
 
 
 @given(st.integers(0, MAX_UNKNOWN_OUTCOMES - 2), st.floats(0, 1, exclude_max=True))
-def test_a_token_of_unknown_fate_rests_for_the_quarantine(unknowns: int, jitter: float) -> None:
+def test_token_of_unknown_fate_rests_for_the_quarantine(unknowns: int, jitter: float) -> None:
     before = grant(GrantState.REFRESHING, unknowns=unknowns)
     after = transition(before, ProviderResponded("me", Secret("refresh-1"), OutcomeUnknown("cut"), jitter), NOW)
     assert after.state is GrantState.UNCERTAIN
@@ -200,7 +200,7 @@ def test_back_off_is_bounded_and_never_nothing(failures: int, first: float, jitt
     assert first * 0.5 <= back_off(failures, first, jitter) <= MAX_BACK_OFF
 
 
-def test_a_living_bearer_is_not_risked_by_an_attempt() -> None:
+def test_living_bearer_is_not_risked_by_an_attempt() -> None:
     assert next_action(grant(GrantState.UNCERTAIN), NOW + 890, 60).action is Action.USE
     assert next_action(grant(GrantState.UNCERTAIN), NOW + 890, 60, stale=True).action is Action.REFRESH
 
@@ -240,7 +240,7 @@ def test_no_token_is_due_in_the_first_part_of_its_life(life: float, margin: floa
     assert NOW + 0.74 * life <= due_at(made, margin) <= NOW + life
 
 
-def test_the_diagram_in_the_docs_is_the_table() -> None:
+def test_diagram_in_the_docs_is_the_table() -> None:
     page = (Path(__file__).parents[2] / "docs" / "grants.md").read_text()
     drawn = re.search(r"```mermaid\n(.*?)```", page, re.DOTALL)
     assert drawn is not None

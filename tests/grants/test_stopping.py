@@ -57,7 +57,7 @@ async def turns(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", TURNS)
-def test_the_work_on_revocations_and_orphans_stops(number: int) -> None:
+def test_work_on_revocations_and_orphans_stops(number: int) -> None:
     @in_virtual_time
     async def main() -> None:
         env = GrantEnv(store=SentByRedis(clock))

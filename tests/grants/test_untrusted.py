@@ -75,7 +75,7 @@ def test_no_sequence_of_untrusted_responses_ends_a_grant(
 
 
 @pytest.mark.parametrize("state", [GrantState.LIVE, GrantState.UNCERTAIN, GrantState.NEEDS_RECONNECT])
-def test_the_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(state: GrantState) -> None:
+def test_refresh_token_of_a_late_untrusted_response_is_kept_in_every_state(state: GrantState) -> None:
     """Otherwise the grant would keep the token that this response has spent."""
     before = Grant(KEY, tokens(), state, NOW - 100, NOW - 100, unknowns=int(state is GrantState.UNCERTAIN))
     after = transition(before, ProviderResponded("me", Secret("refresh-1"), untrusted(2)), NOW)
@@ -118,7 +118,7 @@ def test_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour() -> None:
     assert sum(pause < 60 for pause in pauses) >= 6, "a fault of a few minutes is over soon after it is corrected"
 
 
-def test_a_lease_that_expires_in_between_is_a_doubt_as_ever() -> None:
+def test_lease_that_expires_in_between_is_a_doubt_as_ever() -> None:
     grant = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100)
     grant = transition(grant, RefreshRequested("me", 10.0), NOW)
     grant = transition(grant, ProviderResponded("me", Secret("refresh-1"), untrusted(2)), NOW)
@@ -233,7 +233,7 @@ async def test_reload_retries_every_grant_at_once_and_resets_the_count() -> None
 
 
 @in_virtual_time
-async def test_a_refresh_that_was_under_way_at_the_reload_does_not_hold_its_successor_back() -> None:
+async def test_refresh_that_was_under_way_at_the_reload_does_not_hold_its_successor_back() -> None:
     env = Untrustworthy(delay=4.0).spoil()
     grant = await env.connect()
     env.wrong = True
@@ -269,7 +269,7 @@ async def test_replicas_share_the_pauses_of_a_grant() -> None:
 
 
 @in_virtual_time
-async def test_the_user_is_offered_to_reconnect_from_the_third_response_on() -> None:
+async def test_user_is_offered_to_reconnect_from_the_third_response_on() -> None:
     env = Untrustworthy().spoil()
     grant = await env.connect()
     env.wrong = True
@@ -340,7 +340,7 @@ async def test_connectors_are_distinguished_from_environments() -> None:
 
 
 @in_virtual_time
-async def test_a_response_of_another_sub_is_no_fault_of_the_environment() -> None:
+async def test_response_of_another_sub_is_no_fault_of_the_environment() -> None:
     trust = TrustTracker(clock, lambda: 0.5)
     for n in range(10):
         assert trust.record_outcome("e", f"c{n}", f"g{n}", untrusted(2, DistrustReason.SUBJECT)) is None

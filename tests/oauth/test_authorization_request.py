@@ -18,7 +18,7 @@ from akoya_gateway.secret import Secret
 from tests.support.oauth_values import client, connector
 
 
-def test_the_url_is_the_one_that_akoya_documents() -> None:
+def test_url_is_the_one_that_akoya_documents() -> None:
     app = client()
     assert authorization_url(app, connector(app), "appstate") == (
         "https://sandbox-idp.ddp.akoya.com/auth?connector=mikomo&client_id=a3f9%3Ademo"
@@ -27,7 +27,7 @@ def test_the_url_is_the_one_that_akoya_documents() -> None:
     )
 
 
-def test_the_connector_parameter_is_the_providers_id_not_our_name() -> None:
+def test_connector_parameter_is_the_providers_id_not_our_name() -> None:
     app = client()
     assert "connector=mikomo&" in authorization_url(app, connector(app), "s")
 
@@ -41,7 +41,7 @@ def test_the_connector_parameter_is_the_providers_id_not_our_name() -> None:
         "https://app.example.com/ünïcode",
     ],
 )
-def test_the_redirect_uri_arrives_byte_for_byte(redirect_uri: str) -> None:
+def test_redirect_uri_arrives_byte_for_byte(redirect_uri: str) -> None:
     app = replace(client(), redirect_uri=redirect_uri)
     query = urlsplit(authorization_url(app, connector(app), "s")).query
     assert parse_qs(query)["redirect_uri"] == [redirect_uri]
@@ -82,7 +82,7 @@ def test_fixed_parameters_are_added_and_never_override_ours() -> None:
         ("https://idp.example/auth#top", "https://idp.example/auth?connector="),
     ],
 )
-def test_a_query_of_the_endpoint_is_kept_and_a_fragment_is_not(endpoint: str, start: str) -> None:
+def test_query_of_the_endpoint_is_kept_and_a_fragment_is_not(endpoint: str, start: str) -> None:
     app = client(authorization_endpoint=endpoint)
     assert authorization_url(app, connector(app), "s").startswith(start)
 

@@ -28,7 +28,7 @@ from tests.support.oauth_values import ISSUER, environment
         "x" * 4096,
     ],
 )
-def test_a_code_of_any_form_is_received(code: str) -> None:
+def test_code_of_any_form_is_received(code: str) -> None:
     query = urlencode({"code": code, "state": "xyz12345"}).encode()
     assert parse_authorization_response(query) == CodeReceived(Secret(code), "xyz12345")
 
@@ -54,7 +54,7 @@ def test_iss_is_exposed_and_compared_exactly() -> None:
 
 @pytest.mark.parametrize("name", ["code", "state", "iss", "error", "error_description"])
 @pytest.mark.parametrize("spelled", ["plain", "escaped"])
-def test_a_parameter_that_we_read_must_not_occur_twice(name: str, spelled: str) -> None:
+def test_parameter_that_we_read_must_not_occur_twice(name: str, spelled: str) -> None:
     base = {"error": "access_denied", "error_description": "d"} if name.startswith("error") else {"code": "c"}
     query = urlencode({**base, "state": "s", "iss": ISSUER})
     again = name if spelled == "plain" else "".join(f"%{ord(c):02x}" for c in name)
@@ -111,7 +111,7 @@ def test_unknown_error_code_is_accepted(error: str) -> None:
     assert parsed == AuthorizationRefused(error, None, "s")
 
 
-def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
+def test_documented_refusals_as_they_are_on_the_wire() -> None:
     parsed = parse_authorization_response(
         b'error=invalid_scope&error_description=Missing+required+scope(s)+["openid"].&state='
     )
@@ -129,7 +129,7 @@ def test_the_documented_refusals_as_they_are_on_the_wire() -> None:
         ("%20%0a", None),
     ],
 )
-def test_a_description_is_made_fit_for_a_page_and_hides_no_refusal(raw: str, shown: str | None) -> None:
+def test_description_is_made_fit_for_a_page_and_hides_no_refusal(raw: str, shown: str | None) -> None:
     parsed = parse_authorization_response(f"error=access_denied&error_description={raw}&state=s".encode())
     assert parsed == AuthorizationRefused("access_denied", shown, "s")
 

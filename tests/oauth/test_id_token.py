@@ -79,7 +79,7 @@ def test_valid_id_token_is_accepted(key: Any, alg: str) -> None:
 
 
 @pytest.mark.parametrize("key", [rsa_key(), ec_key(), okp_key()])
-def test_a_changed_token_is_refused(key: Any) -> None:
+def test_changed_token_is_refused(key: Any) -> None:
     alg = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[key.key_type]
     header, body, signature = signed(claims(), key, alg).reveal().split(".")
     other = segment(json.dumps(claims(sub="someone-else")).encode())
@@ -96,12 +96,12 @@ def test_none_is_never_an_algorithm_even_where_signatures_are_not_checked(alg: A
         validate(unsigned({"alg": alg, "kid": "r1"}, claims()), keys)
 
 
-def test_an_empty_signature_is_refused_even_where_signatures_are_not_checked() -> None:
+def test_empty_signature_is_refused_even_where_signatures_are_not_checked() -> None:
     with pytest.raises(IdTokenRejected, match="signature is not base64url"):
         validate(unsigned({"alg": "RS256"}, claims(), signature=""))
 
 
-def test_a_public_key_is_never_an_hmac_secret() -> None:
+def test_public_key_is_never_an_hmac_secret() -> None:
     """CVE-2022-29217 and similar: HS256 with the text of the public key as the secret."""
     for text in (rsa_key().as_pem(private=False), rsa_key().as_der(private=False)):
         with pytest.raises(IdTokenRejected, match="algorithm does not belong to the key"):
@@ -146,7 +146,7 @@ def test_number_as_kid_names_the_key_with_that_number() -> None:
             validate(signed(claims(), rsa_key("stranger"), kid=kid), key_set(rsa_key(), kid=7))
 
 
-def test_a_token_without_kid_is_tried_with_the_keys_that_fit() -> None:
+def test_token_without_kid_is_tried_with_the_keys_that_fit() -> None:
     keys = key_set(ec_key(), rsa_key("other"), rsa_key())
     assert validate(signed(claims(), kid=None), keys).verified
     with pytest.raises(UnknownKey):
@@ -154,7 +154,7 @@ def test_a_token_without_kid_is_tried_with_the_keys_that_fit() -> None:
 
 
 @pytest.mark.parametrize("kid", [[], {}, 7.5, "k" * 513])
-def test_an_unreadable_kid_is_refused(kid: Any) -> None:
+def test_unreadable_kid_is_refused(kid: Any) -> None:
     with pytest.raises(IdTokenRejected, match="an unreadable kid") as rejected:
         validate(unsigned({"alg": "RS256", "kid": kid}, claims()), key_set(rsa_key()))
     assert not isinstance(rejected.value, UnknownKey), "no keys are fetched for it"
@@ -255,7 +255,7 @@ def test_token_without_the_sent_nonce_is_refused(responded: Any) -> None:
         validate(signed(claims(nonce=responded)), nonce="n-1")
 
 
-def test_the_right_nonce_is_accepted_and_an_unasked_one_ignored() -> None:
+def test_right_nonce_is_accepted_and_an_unasked_one_ignored() -> None:
     assert validate(signed(claims(nonce="n-1")), nonce="n-1").sub
     assert validate(signed(claims(nonce="whatever"))).sub
 
@@ -291,7 +291,7 @@ def test_claims_that_two_parsers_could_read_differently_are_refused(body: bytes)
         validate(signed(body), key_set(rsa_key()))
 
 
-def test_the_base64_of_a_token_has_one_spelling() -> None:
+def test_base64_of_a_token_has_one_spelling() -> None:
     token = signed(claims(sub="x")).reveal()
     header, body, signature = token.split(".")
     for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_":
@@ -300,7 +300,7 @@ def test_the_base64_of_a_token_has_one_spelling() -> None:
                 validate(Secret(f"{header}.{body}.{signature[:-1]}{last}"), key_set(rsa_key()))
 
 
-def test_a_rejection_quotes_nothing_of_the_token() -> None:
+def test_rejection_quotes_nothing_of_the_token() -> None:
     token = signed(claims(aud="secret-audience", sub="secret-sub"))
     with pytest.raises(IdTokenRejected) as rejected:
         validate(token)
@@ -358,7 +358,7 @@ def test_expiry_is_checked_with_the_clock_of_the_caller() -> None:
 
 
 @pytest.mark.parametrize("more", ["", ".AA", ".AA.AA"])
-def test_a_sound_token_with_parts_too_few_or_too_many_is_refused(more: str) -> None:
+def test_sound_token_with_parts_too_few_or_too_many_is_refused(more: str) -> None:
     """Five parts are a JWE (RFC 7516 section 7.1)."""
     sound = signed(claims()).reveal()
     text = sound + more if more else sound.rpartition(".")[0]
@@ -366,7 +366,7 @@ def test_a_sound_token_with_parts_too_few_or_too_many_is_refused(more: str) -> N
         validate(Secret(text), key_set(rsa_key()))
 
 
-def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
+def test_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
     """A valid token just below the limit is accepted, so only the length can cause the other's rejection."""
     room = MAX_ID_TOKEN_BYTES - len(signed(claims(accounts=[""])).reveal())
     below = signed(claims(accounts=["g" * (room * 3 // 4 - 8)]))
@@ -377,12 +377,12 @@ def test_a_token_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
         validate(above, key_set(rsa_key()))
 
 
-def test_a_header_beyond_its_limit_is_refused() -> None:
+def test_header_beyond_its_limit_is_refused() -> None:
     with pytest.raises(IdTokenRejected, match="the header is too long"):
         validate(signed(claims(), x="h" * MAX_HEADER_BYTES), key_set(rsa_key()))
 
 
-def test_a_refreshed_id_token_may_lack_the_nonce_but_has_no_other() -> None:
+def test_refreshed_id_token_may_lack_the_nonce_but_has_no_other() -> None:
     """OpenID Connect Core section 12.2."""
     sub = claims()["sub"]
     assert validate(signed(claims()), nonce="n-1", expected_sub=sub).sub
@@ -393,7 +393,7 @@ def test_a_refreshed_id_token_may_lack_the_nonce_but_has_no_other() -> None:
             validate(signed(claims(nonce=wrong)), nonce="n-1", expected_sub=sub)
 
 
-def test_a_token_signed_by_another_key_than_its_kid_names_is_accepted() -> None:
+def test_token_signed_by_another_key_than_its_kid_names_is_accepted() -> None:
     """`kid` is a hint (RFC 7515 section 4.1.4): Hydra keeps the kid that was current at login (ory/hydra#3573)."""
     old, today = rsa_key("old"), rsa_key("today")
     assert validate(signed(claims(), today, kid="old"), key_set(old, today)).verified

@@ -24,7 +24,7 @@ def good() -> dict[str, Any]:
     return dict(rsa_key().as_dict(private=False))
 
 
-def test_the_algorithms_follow_from_type_curve_and_alg() -> None:
+def test_algorithms_follow_from_type_curve_and_alg() -> None:
     keys = key_set(rsa_key(), ec_key(), ec_key("P-384", "e2"), ec_key("P-521", "e3"), okp_key())
     assert [sorted(key.algorithms) for key in keys.keys] == [
         ["PS256", "PS384", "PS512", "RS256", "RS384", "RS512"],
@@ -61,7 +61,7 @@ def small_rsa() -> dict[str, Any]:
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
-def test_an_unfit_member_is_skipped_without_harm_to_the_others(member: Any) -> None:
+def test_unfit_member_is_skipped_without_harm_to_the_others(member: Any) -> None:
     keys = read(member, ec_key().as_dict(private=False), member)
     assert [key.kid for key in keys.keys] == ["e1"]
     assert keys.skipped == 2
@@ -162,7 +162,7 @@ def test_any_key_set_is_read_or_raises_unreadable(members: list[Any]) -> None:
     ],
     ids=["RFC 7515 appendix A.3", "RFC 8037 appendix A.4"],
 )
-def test_the_vectors_of_the_rfcs_verify(jwk: dict[str, Any], algorithm: str, token: str) -> None:
+def test_vectors_of_the_rfcs_verify(jwk: dict[str, Any], algorithm: str, token: str) -> None:
     signing_input, _, signature = token.rpartition(".")
     raw = base64.urlsafe_b64decode(signature + "==")
     (key,) = read(jwk).keys
@@ -189,7 +189,7 @@ def _roca_modulus() -> int:
     return one * other
 
 
-def test_a_key_with_the_structure_of_roca_is_skipped() -> None:
+def test_key_with_the_structure_of_roca_is_skipped() -> None:
     """CVE-2017-15361."""
     modulus = _roca_modulus()
     assert has_roca_fingerprint(modulus)

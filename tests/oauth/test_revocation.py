@@ -14,7 +14,7 @@ from akoya_gateway.secret import Secret
 from tests.support.oauth_values import NOW, SECRET, client
 
 
-def test_the_request_is_the_one_that_akoya_documents() -> None:
+def test_request_is_the_one_that_akoya_documents() -> None:
     request = revocation_request(client(), Secret("the-refresh"))
     assert request is not None
     assert request.url == "https://sandbox-idp.ddp.akoya.com/revoke"
@@ -27,7 +27,7 @@ def test_the_request_is_the_one_that_akoya_documents() -> None:
     assert "Authorization" not in dict(request.headers)
 
 
-def test_an_environment_without_the_endpoint_cannot_revoke() -> None:
+def test_environment_without_the_endpoint_cannot_revoke() -> None:
     assert revocation_request(client(revocation_endpoint=None), Secret("r")) is None
 
 

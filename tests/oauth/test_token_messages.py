@@ -43,7 +43,7 @@ def parse(status: int, body: Any, dialect: Dialect | None = None, retry_after: s
 # Requests
 
 
-def test_the_code_grant_uses_basic_and_keeps_credentials_out_of_the_body() -> None:
+def test_code_grant_uses_basic_and_keeps_credentials_out_of_the_body() -> None:
     request = exchange_request(client(), Secret("the-code"))
     assert request.url == "https://sandbox-idp.ddp.akoya.com/token"
     assert parse_qsl(request.body.decode()) == [
@@ -80,7 +80,7 @@ def test_either_grant_can_use_either_method_but_never_both(method: ClientAuthent
         assert in_body is not in_header
 
 
-def test_the_verifier_is_sent_when_there_is_one() -> None:
+def test_verifier_is_sent_when_there_is_one() -> None:
     assert b"code_verifier=v" in exchange_request(client(), Secret("c"), Secret("v")).body
     assert b"code_verifier" not in exchange_request(client(), Secret("c")).body
 
@@ -147,7 +147,7 @@ def test_expires_in_that_is_not_a_plausible_number_is_ignored(value: Any, second
         ({"id_token": "a" * 65537}, "an unreadable id_token"),
     ],
 )
-def test_a_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(change: Any, fault: str) -> None:
+def test_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(change: Any, fault: str) -> None:
     with_refresh = parse(200, {**GOOD, **change})
     assert with_refresh == Untrusted(f"the token endpoint answered 200 with {fault}", Secret("new-refresh"))
     assert with_refresh.refresh_token_rotated
@@ -176,7 +176,7 @@ def test_scope_is_read_in_any_shape(scope: Any, values: Any) -> None:
 
 
 @pytest.mark.parametrize("scope", [7, {"a": 1}, ["openid", 7], 'a"b', "a\\b", "a\x00b", "ü", "x" * 2049, ["x"] * 257])
-def test_a_scope_that_cannot_be_read_counts_as_left_out_and_is_reported(scope: Any) -> None:
+def test_scope_that_cannot_be_read_counts_as_left_out_and_is_reported(scope: Any) -> None:
     parsed = parse(200, {**GOOD, "scope": scope})
     assert (parsed.scope, parsed.ignored) == (None, ("scope",))
     assert parsed.refresh_token == Secret("new-refresh")
@@ -184,14 +184,14 @@ def test_a_scope_that_cannot_be_read_counts_as_left_out_and_is_reported(scope: A
 
 @pytest.mark.parametrize("change", [{"token_type": None}, {"token_type": "mac"}, {"token_type": 1}, {"token_type": "N_A"},
                                     {"access_token": "a\x00"}, {"access_token": 7}, {"access_token": ["a"]}])  # fmt: skip
-def test_an_access_token_and_its_type_decide_nothing_where_the_id_token_is_the_bearer(change: Any) -> None:
+def test_access_token_and_its_type_decide_nothing_where_the_id_token_is_the_bearer(change: Any) -> None:
     parsed = parse(200, {**GOOD, **change})
     assert isinstance(parsed, TokenResponse)
     assert parsed.access_token is None
 
 
 @pytest.mark.parametrize("kind", ["Bearer", "BEARER", " bearer "])
-def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(kind: str) -> None:
+def test_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(kind: str) -> None:
     body = {**GOOD, "access_token": "a", "token_type": kind}
     assert isinstance(parse(200, body, Dialect(bearer=Bearer.ACCESS_TOKEN)), TokenResponse)
 
@@ -212,7 +212,7 @@ def test_the_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(k
         (b'refresh_token=new-refresh&token_type=bearer', "with no id_token"),
     ],
 )  # fmt: skip
-def test_a_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reason: str) -> None:
+def test_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reason: str) -> None:
     assert parse(200, body) == Untrusted(f"the token endpoint answered 200 {reason}", Secret("new-refresh"))
 
 
@@ -284,13 +284,13 @@ def test_form_is_read_as_a_response() -> None:
     ],
 )
 @pytest.mark.parametrize("errors", [(), DEFAULT_ERRORS])
-def test_an_error_with_status_200_is_judged_as_an_error(body: Any, expected: Any, errors: Any) -> None:
+def test_error_with_status_200_is_judged_as_an_error(body: Any, expected: Any, errors: Any) -> None:
     assert parse(200, body, Dialect(errors=errors)) == expected
 
 
 @pytest.mark.parametrize("body", [{"error": ["invalid_grant"]}, {"error": "x" * 65}, {"error": ""}, {"error": None},
                                   b'{"error":"invalid_grant","error":"other"}', b'{"error":"invalid_grant"'])  # fmt: skip
-def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) -> None:
+def test_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) -> None:
     assert isinstance(parse(200, body), OutcomeUnknown)
 
 
@@ -306,7 +306,7 @@ def test_an_error_with_status_200_that_cannot_be_read_ends_nothing(body: Any) ->
 @pytest.mark.parametrize(
     "errors", [(), DEFAULT_ERRORS, (ErrorRule(ErrorCategory.DEAD_TOKEN, status=400, error="invalid_request"),)]
 )
-def test_a_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: str, errors: Any) -> None:
+def test_refresh_that_lost_a_race_at_the_provider_is_sent_again(description: str, errors: Any) -> None:
     """Ory Hydra reports this as `invalid_request`, which otherwise means a dead token."""
     body = {"error": "invalid_request", "error_description": description}
     assert isinstance(parse(400, body, Dialect(errors=errors)), ProviderDown)
@@ -346,7 +346,7 @@ def test_refresh_token_that_is_a_number_is_kept() -> None:
     assert response.refresh_token == Secret("12345678901234567890")
 
 
-def test_an_access_token_as_the_bearer_needs_its_type() -> None:
+def test_access_token_as_the_bearer_needs_its_type() -> None:
     """RFC 6749 section 7.1: a token of unknown type must not be used. An id_token has only one type."""
     dialect = Dialect(bearer=Bearer.ACCESS_TOKEN)
     good = {**GOOD, "access_token": "an-access-token"}
@@ -358,7 +358,7 @@ def test_an_access_token_as_the_bearer_needs_its_type() -> None:
 
 
 @pytest.mark.parametrize("refresh_token", [-7, 0, 0.5, False, [], ["a"], "a\nb", "ü", "x" * 65_537, {"a": 1}, True])
-def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
+def test_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
     assert isinstance(parse(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
 
 
@@ -381,7 +381,7 @@ def test_an_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: A
         b"{}",
     ],
 )
-def test_an_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
+def test_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
     assert isinstance(parse(200, body), OutcomeUnknown)
 
 
@@ -453,7 +453,7 @@ def test_rules_of_the_dialect_come_first_and_the_first_match_wins() -> None:
     assert parse(401, {"error": "invalid_client"}, dialect) == ClientRejected("invalid_client")
 
 
-def test_a_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> None:
+def test_dead_token_rule_without_a_status_spares_a_server_that_is_ill() -> None:
     """dex answers 500 `invalid_request` when its storage fails."""
     dialect = Dialect(errors=(ErrorRule(ErrorCategory.DEAD_TOKEN, error="invalid_request"),))
     assert parse(400, {"error": "invalid_request"}, dialect) == Refused("invalid_request")
@@ -474,7 +474,7 @@ def test_retry_after_is_parsed_and_limited(value: str | None, seconds: float | N
     assert parse_retry_after(value, NOW) == seconds
 
 
-def test_the_rules_that_all_environments_share_agree_with_the_defaults() -> None:
+def test_rules_that_all_environments_share_agree_with_the_defaults() -> None:
     dialect = Dialect(errors=DEFAULT_ERRORS)
     words = [
         "invalid_request",

@@ -52,7 +52,7 @@ async def test_not_ready_names_each_problem() -> None:
     assert response.json()["problems"] == ["store: x.db is read-only; make it writable", "clients.demo: bad secret"]
 
 
-async def test_a_problem_shows_no_secret() -> None:
+async def test_problem_shows_no_secret() -> None:
     async with client(Readiness(finding("redis://user:hush@cache refused"))) as admin:
         response = await admin.get("/readyz")
     assert "hush" not in response.text
@@ -68,7 +68,7 @@ async def test_draining_is_not_ready_at_once() -> None:
     assert response.json()["draining"] is True
 
 
-async def test_a_check_that_raises_is_a_problem_and_not_a_500() -> None:
+async def test_check_that_raises_is_a_problem_and_not_a_500() -> None:
     async def check() -> Sequence[str]:
         raise RuntimeError("token=hush")
 
@@ -79,7 +79,7 @@ async def test_a_check_that_raises_is_a_problem_and_not_a_500() -> None:
     assert "hush" not in response.text
 
 
-async def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("akoya_gateway.observability.health.CHECK_TIMEOUT", 0.05)
 
     async def check() -> Sequence[str]:

@@ -102,7 +102,7 @@ def test_refused_and_failed_requests_are_counted_under_their_cause(gateway: Runn
     assert found[NAME + "key_fetch_failures_total{source=identity}"] > 0
 
 
-def test_an_address_rests_after_failures(gateway: Running) -> None:
+def test_address_rests_after_failures(gateway: Running) -> None:
     """It rests for one second at first, and longer after each further failure."""
 
     def is_resting() -> bool:
@@ -116,7 +116,7 @@ def test_an_address_rests_after_failures(gateway: Running) -> None:
     until(is_resting, "the address of `reports` rests, and that of the other upstream does not")
 
 
-def test_a_request_in_progress_is_counted_and_occupies_a_connection(gateway: Running) -> None:
+def test_request_in_progress_is_counted_and_occupies_a_connection(gateway: Running) -> None:
     in_flight = NAME + "requests_in_flight{}"
     in_use = NAME + "upstream_connections{state=in_use,upstream=upstream}"
     slow = threading.Thread(target=gateway.get, args=("/public/slow",))
@@ -127,7 +127,7 @@ def test_a_request_in_progress_is_counted_and_occupies_a_connection(gateway: Run
     until(lambda: (read(gateway)[in_flight], read(gateway)[in_use]) == (0, 0), "the request is complete")
 
 
-def test_a_killed_worker_is_counted_as_a_restart(gateway: Running) -> None:
+def test_killed_worker_is_counted_as_a_restart(gateway: Running) -> None:
     started = NAME + "start_timestamp_seconds{}"
     before = read(gateway)[started]
     victim = gateway.worker_pids()[0]

@@ -45,7 +45,7 @@ def only(lines: list[bytes]) -> dict[str, object]:
     return read
 
 
-def test_a_line_is_json_with_time_level_event_and_request_id_first(log: Log, lines: list[bytes]) -> None:
+def test_line_is_json_with_time_level_event_and_request_id_first(log: Log, lines: list[bytes]) -> None:
     log.warning("store unavailable", store="sqlite:x.db", request_id="r1")
     assert only(lines) == {
         "timestamp": "2023-11-14T22:13:20.250Z",
@@ -73,7 +73,7 @@ def test_levels_below_the_configured_one_do_nothing(lines: list[bytes]) -> None:
     ["token", "code", "state", "cookie", "authorization", "client_secret", "password", "set-cookie", "Set_Cookie",
      "refresh_token", "id_token", "access_token", "Proxy-Authorization", "db_password", "code_verifier", "Akoya-Id-Token"],
 )  # fmt: skip
-def test_a_field_with_a_secret_name_shows_nothing(log: Log, lines: list[bytes], name: str) -> None:
+def test_field_with_a_secret_name_shows_nothing(log: Log, lines: list[bytes], name: str) -> None:
     log.info("x", **{name: "hush-hush"})
     assert b"hush" not in lines[0]
     log.info("x", nested={"deep": [{name: "hush-hush"}]})
@@ -103,7 +103,7 @@ def test_a_field_with_a_secret_name_shows_nothing(log: Log, lines: list[bytes], 
         "db_password=hush-hush my_refresh_token=hush-hush",
     ],
 )
-def test_a_secret_inside_a_text_is_masked(log: Log, lines: list[bytes], text: str) -> None:
+def test_secret_inside_a_text_is_masked(log: Log, lines: list[bytes], text: str) -> None:
     log.info(text, detail=text, more=[text], raw=text.encode(), error=ValueError(text))
     try:
         raise RuntimeError(text)
@@ -131,13 +131,13 @@ def test_plain_text_stays_readable(text: str) -> None:
     assert redact_text(text) == text
 
 
-def test_a_secret_value_prints_as_such_at_any_depth(log: Log, lines: list[bytes]) -> None:
+def test_secret_value_prints_as_such_at_any_depth(log: Log, lines: list[bytes]) -> None:
     log.info("x", a=Secret("hush-hush"), b={"c": [Secret("hush-hush")]}, d=(Secret("hush-hush"), 1, 2))
     assert b"hush" not in lines[0]
     assert only(lines)["a"] == HIDDEN
 
 
-def test_an_exception_shows_its_trace_and_no_local_variables(log: Log, lines: list[bytes]) -> None:
+def test_exception_shows_its_trace_and_no_local_variables(log: Log, lines: list[bytes]) -> None:
     def inner() -> None:
         mine = "hush-hush"
         raise ValueError(len(mine))
@@ -177,7 +177,7 @@ def test_anything_can_be_logged(value: object) -> None:
         assert not any(line.startswith(b"{") for line in out[0].splitlines()[1:])
 
 
-def test_a_value_whose_repr_fails_is_still_logged(log: Log, lines: list[bytes]) -> None:
+def test_value_whose_repr_fails_is_still_logged(log: Log, lines: list[bytes]) -> None:
     class Broken:
         def __repr__(self) -> str:
             raise RuntimeError
@@ -281,7 +281,7 @@ class TestStandardLibrary:
         assert b"idp.example.com/auth" in b"".join(lines)
         assert b"hush" not in b"".join(lines)
 
-    def test_an_exception_of_an_application_is_one_line(self, log: Log, lines: list[bytes]) -> None:
+    def test_exception_of_an_application_is_one_line(self, log: Log, lines: list[bytes]) -> None:
         route_standard_logging(log, Logging())
         try:
             raise RuntimeError(f"token {JWT}")

@@ -48,7 +48,7 @@ def test_requests_are_counted_by_rule_outcome_and_class() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1000), max_size=30))
-def test_the_histogram_agrees_with_prometheus_clients_own(durations: list[float]) -> None:
+def test_histogram_agrees_with_prometheus_clients_own(durations: list[float]) -> None:
     from prometheus_client import CollectorRegistry, Histogram
 
     from akoya_gateway.observability.request_metrics import BUCKETS
@@ -181,7 +181,7 @@ class TestOverWorkers:
         assert read["akoya_gateway_config_loaded_timestamp_seconds{}"] == 1000
         assert next(value for name, value in read.items() if name.startswith("akoya_gateway_build_info")) == 1
 
-    def test_a_snapshot_brings_back_the_same_text(self) -> None:
+    def test_snapshot_brings_back_the_same_text(self) -> None:
         metrics = Metrics("1")
         metrics.request("0", "passed", 200, 0.01)
         metrics.attempt_ended('mi"k\\o\nmo', "granted")
@@ -246,7 +246,7 @@ class TestOverWorkers:
         assert read["akoya_gateway_grants{connector=mikomo,environment=sandbox,state=live}"] == 7
         assert read["akoya_gateway_requests_in_flight{}"] == 12
 
-    async def test_a_stuck_worker_is_named(self) -> None:
+    async def test_stuck_worker_is_named(self) -> None:
         slots = SharedSlots(3)
         slots.write(1, time.monotonic() - 60, 4711, b'{"pid":4711,"ready":true}\n[]')
         reports = await worker_stats(Metrics("1"), slots, 0).reports()
@@ -281,7 +281,7 @@ class TestBoard:
         assert (value.written_at, value.pid, value.content) == (1.5, 42, b"hello")
         assert slots.read(0) is None
 
-    def test_a_writer_killed_at_any_moment_leaves_a_whole_post(self) -> None:
+    def test_writer_killed_at_any_moment_leaves_a_whole_post(self) -> None:
         slots = SharedSlots(1)
         for turn in range(10):
             if (child := os.fork()) == 0:

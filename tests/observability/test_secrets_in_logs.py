@@ -21,7 +21,7 @@ def metrics_of(env: GatewayEnv) -> str:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: str) -> None:
+def test_flow_at_debug_level_leaves_no_secret_behind(tmp_path: Path, workers: str) -> None:
     changes = {"logging": {"level": "debug", "format": "json"}}
     secrets = {CLIENT_SECRET, HMAC_SECRET, STORE_KEY}
     with GatewayEnv(tmp_path, algorithm="hmac-sha256", changes=changes, options=("--workers", workers)) as env:

@@ -141,7 +141,7 @@ def _gather_all(output: StandardOutput, lines: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_went_away_does_not_stop_the_writer(blocking: bool) -> None:
+def test_reader_that_went_away_does_not_stop_the_writer(blocking: bool) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, blocking)
     out = StandardOutput(writer)
@@ -166,7 +166,7 @@ def journal() -> tuple[int, int]:
 @pytest.mark.parametrize("make", [pipe, journal])
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("gathered", [True, False])
-def test_a_reader_that_is_stuck_does_not_stop_the_writer(
+def test_reader_that_is_stuck_does_not_stop_the_writer(
     make: Callable[[], tuple[int, int]], blocking: bool, gathered: bool
 ) -> None:
     reader, writer = make()
@@ -248,7 +248,7 @@ def test_gathered_lines_of_several_processes_do_not_mix() -> None:
     assert list(numbers.values()) == [list(range(2000))] * 4
 
 
-def test_a_truncated_line_does_not_take_in_the_next_one() -> None:
+def test_truncated_line_does_not_take_in_the_next_one() -> None:
     """A line that is longer than one write may be cut off, when the reader stops in the middle of it."""
     reader, writer = os.pipe()
     out = StandardOutput(writer)
@@ -265,7 +265,7 @@ def test_a_truncated_line_does_not_take_in_the_next_one() -> None:
     os.close(writer)
 
 
-def test_a_line_of_another_thread_is_written_by_the_thread_that_is_writing(pipe_ends: tuple[int, int]) -> None:
+def test_line_of_another_thread_is_written_by_the_thread_that_is_writing(pipe_ends: tuple[int, int]) -> None:
     """So no thread waits for another one that waits for the reader, and the order stays."""
     reader, writer = pipe_ends
     out = StandardOutput(writer)
@@ -312,7 +312,7 @@ def test_lines_that_wait_for_a_blocked_write_of_another_thread_are_bounded(pipe_
     assert (len(lines), lines[-1], out.lost) == (1 + MAX_WAITING, b"%d" % (MAX_WAITING - 1), 10)
 
 
-def test_a_line_of_a_finalizer_in_the_middle_of_a_write_is_written_after_it(pipe_ends: tuple[int, int]) -> None:
+def test_line_of_a_finalizer_in_the_middle_of_a_write_is_written_after_it(pipe_ends: tuple[int, int]) -> None:
     reader, writer = pipe_ends
     out = StandardOutput(writer)
     write = out._write

@@ -45,7 +45,7 @@ def test_header_that_changes_the_request_is_dropped_from_every_peer(name: str) -
 
 
 @pytest.mark.parametrize("name", SAID_BY_PROXIES)
-def test_a_name_that_proxies_use_passes_from_proxies_alone_in_its_own_spelling(name: str) -> None:
+def test_name_that_proxies_use_passes_from_proxies_alone_in_its_own_spelling(name: str) -> None:
     headers = ClientHeaders()
     for spelling in (name, name.lower(), name.upper()):
         assert headers.passes(spelling.encode(), from_proxy=True)
@@ -65,12 +65,12 @@ def test_unknown_header_is_forwarded(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["X_Own", "_", "x_", "Content_Length", "Host_", "X_Http_Method_Override", "Authorization_"]
 )
-def test_a_name_with_an_underscore_is_dropped_unless_allowed(name: str) -> None:
+def test_name_with_an_underscore_is_dropped_unless_allowed(name: str) -> None:
     assert ClientHeaders().handling(name.encode()) is Handling.DROP
     assert ClientHeaders([name.lower()]).handling(name.encode()) is Handling.PASS
 
 
-def test_the_token_that_names_the_user_passes_whatever_its_name() -> None:
+def test_token_that_names_the_user_passes_whatever_its_name() -> None:
     assert ClientHeaders(identity="x-forwarded-access-token").handling(b"X-Forwarded-Access-Token") is Handling.PASS
     assert ClientHeaders(identity="x-forwarded-access-token").handling(b"X_Forwarded_Access_Token") is Handling.DROP
 
@@ -82,7 +82,7 @@ def test_every_name_of_the_lists_is_known_and_spelled_as_it_folds() -> None:
         assert "-" not in name.decode() or is_alias(name.replace(b"-", b"_"))
 
 
-def test_a_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pytest.LogCaptureFixture) -> None:
     headers = ClientHeaders()
     with caplog.at_level(logging.WARNING):
         for number in range(LOGGED_NAMES * 3):
@@ -103,7 +103,7 @@ def test_a_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pyte
         "remote_user",
     ],
 )
-def test_a_name_that_folds_to_a_known_one_cannot_be_allowed(tmp_path: Path, name: str) -> None:
+def test_name_that_folds_to_a_known_one_cannot_be_allowed(tmp_path: Path, name: str) -> None:
     faults = validated(tmp_path, {"allow_underscore_headers": [name]}).diagnostics
     assert [diagnostic.message for diagnostic in faults] == [
         f"a server can take {name} for a header that the gateway decides about"

@@ -37,7 +37,7 @@ def test_rules_are_relative_to_the_mount(browser: Browser) -> None:
     assert browser.fetch("/public/x").text == "outside"
 
 
-def test_a_user_connects_below_the_mount_and_the_app_gets_a_signed_token(browser: Browser) -> None:
+def test_user_connects_below_the_mount_and_the_app_gets_a_signed_token(browser: Browser) -> None:
     sent = browser.go("/bank/mikomo").headers["location"]
     assert sent == "/bank/akoya/connect/mikomo?return_to=/bank/mikomo"
     landed = browser.connect(return_to="/bank/mikomo")
@@ -47,7 +47,7 @@ def test_a_user_connects_below_the_mount_and_the_app_gets_a_signed_token(browser
     assert seen["signature"].startswith("valid: ")
 
 
-def test_the_pages_link_below_the_mount(browser: Browser) -> None:
+def test_pages_link_below_the_mount(browser: Browser) -> None:
     page = browser.go("/bank/akoya/").text
     assert 'href="/bank/akoya/connect/mikomo' in page
     assert '"/akoya/' not in page
@@ -121,7 +121,7 @@ async def test_another_root_path_is_logged_once_for_each_of_a_few(
     assert len([record for record in caplog.records if "root_path mismatch detected" in record.message]) == 10
 
 
-def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_path: Path) -> None:
+def test_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_path: Path) -> None:
     config = validated(
         tmp_path, {"root_path": "/bank", "clients.demo-app.redirect_uri": "https://app.example.com/bank/akoya/callback"}
     ).config
@@ -134,7 +134,7 @@ def test_the_paths_of_a_mounted_configuration_are_those_that_browsers_see(tmp_pa
     assert config.redirects.after_error == "/bank/akoya/"
 
 
-def test_a_callback_outside_of_the_mount_is_a_warning_and_an_upstream_a_fault(tmp_path: Path) -> None:
+def test_callback_outside_of_the_mount_is_a_warning_and_an_upstream_a_fault(tmp_path: Path) -> None:
     warnings = validated(tmp_path, {"root_path": "/bank"}).warnings
     assert "the app around the gateway passes it nothing outside of /bank/" in "".join(map(str, warnings))
     faults = validated(tmp_path, {"root_path": "/bank", "upstream": {"url": "http://127.0.0.1:1"}}).diagnostics

@@ -27,11 +27,11 @@ TEN: Networks = [ip_network("10.0.0.0/8")]
      ("[2001:db8::1]:80", "2001:db8::1"), ("::ffff:1.2.3.4", "1.2.3.4"), ("[::ffff:1.2.3.4]:9", "1.2.3.4"), ("fe80::1%eth0", "fe80::1"),
      ("", None), ("unknown", None), ("1.2.3.4:x", None), ("1.2.3.4:123456", None), ("[::1", None), ("[::1]x", None), ("localhost:80", None)],
 )  # fmt: skip
-def test_an_address_is_read_with_and_without_a_port(text: str, address: str | None) -> None:
+def test_address_is_read_with_and_without_a_port(text: str, address: str | None) -> None:
     assert str(parse_address(text)) == str(address)
 
 
-def test_an_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> None:
+def test_address_with_a_port_in_x_forwarded_for_is_named_in_forwarded() -> None:
     forwarded_for = {b"x-forwarded-for": [b"203.0.113.7:51234, [2001:db8::1]:80"]}
     lines = ForwardedHeaders(TEN).lines("10.0.0.1", "http", b"a", forwarded_for)
     assert b'forwarded: for=203.0.113.7, for="[2001:db8::1]", for=10.0.0.1;host="a";proto=http\r\n' in lines
@@ -56,7 +56,7 @@ def test_every_part_agrees_whether_a_peer_is_trusted(
     assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=forwarded) == b"given") is trusted
 
 
-def test_a_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:
+def test_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:
     assert peer_of(("10.0.0.1", 0)) == ("10.0.0.1", True)
     assert peer_of(["10.0.0.1", 4000]) == ("10.0.0.1", False)
     assert peer_of(None) == peer_of(("", 5)) == (None, False)
@@ -88,7 +88,7 @@ def test_app_gets_the_scheme_of_public_url_for_requests_to_its_host(host: bytes,
     assert lines.count(b"proto=" + proto) == 1
 
 
-def test_a_trusted_proxys_word_on_the_scheme_counts_more_than_public_url() -> None:
+def test_trusted_proxys_word_on_the_scheme_counts_more_than_public_url() -> None:
     forwarding = ForwardedHeaders(TEN, Origin("https", "app.example", 443))
     assert b"x-forwarded-proto: http\r\n" in forwarding.lines(
         "10.0.0.1", "http", b"app.example", {b"x-forwarded-proto": [b"http"]}

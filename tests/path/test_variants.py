@@ -42,7 +42,7 @@ TABLE, LAX = RuleTable(RULES, variants=False), RuleTable(RULES)
      ("/Api/Me/", None), ("/api/ME", 1), ("/api/", 1), ("/api", None), ("/item/1", 8), ("/ITEM/1", 8), ("/Upper", 3), ("/upper", None), ("/slash/", 4),
      ("/slash", None), ("/same", 5), ("/same/", 6), ("/ä", 7), ("/Ä", None), ("/", 8), ("/other/", 8)],
 )  # fmt: skip
-def test_a_path_that_is_under_another_rule_in_another_spelling_is_refused(path: str, index: int | None) -> None:
+def test_path_that_is_under_another_rule_in_another_spelling_is_refused(path: str, index: int | None) -> None:
     for _ in range(2):  # Repeated, to check that a denied path is not cached as another result.
         if index is None:
             with pytest.raises(PathRefused) as refused:
@@ -55,7 +55,7 @@ def test_a_path_that_is_under_another_rule_in_another_spelling_is_refused(path: 
             assert match.rule.index == index
 
 
-def test_the_method_decides_whether_another_rule_covers_the_spelling() -> None:
+def test_method_decides_whether_another_rule_covers_the_spelling() -> None:
     with pytest.raises(PathRefused):
         TABLE.match("DELETE", "/Item/1")
     match = TABLE.match("DELETE", "/item/1")
@@ -63,7 +63,7 @@ def test_the_method_decides_whether_another_rule_covers_the_spelling() -> None:
     assert match.rule.index == 2
 
 
-def test_a_stricter_rule_than_the_matching_one_counts_and_a_public_one_does_not() -> None:
+def test_stricter_rule_than_the_matching_one_counts_and_a_public_one_does_not() -> None:
     table = RuleTable(
         [
             rule(0, "/a", ANY),
@@ -84,7 +84,7 @@ def test_a_stricter_rule_than_the_matching_one_counts_and_a_public_one_does_not(
     [b"_method=DELETE", b"a=1&_method=DELETE", b"a;_method=DELETE", b"%5Fmethod=PUT", b"_%6Dethod=PUT", b"_METHOD=put", b".method=x", b"[method=x",
      b"_method[]=x", b"_method%00x=y", b"%20_method=x", b"_method=", b"%2emethod=x"],
 )  # fmt: skip
-def test_a_parameter_that_a_framework_reads_as_the_method_is_an_override(query: bytes) -> None:
+def test_parameter_that_a_framework_reads_as_the_method_is_an_override(query: bytes) -> None:
     assert names_a_method_in(query)
 
 

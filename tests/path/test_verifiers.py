@@ -33,7 +33,7 @@ def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
      ({"PATH_INFO": "/admin", "RAW_URI": "/any/admin"}, {}, b"path-mismatch"), ({"PATH_INFO": "/x y", "RAW_URI": "/x%20y?q=1"}, {}, b"missing-signature"),
      ({"PATH_INFO": "/x", "REQUEST_URI": "http://a/x"}, {}, b"missing-signature"), ({"PATH_INFO": "/\xc3\xa4", "RAW_URI": "/%C3%A4"}, {}, b"missing-signature")],
 )  # fmt: skip
-def test_a_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(
+def test_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(
     environ: dict[str, Any], options: dict[str, Any], expected: bytes
 ) -> None:
     status, body = wsgi(environ, **options)
@@ -41,7 +41,7 @@ def test_a_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(
     assert expected in body
 
 
-def test_an_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
+def test_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
     assert wsgi({"PATH_INFO": "/pub/x"})[0] == "200 OK"
     assert wsgi({"SCRIPT_NAME": "/bank", "PATH_INFO": "/pub/x"}, script_name="/bank")[0] == "200 OK"
     assert wsgi({"SCRIPT_NAME": "/bank", "PATH_INFO": "/pub/x"})[0].startswith("401")
@@ -53,7 +53,7 @@ def test_an_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
      ({"path": "/bank/x", "raw_path": b"/bank/x", "root_path": "/bank"}, {"root_path": "/bank"}, b"missing-signature"), ({"path": "/admin", "raw_path": b"/any/admin"}, {}, b"path-mismatch"),
      ({"path": "/x y", "raw_path": b"/x%20y"}, {}, b"missing-signature"), ({"path": "/ä"}, {}, b"missing-signature"), ({"path": "/pub/x", "raw_path": b"/pub/x"}, {}, b"served")],
 )  # fmt: skip
-async def test_an_asgi_app_gets_the_path_that_was_signed_below_a_named_mount(
+async def test_asgi_app_gets_the_path_that_was_signed_below_a_named_mount(
     scope: dict[str, Any], options: dict[str, Any], expected: bytes
 ) -> None:
     statuses: list[dict[str, Any]] = []

@@ -87,7 +87,7 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
         (raw(hold=True), "outcome-unknown", "WARNING", {"error": "no complete response within 0.5 s"}),
     ],
 )  # fmt: skip
-async def test_a_failed_exchange_is_logged_with_its_reason(
+async def test_failed_exchange_is_logged_with_its_reason(
     http: httpx.AsyncClient,
     caplog: pytest.LogCaptureFixture,
     responder: Responder,
@@ -102,7 +102,7 @@ async def test_a_failed_exchange_is_logged_with_its_reason(
     assert CODE not in caplog.text
 
 
-async def test_a_provider_that_is_not_there_is_logged_with_its_reason(
+async def test_provider_that_is_not_there_is_logged_with_its_reason(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(keys=reply(503)) as server:
@@ -118,7 +118,7 @@ async def test_a_provider_that_is_not_there_is_logged_with_its_reason(
     )  # fmt: skip
 
 
-async def test_a_certificate_that_is_not_trusted_is_an_operator_fault(
+async def test_certificate_that_is_not_trusted_is_an_operator_fault(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "pem").write_bytes(self_signed())
@@ -144,7 +144,7 @@ async def test_a_certificate_that_is_not_trusted_is_an_operator_fault(
         ("access_denied", "access_denied", "INFO"),
     ],
 )
-def test_the_words_of_the_bank_at_the_redirect_uri_are_logged(
+def test_words_of_the_bank_at_the_redirect_uri_are_logged(
     caplog: pytest.LogCaptureFixture, word: str, code: str, level: str
 ) -> None:
     callback = parse_authorization_response(

@@ -61,7 +61,7 @@ def pause(server: Threaded) -> None:
 
 
 @pytest.mark.parametrize("after", [0.0, 0.5, 0.97], ids=["at once", "half way", "just before the deadline"])
-async def test_a_response_that_came_during_a_pause_is_read(
+async def test_response_that_came_during_a_pause_is_read(
     http: httpx.AsyncClient, threaded: Threaded, after: float
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -78,12 +78,12 @@ async def test_a_response_that_came_during_a_pause_is_read(
     assert response == HttpResponse(200, BODY)
 
 
-async def test_a_document_that_came_during_a_pause_is_read(http: httpx.AsyncClient, threaded: Threaded) -> None:
+async def test_document_that_came_during_a_pause_is_read(http: httpx.AsyncClient, threaded: Threaded) -> None:
     asyncio.get_running_loop().call_later(0.5, pause, threaded)
     assert (await get(http, threaded.url, 1 << 20, TIMEOUT)).body == BODY
 
 
-async def test_a_pause_does_not_make_a_silent_provider_respond(http: httpx.AsyncClient) -> None:
+async def test_pause_does_not_make_a_silent_provider_respond(http: httpx.AsyncClient) -> None:
     silent = Threaded(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
     try:
         asyncio.get_running_loop().call_later(0.5, pause, silent)
@@ -93,14 +93,14 @@ async def test_a_pause_does_not_make_a_silent_provider_respond(http: httpx.Async
         silent.close()
 
 
-async def test_a_deadline_passes_in_time_where_nothing_pauses() -> None:
+async def test_deadline_passes_in_time_where_nothing_pauses() -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         await within(0.2, asyncio.sleep(30))
     assert 0.19 < time.monotonic() - started < 20
 
 
-async def test_a_result_or_an_error_within_the_deadline_is_passed_on() -> None:
+async def test_result_or_an_error_within_the_deadline_is_passed_on() -> None:
     async def failing() -> None:
         raise TimeoutError("of the work")
 

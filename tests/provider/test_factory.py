@@ -61,7 +61,7 @@ async def test_always_without_a_jwks_uri_is_refused() -> None:
         open_providers(config(client(), verify=Verify.ALWAYS))
 
 
-async def test_an_unknown_client_is_a_key_error() -> None:
+async def test_unknown_client_is_a_key_error() -> None:
     async with open_providers(config(client())) as providers:
         with pytest.raises(KeyError):
             providers["other"]

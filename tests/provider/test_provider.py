@@ -83,7 +83,7 @@ def patience(expected: object) -> float:
     return 0.5 if "no complete response" in repr(expected) else 30.0
 
 
-async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
+async def test_code_becomes_tokens(http: httpx.AsyncClient) -> None:
     id_token = signed(claims())
     async with provider(http, token=reply(200, tokens(id_token))) as (akoya, server):
         granted = await akoya.exchange(Secret("the-code"), Secret("the-verifier"))
@@ -108,7 +108,7 @@ async def test_a_code_becomes_tokens(http: httpx.AsyncClient) -> None:
         assert request.headers["content-type"] == "application/x-www-form-urlencoded"
 
 
-async def test_a_refresh_token_becomes_new_tokens(http: httpx.AsyncClient) -> None:
+async def test_refresh_token_becomes_new_tokens(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens())) as (akoya, server):
         granted = await akoya.refresh(Secret("refresh-1"), SUB)
         assert isinstance(granted, TokensIssued)
@@ -128,7 +128,7 @@ async def test_scope_left_out_means_as_requested_at_first_and_unchanged_later(ht
     assert later.tokens.scope == ()
 
 
-async def test_a_refresh_token_left_out_means_that_the_old_one_stays(http: httpx.AsyncClient) -> None:
+async def test_refresh_token_left_out_means_that_the_old_one_stays(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens(refresh_token=None))) as (akoya, _):
         granted = await akoya.refresh(Secret("r"), SUB)
     assert isinstance(granted, TokensIssued)
@@ -139,9 +139,7 @@ async def test_a_refresh_token_left_out_means_that_the_old_one_stays(http: httpx
     ("exp", "expires_in", "end"),
     [(900, 600, 600), (300, 600, 300), (900, None, 900), (None, 600, 600), (None, None, 900), (900, -1, 900)],
 )
-async def test_the_end_of_the_bearer(
-    http: httpx.AsyncClient, exp: int | None, expires_in: int | None, end: int
-) -> None:
+async def test_end_of_the_bearer(http: httpx.AsyncClient, exp: int | None, expires_in: int | None, end: int) -> None:
     id_token = signed(claims(exp=None if exp is None else NOW + exp))
     dialect = Dialect(optional_claims=frozenset({"exp"}))
     async with provider(http, token=reply(200, tokens(id_token, expires_in=expires_in)), dialect=dialect) as (akoya, _):
@@ -167,7 +165,7 @@ async def test_access_token_is_the_bearer_only_if_the_dialect_names_it(http: htt
     assert granted.tokens.expires_at == NOW + Tokens().assume_lifetime  # exp is that of the id_token, not of this token
 
 
-async def test_a_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bearer(http: httpx.AsyncClient) -> None:
+async def test_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bearer(http: httpx.AsyncClient) -> None:
     body = tokens(access_token="access-2")
     del body["id_token"]
     async with provider(http, token=reply(200, body), dialect=Dialect(bearer=Bearer.ACCESS_TOKEN)) as (akoya, _):
@@ -258,7 +256,7 @@ async def test_token_without_the_sent_nonce_is_refused(http: httpx.AsyncClient) 
         assert isinstance(await akoya.exchange(Secret("c"), nonce="n-2"), Untrusted)
 
 
-async def test_a_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx.AsyncClient) -> None:
+async def test_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx.AsyncClient) -> None:
     keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(rsa_key(), ec_key())))
     async with provider(http, keys=keys, token=reply(200, tokens(signed(claims(), ec_key(), "ES256")))) as (
         akoya,
@@ -269,7 +267,7 @@ async def test_a_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx
         assert len(server.to("/keys")) == 2
 
 
-async def test_an_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx.AsyncClient) -> None:
+async def test_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx.AsyncClient) -> None:
     async with provider(http, keys=reply(503), token=reply(200, tokens())) as (akoya, server):
         for response in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
             assert response == ProviderDown("the provider's keys are unavailable: answered 503")
@@ -355,7 +353,7 @@ async def test_error_in_a_truncated_response_counts_if_it_is_complete(http: http
         assert isinstance(await akoya.refresh(Secret("r"), SUB), OutcomeUnknown)
 
 
-async def test_an_unreadable_scope_is_reported_once_and_the_requested_one_holds(
+async def test_unreadable_scope_is_reported_once_and_the_requested_one_holds(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with provider(http, token=reply(200, tokens(scope={"a": 1}))) as (akoya, _):
@@ -367,7 +365,7 @@ async def test_an_unreadable_scope_is_reported_once_and_the_requested_one_holds(
     assert "member=scope" in caplog.text
 
 
-async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once(http: httpx.AsyncClient) -> None:
+async def test_key_that_is_replaced_under_its_kid_is_fetched_once(http: httpx.AsyncClient) -> None:
     keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(_replaced())))
     body = reply(200, tokens(signed(claims(), _replaced())))
     async with provider(http, keys=keys, token=body) as (akoya, server):
@@ -376,7 +374,7 @@ async def test_a_key_that_is_replaced_under_its_kid_is_fetched_once(http: httpx.
         assert len(server.to("/keys")) == 2
 
 
-async def test_a_key_of_another_type_under_the_same_kid_is_fetched_once(http: httpx.AsyncClient) -> None:
+async def test_key_of_another_type_under_the_same_kid_is_fetched_once(http: httpx.AsyncClient) -> None:
     keys = in_turn(reply(200, jwks(rsa_key())), reply(200, jwks(ec_key("P-256", "r1"))))
     body = reply(200, tokens(signed(claims(), ec_key("P-256", "r1"), "ES256")))
     async with provider(http, keys=keys, token=body) as (akoya, server):
@@ -392,7 +390,7 @@ async def test_wrong_signatures_fetch_the_keys_at_most_once_in_ten_seconds(http:
         assert len(server.to("/keys")) == 2
 
 
-async def test_an_older_kid_with_the_key_of_today_is_accepted_without_a_fetch(http: httpx.AsyncClient) -> None:
+async def test_older_kid_with_the_key_of_today_is_accepted_without_a_fetch(http: httpx.AsyncClient) -> None:
     """Ory Hydra responds to refreshes like this after a key rotation."""
     body = reply(200, tokens(signed(claims(), rsa_key("today"), kid="r1")))
     async with provider(http, keys=reply(200, jwks(rsa_key(), rsa_key("today"))), token=body) as (akoya, server):
@@ -400,7 +398,7 @@ async def test_an_older_kid_with_the_key_of_today_is_accepted_without_a_fetch(ht
         assert len(server.to("/keys")) == 1
 
 
-async def test_the_nonce_of_the_login_is_kept_and_held_against_refreshes(http: httpx.AsyncClient) -> None:
+async def test_nonce_of_the_login_is_kept_and_held_against_refreshes(http: httpx.AsyncClient) -> None:
     async with provider(http, token=reply(200, tokens(signed(claims(nonce="n-1"))))) as (akoya, _):
         first = await akoya.exchange(Secret("c"), nonce="n-1")
         assert isinstance(first, TokensIssued) and first.tokens.nonce == "n-1"

@@ -75,7 +75,7 @@ async def test_one_fetch_serves_all_waiters(http: httpx.AsyncClient, clock: Time
         assert len(server.received) == 1
 
 
-async def test_a_waiter_that_gives_up_leaves_the_others_their_fetch(http: httpx.AsyncClient, clock: Time) -> None:
+async def test_waiter_that_gives_up_leaves_the_others_their_fetch(http: httpx.AsyncClient, clock: Time) -> None:
     async def slowly(server: Server, request: Received, writer: asyncio.StreamWriter) -> bool | None:
         await asyncio.sleep(0.2)
         return await keys(rsa_key())(server, request, writer)
@@ -120,7 +120,7 @@ async def test_missing_keys_are_reported_and_retried_soon(http: httpx.AsyncClien
         assert (await keys_of.current()).keys
 
 
-async def test_an_unknown_kid_fetches_at_once_but_not_again_and_again(http: httpx.AsyncClient, clock: Time) -> None:
+async def test_unknown_kid_fetches_at_once_but_not_again_and_again(http: httpx.AsyncClient, clock: Time) -> None:
     async with serve(keys=in_turn(keys(rsa_key()), keys(rsa_key(), ec_key()))) as server:
         keys_of = source(server, http, clock)
         await keys_of.current()
@@ -133,7 +133,7 @@ async def test_an_unknown_kid_fetches_at_once_but_not_again_and_again(http: http
         assert len(server.received) == 3
 
 
-async def test_a_failed_renewal_leaves_the_keys_at_hand(http: httpx.AsyncClient, clock: Time) -> None:
+async def test_failed_renewal_leaves_the_keys_at_hand(http: httpx.AsyncClient, clock: Time) -> None:
     async with serve(keys=in_turn(keys(rsa_key()), raw())) as server:
         keys_of = source(server, http, clock)
         first = await keys_of.current()
@@ -170,7 +170,7 @@ async def test_a_failed_renewal_leaves_the_keys_at_hand(http: httpx.AsyncClient,
         "deep",
     ],
 )
-async def test_a_hostile_endpoint_costs_one_bounded_request(
+async def test_hostile_endpoint_costs_one_bounded_request(
     http: httpx.AsyncClient, clock: Time, responder: Responder
 ) -> None:
     async with serve(keys=responder) as server, asyncio.timeout(60):
@@ -221,7 +221,7 @@ async def test_safe_addresses_are_taken(http: httpx.AsyncClient, clock: Time, ur
         ("no-cache", MIN_AGE),
     ],
 )
-def test_the_age_follows_cache_control_within_bounds(value: str, seconds: float) -> None:
+def test_age_follows_cache_control_within_bounds(value: str, seconds: float) -> None:
     assert max_age(value) == seconds
 
 

@@ -69,7 +69,7 @@ def test_repr_of_requests_and_outcomes_has_no_secrets() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"aud": "x"}, {"iss": "x"}, {"exp": 1}, {"sub": 7}, {"sub": "other"}])
-def test_a_rejection_and_its_traceback_do_not_print_the_token(changes: dict[str, Any]) -> None:
+def test_rejection_and_its_traceback_do_not_print_the_token(changes: dict[str, Any]) -> None:
     token = signed(claims(**changes))
     for text in (token, Secret(token.reveal()[:-2]), Secret("." + token.reveal())):
         with pytest.raises(IdTokenRejected) as rejected:

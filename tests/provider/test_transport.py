@@ -82,7 +82,7 @@ async def test_after_the_request_left_anything_incomplete_is_lost_and_never_sent
     assert server.connections == 1
 
 
-async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
+async def test_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
     async def reset(_: Server, __: Received, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
@@ -111,7 +111,7 @@ async def test_a_reset_connection_is_lost(http: httpx.AsyncClient) -> None:
         "dripping chunks",
     ],
 )
-async def test_the_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, responder: Responder) -> None:
+async def test_deadline_holds_for_the_whole_call(http: httpx.AsyncClient, responder: Responder) -> None:
     async with asyncio.timeout(20):
         lost, server = await fetch(http, responder, timeout=0.3)
     assert lost == ResponseLost("no complete response within 0.3 s")
@@ -135,7 +135,7 @@ async def test_gigabytes_are_not_read(http: httpx.AsyncClient, length: bytes) ->
         await asyncio.wait_for(server.gone.wait(), 60)  # the client closed the connection
 
 
-async def test_a_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
+async def test_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(64)) + packer.flush()
     response, _ = await fetch(http, reply(200, bomb, "Content-Encoding: gzip\r\n"), timeout=60)
@@ -167,12 +167,12 @@ async def test_no_connection_means_not_sent(http: httpx.AsyncClient) -> None:
     assert await post(http, request, 2.0) == NotSent("no connection to the provider (ConnectError)")
 
 
-async def test_a_host_that_does_not_exist_means_not_sent(http: httpx.AsyncClient) -> None:
+async def test_host_that_does_not_exist_means_not_sent(http: httpx.AsyncClient) -> None:
     request = FormRequest("http://no-such-host.invalid/token", (), ())
     assert isinstance(await post(http, request, 5.0), NotSent)
 
 
-async def test_a_tls_handshake_that_fails_means_not_sent() -> None:
+async def test_tls_handshake_that_fails_means_not_sent() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.read(65536))
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -189,7 +189,7 @@ async def test_a_tls_handshake_that_fails_means_not_sent() -> None:
     listening.close()
 
 
-async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
+async def test_tls_handshake_that_never_ends_means_not_sent() -> None:
     """The deadline expires before any byte of the form is written."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,7 +206,7 @@ async def test_a_tls_handshake_that_never_ends_means_not_sent() -> None:
     listening.close()
 
 
-async def test_a_full_pool_means_not_sent() -> None:
+async def test_full_pool_means_not_sent() -> None:
     limits = httpx.Limits(max_connections=1)
     async with serve(token=raw(hold=True)) as server, httpx.AsyncClient(limits=limits) as http:
         first = asyncio.create_task(post(http, form(server), 3.0))
@@ -217,7 +217,7 @@ async def test_a_full_pool_means_not_sent() -> None:
         assert len(server.received) == 1
 
 
-async def test_a_connection_that_the_server_closes_is_never_reused_and_nothing_is_sent_twice(
+async def test_connection_that_the_server_closes_is_never_reused_and_nothing_is_sent_twice(
     http: httpx.AsyncClient,
 ) -> None:
     """The server offers keep-alive and then closes: the second form must not be sent on the closing connection."""
@@ -304,7 +304,7 @@ async def test_plain_http_never_takes_a_proxy(monkeypatch: pytest.MonkeyPatch) -
             assert await post(http, form(server), 30.0) == HttpResponse(200, b"{}")
 
 
-async def test_a_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     from akoya_gateway.provider import http_client
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -348,7 +348,7 @@ async def test_document_that_cannot_be_fetched_raises_the_reason(
         assert len(server.received) == 1
 
 
-async def test_a_document_is_read_through_mark_and_encoding(http: httpx.AsyncClient) -> None:
+async def test_document_is_read_through_mark_and_encoding(http: httpx.AsyncClient) -> None:
     packed = gzip.compress(b'\xef\xbb\xbf{"a": 1}')
     for headers in ("", "Content-Encoding: gzip\r\n", "Content-Encoding: x-gzip\r\nCache-Control: max-age=9\r\n"):
         async with serve(doc=reply(200, packed, headers)) as server:
@@ -370,7 +370,7 @@ async def test_received_part_of_a_lost_response_is_kept(http: httpx.AsyncClient)
             assert lost.part.status == 200 and lost.part.body.startswith(b'{"refresh_token":"r-2"')
 
 
-async def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+async def test_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
     (tmp_path / "pem").write_bytes(self_signed())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "pem")

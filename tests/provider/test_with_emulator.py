@@ -111,7 +111,7 @@ async def test_connect_refresh_revoke(app: Client, emulator: SandboxServer, akoy
     assert isinstance(await akoya.refresh(refresh_token(second), first.sub), Refused)
 
 
-async def test_a_code_works_once_and_a_spent_refresh_token_is_dead(
+async def test_code_works_once_and_a_spent_refresh_token_is_dead(
     app: Client, emulator: SandboxServer, akoya: Provider
 ) -> None:
     once = await code(app, emulator)
@@ -122,7 +122,7 @@ async def test_a_code_works_once_and_a_spent_refresh_token_is_dead(
     assert isinstance(await akoya.exchange(Secret("never-issued")), Refused)
 
 
-async def test_a_wrong_secret_is_the_operators_fault(app: Client, emulator: SandboxServer, akoya: Provider) -> None:
+async def test_wrong_secret_is_the_operators_fault(app: Client, emulator: SandboxServer, akoya: Provider) -> None:
     tokens = await connected(app, emulator, akoya)
     emulator.fault("secret_rotated")
     assert await akoya.refresh(refresh_token(tokens), tokens.sub) == ClientRejected("invalid_client")
@@ -131,7 +131,7 @@ async def test_a_wrong_secret_is_the_operators_fault(app: Client, emulator: Sand
 
 
 @pytest.mark.parametrize("fault", ["cut_after", "cut_during"])
-async def test_a_cut_after_the_token_was_spent_is_unknown_and_proves_true(
+async def test_cut_after_the_token_was_spent_is_unknown_and_proves_true(
     app: Client, emulator: SandboxServer, akoya: Provider, fault: str
 ) -> None:
     tokens = await connected(app, emulator, akoya)
@@ -185,7 +185,7 @@ async def test_rotated_signing_keys_are_picked_up(app: Client, emulator: Sandbox
     granted(await akoya.refresh(refresh_token(tokens), tokens.sub))
 
 
-async def test_a_bank_that_refuses_reaches_us_as_a_refusal(app: Client, emulator: SandboxServer) -> None:
+async def test_bank_that_refuses_reaches_us_as_a_refusal(app: Client, emulator: SandboxServer) -> None:
     emulator.fault("callback_error", endpoint="consent", error="bank_says_no", description="Try <b>later</b>")
     url = authorization_url(app, Connector("bank", "mikomo", "Mikomo", app), "state-of-the-test")
     location = await asyncio.to_thread(emulator.consent, url, "mikomo_1")
@@ -193,7 +193,7 @@ async def test_a_bank_that_refuses_reaches_us_as_a_refusal(app: Client, emulator
     assert callback == AuthorizationRefused("bank_says_no", "Try <b>later</b>", "state-of-the-test")
 
 
-async def test_a_refresh_after_a_rotation_is_accepted_without_a_fetch_where_both_keys_are_published(
+async def test_refresh_after_a_rotation_is_accepted_without_a_fetch_where_both_keys_are_published(
     app: Client, emulator: SandboxServer, akoya: Provider
 ) -> None:
     """Hydra keeps the kid of the login, Dex names the current key."""

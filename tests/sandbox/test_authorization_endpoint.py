@@ -42,7 +42,7 @@ def test_some_errors_are_shown_only_in_the_browser(
     assert "location" not in response.headers
 
 
-def test_an_error_page_escapes_what_the_address_said(dex: SandboxServer) -> None:
+def test_error_page_escapes_what_the_address_said(dex: SandboxServer) -> None:
     response = fetch(dex, client_id="<script>alert(1)</script>")
     assert "<script>" not in response.text
 
@@ -74,7 +74,7 @@ def test_other_errors_go_to_the_redirect_uri_with_the_state(
     assert query_of(location) == expected
 
 
-def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
+def test_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
     response = HTTP.get(authorization_url(either) + "&scope=openid")
     assert query_of(response.headers["location"])["error"] == "invalid_request"
 
@@ -91,18 +91,18 @@ def test_dex_takes_any_state(dex: SandboxServer, state: str | None) -> None:
     assert fetch(dex, state=state).headers["location"].startswith("/consent/")
 
 
-def test_a_client_that_may_not_authorize_is_told_so_at_its_redirect_uri() -> None:
+def test_client_that_may_not_authorize_is_told_so_at_its_redirect_uri() -> None:
     with SandboxServer(SandboxSettings(clients=(SandboxClient(may_authorize=False),))) as server:
         assert query_of(fetch(server).headers["location"]) == {"error": "unauthorized_client", "state": STATE}
 
 
-def test_a_fault_at_the_authorization_endpoint_gives_a_bare_5xx(akoya_sandbox: SandboxServer) -> None:
+def test_fault_at_the_authorization_endpoint_gives_a_bare_5xx(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("status", "authorization", status=501, times=1)
     assert fetch(akoya_sandbox).status_code == 501
     assert fetch(akoya_sandbox).status_code == 303
 
 
-def test_a_server_error_can_be_sent_to_the_redirect_uri(akoya_sandbox: SandboxServer) -> None:
+def test_server_error_can_be_sent_to_the_redirect_uri(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("callback_error", "consent", error="server_error", description="accounts not listed", times=1)
     query = query_of(akoya_sandbox.consent(authorization_url(akoya_sandbox)))
     assert query == {"error": "server_error", "error_description": "accounts not listed", "state": STATE}
@@ -122,13 +122,13 @@ def test_hydra_sends_a_long_code_and_an_extra_scope(hydra: SandboxServer) -> Non
     assert re.fullmatch(r"ory_ac_[\w-]{40,}\.[\w-]{40,}", query["code"])
 
 
-def test_a_redirect_uri_keeps_its_own_query(akoya_sandbox: SandboxServer) -> None:
+def test_redirect_uri_keeps_its_own_query(akoya_sandbox: SandboxServer) -> None:
     uri = "https://app.example.com/cb?tenant=1"
     akoya_sandbox.register_redirect_uri(uri)
     location = akoya_sandbox.consent(authorization_url(akoya_sandbox, redirect_uri=uri))
     assert location.startswith(uri + "&code=")
 
 
-def test_a_redirect_uri_is_one_of_several(akoya_sandbox: SandboxServer) -> None:
+def test_redirect_uri_is_one_of_several(akoya_sandbox: SandboxServer) -> None:
     second = REDIRECT.replace("127.0.0.1", "localhost")
     assert akoya_sandbox.consent(authorization_url(akoya_sandbox, redirect_uri=second)).startswith(second)

@@ -61,7 +61,7 @@ def test_it_prints_an_environment_that_is_true_and_stops_on_ctrl_c(dialect: str)
         assert process.stderr.read() == ""
 
 
-def test_a_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log() -> None:
+def test_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log() -> None:
     with running("--control", "--fault", "status@token,status=418,times=1") as (process, text):
         found = re.search(r"at http://([\d.]+):(\d+)", text)
         assert found
@@ -113,12 +113,12 @@ def test_wrong_usage_is_2(options: list[str], words: str) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_a_given_secret_is_not_printed() -> None:
+def test_given_secret_is_not_printed() -> None:
     with running("--client-secret", "tell~nobody~about~this") as (_, text):
         assert "tell~nobody" not in text
 
 
-def test_a_port_that_is_taken_is_1() -> None:
+def test_port_that_is_taken_is_1() -> None:
     with running() as (_, text):
         found = re.search(r"at http://127\.0\.0\.1:(\d+)", text)
         assert found
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_is_1() -> None:
     assert "cannot listen" in run.stderr
 
 
-def test_the_docs_name_every_setting_fault_and_endpoint() -> None:
+def test_docs_name_every_setting_fault_and_endpoint() -> None:
     text = DOCS.read_text()
     names = [field.name for field in fields(SandboxSettings)] + [str(kind) for kind in FaultKind] + list(ENDPOINTS)
     assert [name for name in names if f"`{name}`" not in text] == []

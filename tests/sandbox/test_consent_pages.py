@@ -32,7 +32,7 @@ def test_sign_in_terms_accounts_approve(either: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize(("user", "password"), [("mikomo_1", "wrong"), ("nobody", "nobody"), ("mikomo_1", "")])
-def test_a_wrong_password_is_said_and_asked_again(person: Person, user: str, password: str) -> None:
+def test_wrong_password_is_said_and_asked_again(person: Person, user: str, password: str) -> None:
     person.sign_in(user, password)
     assert person.page.status_code == 401
     assert "do not match" in person.page.text
@@ -47,15 +47,13 @@ def test_at_least_one_account_must_be_chosen(person: Person) -> None:
     assert "code" in query_of(person.sent_to)
 
 
-def test_an_account_of_somebody_else_is_not_an_account(person: Person) -> None:
+def test_account_of_somebody_else_is_not_an_account(person: Person) -> None:
     person.sign_in().press("continue").press("continue", {"account": ["g8000000000000000000000000"]})
     assert person.page.status_code == 400
 
 
 @pytest.mark.parametrize("pages", [0, 1])
-def test_a_cancel_at_the_bank_shows_a_connection_issue_and_only_a_second_one_is_sent(
-    person: Person, pages: int
-) -> None:
+def test_cancel_at_the_bank_shows_a_connection_issue_and_only_a_second_one_is_sent(person: Person, pages: int) -> None:
     if pages:
         person.sign_in()
     assert person.press("cancel").title == "Connection Issue"
@@ -70,7 +68,7 @@ def test_after_a_connection_issue_one_can_try_again(person: Person) -> None:
     assert person.title == "Sign in"
 
 
-def test_a_cancel_at_the_account_selection_is_sent_at_once(person: Person) -> None:
+def test_cancel_at_the_account_selection_is_sent_at_once(person: Person) -> None:
     person.sign_in().press("continue").press("cancel")
     assert query_of(person.sent_to)["error"] == "access_denied"
 
@@ -90,7 +88,7 @@ def test_going_back_and_signing_in_as_another_user_works(person: Person) -> None
     assert person.account_ids() != first
 
 
-def test_a_finished_login_is_gone(person: Person) -> None:
+def test_finished_login_is_gone(person: Person) -> None:
     start = str(person.page.url)
     person.sign_in().press("continue")
     person.press("continue", {"account": person.account_ids()})
@@ -98,7 +96,7 @@ def test_a_finished_login_is_gone(person: Person) -> None:
     assert (person.page.status_code, person.title) == (400, "Requested resource does not exist")
 
 
-def test_an_abandoned_login_ends(akoya_sandbox: SandboxServer) -> None:
+def test_abandoned_login_ends(akoya_sandbox: SandboxServer) -> None:
     with Person(akoya_sandbox) as person:
         person.open(authorization_url(akoya_sandbox))
         akoya_sandbox.advance(601)
@@ -134,7 +132,7 @@ def test_hundreds_of_accounts_can_be_chosen() -> None:
         assert len(tokens["id_token"]) > 12_000
 
 
-def test_an_error_at_the_redirect_uri_waits_for_the_approval(person: Person, dex: SandboxServer) -> None:
+def test_error_at_the_redirect_uri_waits_for_the_approval(person: Person, dex: SandboxServer) -> None:
     dex.fault("callback_error", "consent", error="server_error", times=1)
     person.sign_in().press("continue")
     person.press("continue", {"account": person.account_ids()})

@@ -73,13 +73,13 @@ def test_events_after_a_number(akoya_sandbox: SandboxServer) -> None:
         ("reset", []),
     ],
 )
-def test_a_wrong_request_is_told_why(akoya_sandbox: SandboxServer, path: str, body: object) -> None:
+def test_wrong_request_is_told_why(akoya_sandbox: SandboxServer, path: str, body: object) -> None:
     response = HTTP.post(f"{akoya_sandbox.url}/_sandbox/{path}", json=body)
     assert response.status_code == 400
     assert response.json()["error"]
 
 
-def test_a_form_of_another_page_is_refused(akoya_sandbox: SandboxServer) -> None:
+def test_form_of_another_page_is_refused(akoya_sandbox: SandboxServer) -> None:
     response = HTTP.post(f"{akoya_sandbox.url}/_sandbox/reset", content="{}")
     assert response.status_code == 415
 

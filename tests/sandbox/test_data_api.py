@@ -26,7 +26,7 @@ def test_balances_have_amounts_and_payloads_are_static(dex: SandboxServer) -> No
     assert first["currentBalance"] == second["currentBalance"]
 
 
-def test_the_customer_and_the_transactions(dex: SandboxServer) -> None:
+def test_customer_and_the_transactions(dex: SandboxServer) -> None:
     tokens = connect(dex)
     assert call(dex, "/customers/v2/mikomo/current", tokens["id_token"]).json()["customer"]["name"]["first"]
     accounts = call(dex, "/accounts-info/v2/mikomo", tokens["id_token"]).json()["accounts"]
@@ -84,14 +84,14 @@ def test_without_a_live_id_token_there_is_602(dex: SandboxServer, authorization:
     assert "x-akoya-interaction-id" in response.headers
 
 
-def test_the_access_token_and_the_refresh_token_are_no_bearers() -> None:
+def test_access_token_and_the_refresh_token_are_no_bearers() -> None:
     with SandboxServer(SandboxSettings(access_token=True)) as server:
         tokens = connect(server)
         for name in ("access_token", "refresh_token"):
             assert call(server, "/balances/v2/mikomo", tokens[name]).json()["code"] == 602
 
 
-def test_a_token_of_another_emulator_is_no_bearer(dex: SandboxServer, hydra: SandboxServer) -> None:
+def test_token_of_another_emulator_is_no_bearer(dex: SandboxServer, hydra: SandboxServer) -> None:
     assert call(dex, "/balances/v2/mikomo", connect(hydra)["id_token"]).json()["code"] == 602
 
 

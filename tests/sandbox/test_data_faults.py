@@ -25,7 +25,7 @@ from tests.support.sandbox_client import call, code_for, connect, redeem
         (503, {}, 503),
     ],
 )
-def test_a_status_fault_has_the_documented_code_or_the_given_one(
+def test_status_fault_has_the_documented_code_or_the_given_one(
     either: SandboxServer, status: int, options: dict[str, int], code: int | None
 ) -> None:
     token = connect(either)["id_token"]
@@ -36,7 +36,7 @@ def test_a_status_fault_has_the_documented_code_or_the_given_one(
     assert call(either, "/balances/v2/mikomo", token).status_code == 200
 
 
-def test_a_fault_of_one_product_leaves_the_others_alone(akoya_sandbox: SandboxServer) -> None:
+def test_fault_of_one_product_leaves_the_others_alone(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["id_token"]
     akoya_sandbox.fault("status", "data.balances", status=503)
     assert call(akoya_sandbox, "/balances/v2/mikomo", token).status_code == 503
@@ -44,7 +44,7 @@ def test_a_fault_of_one_product_leaves_the_others_alone(akoya_sandbox: SandboxSe
     assert akoya_sandbox.events("data")[0]["product"] == "balances"
 
 
-def test_a_fault_of_one_bank_leaves_the_others_alone() -> None:
+def test_fault_of_one_bank_leaves_the_others_alone() -> None:
     fault = Fault.parse_option("status@data,connector=second,status=500")
     connectors = (SandboxConnector(), SandboxConnector("second", "Second Bank"))
     with SandboxServer(SandboxSettings(connectors=connectors, faults=(fault,))) as server:
@@ -54,14 +54,14 @@ def test_a_fault_of_one_bank_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["slow", "slow_after"])
-def test_a_response_slower_than_the_time_limit_becomes_408(kind: str) -> None:
+def test_response_slower_than_the_time_limit_becomes_408(kind: str) -> None:
     fault = Fault(FaultKind(kind), "data.balances", seconds=60)
     with SandboxServer(SandboxSettings(faults=(fault,), data_timeout=0.05)) as server:
         response = call(server, "/balances/v2/mikomo", connect(server)["id_token"])
         assert (response.status_code, response.json()["code"]) == (408, 408)
 
 
-def test_a_partial_response_names_the_account_that_failed(akoya_sandbox: SandboxServer) -> None:
+def test_partial_response_names_the_account_that_failed(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["id_token"]
     akoya_sandbox.fault("partial", "data", times=1)
     response = call(akoya_sandbox, "/balances/v2/mikomo", token)
@@ -73,7 +73,7 @@ def test_a_partial_response_names_the_account_that_failed(akoya_sandbox: Sandbox
 
 
 @pytest.mark.parametrize("kind", ["cut_before", "cut_during", "cut_after"])
-def test_a_data_connection_can_be_lost(akoya_sandbox: SandboxServer, kind: str) -> None:
+def test_data_connection_can_be_lost(akoya_sandbox: SandboxServer, kind: str) -> None:
     token = connect(akoya_sandbox)["id_token"]
     akoya_sandbox.fault(kind, "data.transactions", times=1)
     path = "/transactions/v2/mikomo/nosuch"

@@ -38,7 +38,7 @@ def all_pages(server: SandboxServer, path: str, token: str, name: str) -> list[l
     return pages
 
 
-def test_the_accounts_have_the_amounts_of_their_kind(accounts: Accounts) -> None:
+def test_accounts_have_the_amounts_of_their_kind(accounts: Accounts) -> None:
     amounts = {
         "depositAccount": "availableBalance",
         "locAccount": "availableCredit",
@@ -91,7 +91,7 @@ def test_standard_mode_returns_fdx_values_and_raw_the_values_of_the_bank(dex: Sa
     assert call(dex, "/accounts-info/v2/mikomo?mode=loud", token).status_code == 400
 
 
-def test_the_customer_and_the_contacts_have_a_full_address(dex: SandboxServer, token: str, accounts: Accounts) -> None:
+def test_customer_and_the_contacts_have_a_full_address(dex: SandboxServer, token: str, accounts: Accounts) -> None:
     customer = call(dex, "/customers/v2/mikomo/current", token).json()["customer"]
     account_id = accounts["loanAccount"]["accountId"]
     contacts = call(dex, f"/contacts/v2/mikomo/{account_id}", token).json()

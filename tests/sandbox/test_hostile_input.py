@@ -33,7 +33,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
-def test_a_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, str]]) -> None:
+def test_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, str]]) -> None:
     result = validate_request(CONTEXT, urlencode(pairs))
     assert isinstance(result, AuthorizationRequest | ShownError | SentError)
     if not isinstance(result, ShownError):
@@ -49,13 +49,13 @@ def test_any_query_is_judged(query: str) -> None:
     assert isinstance(validate_request(CONTEXT, query), ShownError)
 
 
-def test_a_query_of_a_thousand_parameters_is_shown_an_error() -> None:
+def test_query_of_a_thousand_parameters_is_shown_an_error() -> None:
     assert validate_request(CONTEXT, "a=1&" * 1000) == ShownError(400, "Bad request")
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
-def test_a_fault_option_is_a_fault_or_a_value_error(text: str) -> None:
+def test_fault_option_is_a_fault_or_a_value_error(text: str) -> None:
     try:
         assert isinstance(Fault.parse_option(text), Fault)
     except ValueError as error:
@@ -82,7 +82,7 @@ def test_no_made_up_token_is_a_bearer(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("header", [b"Basic \xff\xfe", b"Basic ====", b"B\xc3\xa4sic x"])
-def test_a_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: bytes) -> None:
+def test_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: bytes) -> None:
     response = HTTP.post(
         f"{dex.url}/token", data={"grant_type": "authorization_code"}, headers=[(b"Authorization", header)]
     )
@@ -90,5 +90,5 @@ def test_a_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: 
 
 
 @pytest.mark.parametrize("token", [segment("[]") + ".e30.x", segment('{"alg":"none"}') + ".e30.", "a.b.c.d.e"])
-def test_a_mangled_bearer_is_602(dex: SandboxServer, token: str) -> None:
+def test_mangled_bearer_is_602(dex: SandboxServer, token: str) -> None:
     assert call(dex, "/balances/v2/mikomo", token).json()["code"] == 602

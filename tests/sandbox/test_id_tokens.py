@@ -22,7 +22,7 @@ def read(server: SandboxServer, token: str) -> tuple[dict[str, Any], dict[str, A
     return dict(decoded.header), dict(decoded.claims)
 
 
-def test_the_documented_claims(dex: SandboxServer) -> None:
+def test_documented_claims(dex: SandboxServer) -> None:
     header, claims = read(dex, connect(dex)["id_token"])
     assert header["alg"] == "RS256"
     assert header["kid"]
@@ -43,12 +43,12 @@ def test_hydra_adds_its_claims_and_an_array_aud(hydra: SandboxServer) -> None:
     assert {"rat", "sid", "jti", "auth_time"} <= set(claims)
 
 
-def test_the_form_of_aud_is_a_setting() -> None:
+def test_form_of_aud_is_a_setting() -> None:
     with SandboxServer(SandboxSettings(audience=Audience.ARRAY)) as server:
         assert read(server, connect(server)["id_token"])[1]["aud"] == [server.client_id]
 
 
-def test_a_nonce_is_echoed_and_kept_through_refreshes(either: SandboxServer) -> None:
+def test_nonce_is_echoed_and_kept_through_refreshes(either: SandboxServer) -> None:
     first = connect(either, nonce="n-1234567890")
     assert read(either, first["id_token"])[1]["nonce"] == "n-1234567890"
 
@@ -110,7 +110,7 @@ def test_keys_can_be_left_unpublished() -> None:
         assert "jwks_uri" not in server.environment()
 
 
-def test_a_rotated_key_signs_and_both_are_published(akoya_sandbox: SandboxServer) -> None:
+def test_rotated_key_signs_and_both_are_published(akoya_sandbox: SandboxServer) -> None:
     old = connect(akoya_sandbox)["id_token"]
     kid = akoya_sandbox.rotate_keys()
     new = connect(akoya_sandbox)["id_token"]

@@ -50,7 +50,7 @@ def test_another_project_gets_the_fixture_from_the_entry_point(tmp_path: Path) -
     assert "2 passed" in run.stdout
 
 
-def test_the_plugin_imports_nothing_heavy() -> None:
+def test_plugin_imports_nothing_heavy() -> None:
     script = (
         "import sys, akoya_gateway.sandbox.fixtures\n"
         "print([m for m in ('starlette', 'uvicorn', 'httpx', 'joserfc', 'cryptography', 'jinja2') if m in sys.modules])"

@@ -51,7 +51,7 @@ def test_credentials_are_taken_from_the_body_alone(either: SandboxServer) -> Non
     assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
 
 
-def test_a_spent_refresh_token_still_names_the_grant_to_revoke(either: SandboxServer) -> None:
+def test_spent_refresh_token_still_names_the_grant_to_revoke(either: SandboxServer) -> None:
     first = connect(either)
     second = refresh(either, first["refresh_token"]).json()
     assert revoke(either, first["refresh_token"]).status_code == 200
@@ -68,7 +68,7 @@ def test_revoking_twice_is_a_setting(status: int) -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [(602, 401), (601, 404)])
-def test_a_customer_can_end_the_consent_in_the_portal_of_the_bank(
+def test_customer_can_end_the_consent_in_the_portal_of_the_bank(
     akoya_sandbox: SandboxServer, code: int, status: int
 ) -> None:
     tokens, other = connect(akoya_sandbox), connect(akoya_sandbox, "mikomo_4")

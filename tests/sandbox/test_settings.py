@@ -21,7 +21,7 @@ from akoya_gateway.sandbox import Audience, SandboxDialect, SandboxSettings
         {"audience": "choir"},
     ],
 )
-def test_a_wrong_setting_is_a_value_error(wrong: dict[str, Any]) -> None:
+def test_wrong_setting_is_a_value_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         SandboxSettings(**wrong)
 
@@ -34,5 +34,5 @@ def test_words_are_taken_for_their_members() -> None:
     assert not settings.audience_is_array
 
 
-def test_a_client_secret_does_not_print() -> None:
+def test_client_secret_does_not_print() -> None:
     assert "sandbox~only" not in repr(SandboxSettings())

@@ -39,7 +39,7 @@ def hydra_refused(response: httpx.Response, status: int, error: str) -> bool:
 # Happy path
 
 
-def test_a_code_gives_the_documented_members(either: SandboxServer) -> None:
+def test_code_gives_the_documented_members(either: SandboxServer) -> None:
     response = redeem(either, code_for(either))
     assert response.status_code == 200
     assert response.headers["cache-control"] == "no-store"
@@ -50,7 +50,7 @@ def test_a_code_gives_the_documented_members(either: SandboxServer) -> None:
     assert body["scope"] == "openid profile offline_access"
 
 
-def test_a_refresh_gives_a_new_pair(either: SandboxServer) -> None:
+def test_refresh_gives_a_new_pair(either: SandboxServer) -> None:
     first = connect(either)
     second = refresh(either, first["refresh_token"]).json()
     assert second["refresh_token"] != first["refresh_token"]
@@ -58,7 +58,7 @@ def test_a_refresh_gives_a_new_pair(either: SandboxServer) -> None:
     assert refresh(either, second["refresh_token"]).status_code == 200
 
 
-def test_a_refresh_with_an_ended_id_token_gives_a_new_pair(akoya_sandbox: SandboxServer) -> None:
+def test_refresh_with_an_ended_id_token_gives_a_new_pair(akoya_sandbox: SandboxServer) -> None:
     first = connect(akoya_sandbox)
     akoya_sandbox.advance(86_401)
     assert call(akoya_sandbox, "/accounts-info/v2/mikomo", first["id_token"]).json()["code"] == 602
@@ -74,7 +74,7 @@ def test_without_offline_access_there_is_no_refresh_token(either: SandboxServer)
 
 
 @pytest.mark.parametrize("token", ["wrong", "used", "expired"])
-def test_a_refresh_token_that_is_used_wrong_or_expired(token: str) -> None:
+def test_refresh_token_that_is_used_wrong_or_expired(token: str) -> None:
     with SandboxServer(SandboxSettings(refresh_token_lifetime=1000)) as server:
         presented = connect(server)["refresh_token"]
         if token == "used":
@@ -87,7 +87,7 @@ def test_a_refresh_token_that_is_used_wrong_or_expired(token: str) -> None:
 
 
 @pytest.mark.parametrize("token", [None, ""])
-def test_a_missing_refresh_token(dex: SandboxServer, token: str | None) -> None:
+def test_missing_refresh_token(dex: SandboxServer, token: str | None) -> None:
     body = {"error": "invalid_request", "error_description": "No refresh token in request"}
     assert refused(refresh(dex, token), 400, body)
 
@@ -96,27 +96,27 @@ def test_a_missing_refresh_token(dex: SandboxServer, token: str | None) -> None:
     "changes",
     [{"client_secret": "wrong"}, {"client_secret": None}, {"client_id": "wrong"}, {"client_id": None}],
 )
-def test_a_refresh_with_a_bad_client_leaves_the_token_alive(dex: SandboxServer, changes: dict[str, Any]) -> None:
+def test_refresh_with_a_bad_client_leaves_the_token_alive(dex: SandboxServer, changes: dict[str, Any]) -> None:
     token = connect(dex)["refresh_token"]
     assert refused(refresh(dex, token, **changes), 401, BAD_CLIENT)
     assert refresh(dex, token).status_code == 200
 
 
 @pytest.mark.parametrize("auth", [("f2c1e6a0-5f0e-4d7a-9a52-0c6f5a3d7b11", "wrong"), ("wrong", "wrong"), None])
-def test_a_code_with_a_bad_client_leaves_the_code_alive(dex: SandboxServer, auth: tuple[str, str] | None) -> None:
+def test_code_with_a_bad_client_leaves_the_code_alive(dex: SandboxServer, auth: tuple[str, str] | None) -> None:
     code = code_for(dex)
     assert refused(redeem(dex, code, auth=auth), 401, BAD_CLIENT)
     assert redeem(dex, code).status_code == 200
 
 
-def test_a_code_that_is_used(dex: SandboxServer) -> None:
+def test_code_that_is_used(dex: SandboxServer) -> None:
     code = code_for(dex)
     tokens = redeem(dex, code).json()
     assert refused(redeem(dex, code), 400, BAD_CODE)
     assert refresh(dex, tokens["refresh_token"]).status_code == 200
 
 
-def test_a_code_lives_five_minutes(akoya_sandbox: SandboxServer) -> None:
+def test_code_lives_five_minutes(akoya_sandbox: SandboxServer) -> None:
     code, late = code_for(akoya_sandbox), code_for(akoya_sandbox)
     akoya_sandbox.advance(299)
     assert redeem(akoya_sandbox, code).status_code == 200
@@ -125,12 +125,12 @@ def test_a_code_lives_five_minutes(akoya_sandbox: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("code", ["wrong", "", None])
-def test_a_code_that_is_wrong_or_missing(dex: SandboxServer, code: str | None) -> None:
+def test_code_that_is_wrong_or_missing(dex: SandboxServer, code: str | None) -> None:
     assert refused(redeem(dex, code), 400, BAD_CODE)
 
 
 @pytest.mark.parametrize("uri", [REDIRECT + "/", "https://evil.example/", None])
-def test_a_redirect_uri_that_is_not_the_one_of_the_authorization(dex: SandboxServer, uri: str | None) -> None:
+def test_redirect_uri_that_is_not_the_one_of_the_authorization(dex: SandboxServer, uri: str | None) -> None:
     code = code_for(dex)
     body = {"error": "invalid_request", "error_description": "redirect_uri did not match URI from initial request"}
     assert refused(redeem(dex, code, redirect_uri=uri), 400, body)
@@ -138,11 +138,11 @@ def test_a_redirect_uri_that_is_not_the_one_of_the_authorization(dex: SandboxSer
 
 
 @pytest.mark.parametrize("grant_type", [None, "", "password", "client_credentials"])
-def test_a_grant_type_that_is_missing_or_wrong(dex: SandboxServer, grant_type: str | None) -> None:
+def test_grant_type_that_is_missing_or_wrong(dex: SandboxServer, grant_type: str | None) -> None:
     assert refused(redeem(dex, code_for(dex), grant_type=grant_type), 400, {"error": "invalid_grant"})
 
 
-def test_a_code_or_token_of_another_client_is_refused() -> None:
+def test_code_or_token_of_another_client_is_refused() -> None:
     with SandboxServer(SandboxSettings(clients=(SandboxClient(), OTHER))) as server:
         other = {"client_id": OTHER.client_id, "client_secret": OTHER.client_secret.reveal()}
         basic = (OTHER.client_id, OTHER.client_secret.reveal())
@@ -153,13 +153,13 @@ def test_a_code_or_token_of_another_client_is_refused() -> None:
 # Client authentication
 
 
-def test_the_code_grant_refuses_credentials_in_the_body(either: SandboxServer) -> None:
+def test_code_grant_refuses_credentials_in_the_body(either: SandboxServer) -> None:
     body = {"client_id": either.client_id, "client_secret": either.client_secret}
     response = redeem(either, code_for(either), auth=None, **body)
     assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
 
 
-def test_the_refresh_grant_refuses_http_basic(either: SandboxServer) -> None:
+def test_refresh_grant_refuses_http_basic(either: SandboxServer) -> None:
     token = connect(either)["refresh_token"]
     basic = (either.client_id, either.client_secret)
     response = refresh(either, token, auth=basic, client_id=None, client_secret=None)
@@ -173,7 +173,7 @@ def test_two_ways_at_once_are_refused(either: SandboxServer) -> None:
     assert response.status_code == 401
 
 
-def test_the_accepted_ways_are_a_setting() -> None:
+def test_accepted_ways_are_a_setting() -> None:
     both = frozenset(ClientMethod)
     with SandboxServer(SandboxSettings(code_auth=both, refresh_auth=both)) as server:
         body = {"client_id": server.client_id, "client_secret": server.client_secret}
@@ -182,7 +182,7 @@ def test_the_accepted_ways_are_a_setting() -> None:
         assert refresh(server, tokens["refresh_token"], auth=basic, client_id=None, client_secret=None).is_success
 
 
-def test_a_secret_with_reserved_characters_is_form_encoded_in_basic() -> None:
+def test_secret_with_reserved_characters_is_form_encoded_in_basic() -> None:
     client = SandboxClient(client_id="an app", client_secret=Secret("50%:+/ ~tricky~secret~here"))
     with SandboxServer(SandboxSettings(clients=(client,))) as server:
         auth = ("an+app", "50%25%3A%2B%2F+~tricky~secret~here")
@@ -192,13 +192,13 @@ def test_a_secret_with_reserved_characters_is_form_encoded_in_basic() -> None:
 @pytest.mark.parametrize(
     "header", ["Basic", "Basic !!!", "Bearer abc", "Basic " + base64.b64encode(b"\xff:x").decode()]
 )
-def test_a_mangled_authorization_header_is_a_bad_client(either: SandboxServer, header: str) -> None:
+def test_mangled_authorization_header_is_a_bad_client(either: SandboxServer, header: str) -> None:
     form = {"grant_type": "authorization_code", "code": "x"}
     response = HTTP.post(f"{either.url}/token", data=form, headers={"Authorization": header})
     assert response.status_code == 401
 
 
-def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
+def test_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
     response = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
@@ -209,7 +209,7 @@ def test_a_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> No
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"grant_type=" + b"a" * 70_000, b"{}"])
-def test_a_body_that_is_no_form_is_refused(either: SandboxServer, content: bytes) -> None:
+def test_body_that_is_no_form_is_refused(either: SandboxServer, content: bytes) -> None:
     response = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
@@ -255,7 +255,7 @@ def test_hydra_answers_with_its_own_errors(hydra: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("dialect", list(SandboxDialect))
-def test_a_grace_period_takes_a_spent_token_for_a_while(dialect: SandboxDialect) -> None:
+def test_grace_period_takes_a_spent_token_for_a_while(dialect: SandboxDialect) -> None:
     with SandboxServer(SandboxSettings(dialect=dialect, rotation_grace=30)) as server:
         token = connect(server)["refresh_token"]
         assert refresh(server, token).status_code == 200
@@ -264,7 +264,7 @@ def test_a_grace_period_takes_a_spent_token_for_a_while(dialect: SandboxDialect)
         assert refresh(server, token).status_code == 400
 
 
-def test_a_rolling_refresh_token_lives_on_with_each_use() -> None:
+def test_rolling_refresh_token_lives_on_with_each_use() -> None:
     with SandboxServer(SandboxSettings(refresh_token_lifetime=100, refresh_token_rolling=True)) as server:
         token = connect(server)["refresh_token"]
         for _ in range(3):
@@ -293,7 +293,7 @@ def test_pkce_is_honoured_where_it_was_begun(either: SandboxServer) -> None:
     assert redeem(either, code, code_verifier=verifier).status_code == 200
 
 
-def test_a_verifier_without_a_challenge_is_refused(dex: SandboxServer) -> None:
+def test_verifier_without_a_challenge_is_refused(dex: SandboxServer) -> None:
     response = redeem(dex, code_for(dex), code_verifier="v" * 43)
     assert response.json()["error_description"] == "No PKCE flow started. Cannot check code_verifier."
 

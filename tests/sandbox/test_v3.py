@@ -70,7 +70,7 @@ def test_v3_payments_require_the_payments_intent(server: SandboxServer, token: s
     assert statuses == [400, 400, 200]
 
 
-def test_a_stale_last_access_is_refused_for_a_user_and_accepted_for_a_batch() -> None:
+def test_stale_last_access_is_refused_for_a_user_and_accepted_for_a_batch() -> None:
     with SandboxServer(SandboxSettings(max_last_access_age=600)) as server:
         token = connect(server)["id_token"]
         rows = [("user", -5, 200), ("user", -3_600, 400), ("batch", -86_400, 200), ("batch", 3_600, 400)]
@@ -98,7 +98,7 @@ def test_v3_allows_five_requests_a_second() -> None:
             assert http.get(f"{server.url}/balances/v3/mikomo").status_code == 200
 
 
-def test_the_events_name_the_product_and_the_context(server: SandboxServer, token: str) -> None:
+def test_events_name_the_product_and_the_context(server: SandboxServer, token: str) -> None:
     call(server, "/customers/v3/mikomo/current", token, **(V3 | {"x_akoya_intent_type": "nonpayments"}))
     event = server.events("data")[-1]
     names = ("product", "provider", "interaction_type", "last_access", "intent_type", "status")

@@ -184,7 +184,7 @@ def leaks(env: RecordedEnv, written: list[tuple[str, bytes]]) -> list[str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("algorithm", ["ed25519", "hmac-sha256"])
-def test_a_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> None:
+def test_sidecar_writes_no_secret_anywhere(tmp_path: Path, algorithm: str) -> None:
     with RecordedEnv(tmp_path, "sidecar", algorithm) as env:
         live_a_whole_life(env)
         good = env.config()
@@ -237,7 +237,7 @@ def check_that_the_search_works(env: RecordedEnv) -> None:
         assert leaks(env, [("a planted line", f"x{data}y".encode())]) != []
 
 
-def test_the_objects_of_a_running_gateway_print_no_secret(tmp_path: Path) -> None:
+def test_objects_of_a_running_gateway_print_no_secret(tmp_path: Path) -> None:
     with RecordedEnv(tmp_path, "middleware", "ed25519") as env:
         live_a_whole_life(env)
         with env.browser() as browser:

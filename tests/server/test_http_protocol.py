@@ -66,17 +66,17 @@ def get(size: int = 0, path: bytes = b"/", close: bool = True) -> bytes:
     return head + (b"x-pad: " + b"a" * size + b"\r\n" if size else b"") + b"\r\n"
 
 
-async def test_a_head_within_the_limit_is_served(port: int) -> None:
+async def test_head_within_the_limit_is_served(port: int) -> None:
     assert (await talk(port, get(LIMIT - 200))).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_large_body_does_not_count(port: int) -> None:
+async def test_large_body_does_not_count(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 50000\r\n\r\n"
     assert (await talk(port, head + b"b" * 50_000)).endswith(b"\r\n\r\n50000")
 
 
 @pytest.mark.parametrize("form", ["at once", "in pieces", "one header without end", "long target", "many headers"])
-async def test_a_head_beyond_the_limit_is_431(port: int, form: str) -> None:
+async def test_head_beyond_the_limit_is_431(port: int, form: str) -> None:
     if form == "at once":
         response = await talk(port, get(LIMIT + 100))
     elif form == "in pieces":
@@ -97,12 +97,12 @@ SHORT = pytest.mark.parametrize("port", [0.6], indirect=True)
 
 
 @SHORT
-async def test_a_head_that_does_not_end_is_408(port: int) -> None:
+async def test_head_that_does_not_end_is_408(port: int) -> None:
     assert (await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\n")).startswith(b"HTTP/1.1 408")
 
 
 @SHORT
-async def test_a_head_byte_by_byte_has_no_more_time(port: int) -> None:
+async def test_head_byte_by_byte_has_no_more_time(port: int) -> None:
     response = await talk(port, *(bytes([byte]) for byte in get()[:30]), pause=0.04)
     assert response.startswith(b"HTTP/1.1 408") or response == b"reset"
 
@@ -114,7 +114,7 @@ async def test_silent_connection_is_closed(port: int) -> None:
 
 @SHORT
 @pytest.mark.parametrize("idle", [b"", b"\r\n", b"\r"])
-async def test_an_empty_line_does_not_keep_an_idle_connection(port: int, idle: bytes) -> None:
+async def test_empty_line_does_not_keep_an_idle_connection(port: int, idle: bytes) -> None:
     response = await talk(port, get(close=False), idle, pause=0.1)
     assert response.count(b"HTTP/1.1 200") == 1
 
@@ -134,7 +134,7 @@ async def test_slow_body_after_its_response_is_read_to_its_end_and_the_next_requ
 
 
 @pytest.mark.parametrize("cut", [0, 1, 60, 70, 80, 90])
-async def test_a_trailer_is_no_header(port: int, cut: int) -> None:
+async def test_trailer_is_no_header(port: int, cut: int) -> None:
     """The trailer arrives after the headers have been validated, or during validation."""
     post = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     request = post + b"1\r\nx\r\n0\r\nX-HTTP-Method-Override: DELETE\r\nCookie: akoya=x\r\n\r\n"
@@ -154,7 +154,7 @@ async def test_unreadable_second_request_does_not_corrupt_the_first_response(por
     assert b"400" not in response
 
 
-async def test_the_second_request_of_a_connection_is_weighed_by_itself(port: int) -> None:
+async def test_second_request_of_a_connection_is_weighed_by_itself(port: int) -> None:
     response = await talk(port, get(LIMIT - 300, close=False), get(LIMIT - 300), pause=0.1)
     assert response.count(b"HTTP/1.1 200") == 2
 

@@ -79,7 +79,7 @@ def test_command_prints_what_it_serves_and_stops_in_order(running: Running) -> N
     assert not any(secret in text for name, secret in ENVIRON.items() if name != "AKOYA_CLIENT_ID")
 
 
-def test_the_admin_listener_has_health_and_metrics_and_the_public_port_has_not(running: Running) -> None:
+def test_admin_listener_has_health_and_metrics_and_the_public_port_has_not(running: Running) -> None:
     assert running.fetch_admin("/livez").status_code == 200
     assert running.fetch_admin("/readyz").json()["status"] == "ready"
     assert "akoya_gateway_build_info" in running.fetch_admin("/metrics").text
@@ -135,7 +135,7 @@ def test_hundreds_of_idle_connections_are_closed_while_a_response_completes(runn
         assert running.wait() == 0
 
 
-def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> None:
+def test_broken_file_keeps_the_last_good_configuration(running: Running) -> None:
     good = running.gateway.config_path.read_text()
     running.gateway.config_path.write_text(good.replace("client: demo", "client: demmo") + "\nbogus: 1\n")
     running.signal(signal.SIGHUP)
@@ -153,7 +153,7 @@ def test_a_broken_file_keeps_the_last_good_configuration(running: Running) -> No
     assert running.terminate() == 0
 
 
-def test_a_reload_drops_no_connection_and_no_request(running: Running) -> None:
+def test_reload_drops_no_connection_and_no_request(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client:
         client.get("/public/x")
         slow = Slow(running)
@@ -204,7 +204,7 @@ def test_settings_that_a_reload_cannot_change_are_reported(running: Running) -> 
 
 
 class TestStreams:
-    def test_a_stream_gets_the_grace_and_not_more(self, tmp_path: Path) -> None:
+    def test_stream_gets_the_grace_and_not_more(self, tmp_path: Path) -> None:
         with (
             Running(tmp_path, "--grace", "1", "--drain-delay", "0.5") as run,
             httpx.Client(trust_env=False, timeout=60) as client,
@@ -221,7 +221,7 @@ class TestStreams:
             assert run.wait() == 0
 
     @pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["tunnel", "messages"])
-    def test_a_websocket_gets_the_grace_and_a_close_code(self, options: tuple[str, ...], tmp_path: Path) -> None:
+    def test_websocket_gets_the_grace_and_a_close_code(self, options: tuple[str, ...], tmp_path: Path) -> None:
         with Running(tmp_path, "--grace", "5", *options) as run:
             with websockets.sync.client.connect(f"ws://127.0.0.1:{run.port}/public/ws") as ws:
                 ws.send("one")
@@ -238,7 +238,7 @@ class TestStreams:
                 assert closed.value.rcvd.code == 1012
             assert run.wait() == 0
 
-    def test_a_second_sigterm_does_not_wait(self, tmp_path: Path) -> None:
+    def test_second_sigterm_does_not_wait(self, tmp_path: Path) -> None:
         with (
             Running(tmp_path, "--grace", "60") as run,
             httpx.Client(trust_env=False, timeout=60) as client,
@@ -271,7 +271,7 @@ class TestWorkers:
             until(lambda: len(run.worker_pids()) == 2, "both workers are up")
             yield run
 
-    def test_a_killed_worker_is_replaced_and_the_others_users_see_nothing(self, running: Running) -> None:
+    def test_killed_worker_is_replaced_and_the_others_users_see_nothing(self, running: Running) -> None:
         stop = threading.Event()
         failures: list[str] = []
         served = 0
@@ -306,7 +306,7 @@ class TestWorkers:
         assert died["reason"] == "killed by SIGKILL"
         assert died["pid"] == victim
 
-    def test_a_configuration_that_no_worker_can_start_with_is_given_up(self, running: Running) -> None:
+    def test_configuration_that_no_worker_can_start_with_is_given_up(self, running: Running) -> None:
         """The fault is not visible in the file: it only shows when the store is opened."""
         (running.folder / "folder.db").mkdir()
         text = running.gateway.config_path.read_text()
@@ -321,7 +321,7 @@ class TestWorkers:
         assert running.get("/public/x").text == "done"
         assert running.terminate() == 0
 
-    def test_a_worker_that_is_stuck_is_replaced(self, tmp_path: Path) -> None:
+    def test_worker_that_is_stuck_is_replaced(self, tmp_path: Path) -> None:
         run = Running(tmp_path)
         code = (
             "from akoya_gateway.server import supervisor; from akoya_gateway.cli import app\n"
@@ -348,7 +348,7 @@ class TestWorkers:
             finally:
                 assert ended(process) == 0
 
-    def test_a_connection_to_the_other_worker_does_not_notice(self, running: Running) -> None:
+    def test_connection_to_the_other_worker_does_not_notice(self, running: Running) -> None:
         connections = [httpx.Client(base_url=running.url, trust_env=False, timeout=60) for _ in range(12)]
         for each in connections:
             each.get("/public/x")
@@ -421,7 +421,7 @@ class TestFaultsAtStart:
             command, capture_output=True, text=True, timeout=60, env={**os.environ, **ENVIRON}, check=False
         )
 
-    def test_a_faulty_configuration_is_one_line_a_fault(self, tmp_path: Path) -> None:
+    def test_faulty_configuration_is_one_line_a_fault(self, tmp_path: Path) -> None:
         done = self.start(tmp_path, connectors={"mikomo": {"client": "nobody"}}, bogus=1)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) >= 2
@@ -429,7 +429,7 @@ class TestFaultsAtStart:
         assert done.stdout == ""
 
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_a_port_in_use_is_one_line(self, tmp_path: Path, workers: str) -> None:
+    def test_port_in_use_is_one_line(self, tmp_path: Path, workers: str) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -443,7 +443,7 @@ class TestFaultsAtStart:
         assert done.stdout == ""
 
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_a_store_that_cannot_be_opened_is_one_line(self, tmp_path: Path, workers: str) -> None:
+    def test_store_that_cannot_be_opened_is_one_line(self, tmp_path: Path, workers: str) -> None:
         (tmp_path / "folder.db").mkdir()
         store = {"store": f"sqlite://{tmp_path}/folder.db", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
         done = self.start(tmp_path, "--workers", workers, sessions=store)
@@ -473,7 +473,7 @@ def test_reload_to_the_memory_store_with_several_workers_keeps_the_last_configur
         assert run.get("/public/x").text == "done"
 
 
-def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+def test_changed_file_is_noticed(tmp_path: Path) -> None:
     with Running(tmp_path, "--watch") as run:
         path = run.gateway.config_path
         # Replace the file by renaming a new one, as editors and Kubernetes do.
@@ -535,7 +535,7 @@ def test_it_listens_on_a_unix_socket_of_its_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")
-def test_an_idle_process_takes_less_than_80_megabytes(tmp_path: Path) -> None:
+def test_idle_process_takes_less_than_80_megabytes(tmp_path: Path) -> None:
     sidecar = Running(tmp_path, "--workers", "2")
     # A forked process shares its memory with the process that tests fork gateways from.
     sidecar.gateway.prefork = False
@@ -549,7 +549,7 @@ def test_an_idle_process_takes_less_than_80_megabytes(tmp_path: Path) -> None:
     assert max(resident.values()) < 80e6
 
 
-def test_the_collector_sleeps_while_modules_load_and_works_while_it_serves(tmp_path: Path) -> None:
+def test_collector_sleeps_while_modules_load_and_works_while_it_serves(tmp_path: Path) -> None:
     run = Running(tmp_path)
     code = (
         "import gc, sys; from akoya_gateway.entrypoints import sidecar; from akoya_gateway.cli import app\n"

@@ -52,7 +52,7 @@ def open_request(port: int, size: int, more: bytes = b"") -> socket.socket:
 
 @pytest.mark.parametrize("size", [40_000, 1_000_000], ids=["what is kept whole", "what waits"])
 @pytest.mark.parametrize("more", [b"", b"connection: close\r\n"], ids=["kept alive", "closed"])
-async def test_a_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, int], size: int, more: bytes) -> None:
+async def test_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, int], size: int, more: bytes) -> None:
     running, port = server
     with open_request(port, size, more):
         await asyncio.sleep(0.3)
@@ -62,7 +62,7 @@ async def test_a_client_that_reads_nothing_is_cut(server: tuple[DrainingServer, 
                 await asyncio.sleep(0.05)
 
 
-async def test_a_client_that_reads_slowly_gets_all(server: tuple[DrainingServer, int]) -> None:
+async def test_client_that_reads_slowly_gets_all(server: tuple[DrainingServer, int]) -> None:
     """Reading the whole response takes longer than the send timeout."""
     _, port = server
     with open_request(port, 400_000, b"connection: close\r\n") as client:

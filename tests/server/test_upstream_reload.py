@@ -117,7 +117,7 @@ def test_what_every_proxy_is_made_from_replaces_them_all(several: Several) -> No
     assert not {*first} & {*second}
 
 
-def test_a_rule_may_lead_elsewhere_from_one_request_to_the_next(several: Several) -> None:
+def test_rule_may_lead_elsewhere_from_one_request_to_the_next(several: Several) -> None:
     with httpx.Client(base_url=several.run.url, trust_env=False, timeout=60) as client:
         ports = [client.get("/public/one/connection").text for _ in range(3)]
         swapped = [

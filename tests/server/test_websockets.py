@@ -46,7 +46,7 @@ def closing(socket: ClientConnection) -> int:
     return closed.value.rcvd.code
 
 
-def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) -> None:
+def test_socket_is_counted_while_it_is_open_and_logged_once(running: Running) -> None:
     def count() -> float:
         return values(running.fetch_admin("/metrics").content)["akoya_gateway_websockets{}"]
 
@@ -63,7 +63,7 @@ def test_a_socket_is_counted_while_it_is_open_and_logged_once(running: Running) 
     assert not [line for line in running.log() if line["level"] == "error"]
 
 
-def test_a_client_cannot_send_more_than_the_largest_message(running: Running, app: App) -> None:
+def test_client_cannot_send_more_than_the_largest_message(running: Running, app: App) -> None:
     with dial(running) as socket:
         socket.send("x" * 1000)
         assert len(socket.recv(30)) == 1000
@@ -77,7 +77,7 @@ def test_a_client_cannot_send_more_than_the_largest_message(running: Running, ap
     assert app.received == 1
 
 
-def test_an_app_cannot_send_more_than_the_largest_message(running: Running, app: App) -> None:
+def test_app_cannot_send_more_than_the_largest_message(running: Running, app: App) -> None:
     with dial(running, "/public/big") as socket:
         socket.send("1000")
         assert len(socket.recv(30)) == 1000
@@ -86,7 +86,7 @@ def test_an_app_cannot_send_more_than_the_largest_message(running: Running, app:
     until(lambda: [code for code, _ in app.closed] == [1009], "the app receives the close")
 
 
-def test_a_socket_on_which_nothing_comes_is_closed_and_one_in_use_is_not(running: Running) -> None:
+def test_socket_on_which_nothing_comes_is_closed_and_one_in_use_is_not(running: Running) -> None:
     with dial(running) as socket:
         for _ in range(5):
             time.sleep(0.9)
@@ -95,7 +95,7 @@ def test_a_socket_on_which_nothing_comes_is_closed_and_one_in_use_is_not(running
         assert closing(socket) == 1001
 
 
-def test_a_reload_changes_them_for_the_websockets_to_come(running: Running) -> None:
+def test_reload_changes_them_for_the_websockets_to_come(running: Running) -> None:
     text = running.gateway.config_path.read_text()
     running.gateway.config_path.write_text(text.replace("1kB", "20MB").replace("4s", "1h"))
     running.signal(signal.SIGHUP)

@@ -45,7 +45,7 @@ def env() -> AttemptsEnv:
     return AttemptsEnv()
 
 
-async def test_an_attempt_comes_back_as_it_was_begun(env: AttemptsEnv) -> None:
+async def test_attempt_comes_back_as_it_was_begun(env: AttemptsEnv) -> None:
     state = await env.attempts.begin(
         "mikomo", env.browser, "/accounts?x=1", owner="own_1", code_verifier="verifier", nonce="nonce"
     )
@@ -57,7 +57,7 @@ async def test_an_attempt_comes_back_as_it_was_begun(env: AttemptsEnv) -> None:
     assert "verifier" not in repr(taken).replace("code_verifier", "")
 
 
-async def test_a_replayed_state_is_refused(env: AttemptsEnv) -> None:
+async def test_replayed_state_is_refused(env: AttemptsEnv) -> None:
     state = await env.begin()
     assert isinstance(await env.attempts.consume(state, env.browser), AuthorizationAttempt)
     assert await env.attempts.consume(state, env.browser) == AttemptUnknown()
@@ -77,7 +77,7 @@ async def test_another_browser_gets_nothing_and_uses_it_up(env: AttemptsEnv, bro
     assert await env.attempts.consume(state, env.browser) == AttemptUnknown()
 
 
-async def test_a_late_callback_is_refused(env: AttemptsEnv) -> None:
+async def test_late_callback_is_refused(env: AttemptsEnv) -> None:
     state = await env.begin()
     env.now += 899
     other = await env.begin()
@@ -94,7 +94,7 @@ async def test_tabs_do_not_disturb_each_other(env: AttemptsEnv) -> None:
         assert taken.return_to == f"/tab/{n}"
 
 
-async def test_the_oldest_attempts_of_a_browser_make_room(env: AttemptsEnv) -> None:
+async def test_oldest_attempts_of_a_browser_make_room(env: AttemptsEnv) -> None:
     states = []
     for _ in range(11):
         states.append(await env.begin())
@@ -127,7 +127,7 @@ def test_guessed_states_are_unknown(state: str) -> None:
     assert asyncio.run(take()) == AttemptUnknown()
 
 
-async def test_the_store_gives_away_neither_state_nor_browser_nor_verifier(env: AttemptsEnv) -> None:
+async def test_store_gives_away_neither_state_nor_browser_nor_verifier(env: AttemptsEnv) -> None:
     state = await env.attempts.begin("mikomo", env.browser, "/", code_verifier="my-verifier")
     (record,) = env.store.writes
     seen = f"{record} {record.body!r}"

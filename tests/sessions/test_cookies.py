@@ -66,7 +66,7 @@ def test_what_is_not_ours_or_not_clear_is_no_cookie(header: bytes) -> None:
     assert read_cookie(header, NAME) is None
 
 
-def test_a_million_junk_cookies_are_walked_over_once() -> None:
+def test_million_junk_cookies_are_walked_over_once() -> None:
     junk = b"a=b; " * 1_000_000
     assert read_cookie(junk + OURS, NAME) == VALUE
     assert read_cookie(junk, NAME) is None
@@ -100,7 +100,7 @@ def test_stripping_takes_ours_and_leaves_the_others_as_they_were(cookies: list[b
     assert [pair for pair in left if pair] == [pair for pair in others if pair]
 
 
-def test_a_header_without_ours_is_not_touched() -> None:
+def test_header_without_ours_is_not_touched() -> None:
     header = b"a=b;  c = d ;e"
     assert strip_cookies(header, gateway_cookie_names(COOKIE)) is header
 
@@ -115,7 +115,7 @@ def attributes(header: bytes) -> set[str]:
     return {part.partition("=")[0] if part.startswith("Max-Age") else part for part in header.decode().split("; ")[1:]}
 
 
-def test_the_session_cookie_is_closed_in() -> None:
+def test_session_cookie_is_closed_in() -> None:
     header = set_cookie(COOKIE, VALUE, 99.9)
     assert header == f"__Host-akoya={VALUE}; Path=/; Max-Age=99; HttpOnly; SameSite=Lax; Secure".encode()
     assert b"SameSite=Strict" in set_cookie(replace(COOKIE, same_site=SameSite.STRICT), VALUE, 1)
@@ -129,7 +129,7 @@ def test_deletion_has_the_attributes_of_what_it_deletes() -> None:
     assert b"Max-Age=0" in delete_cookie(COOKIE)
 
 
-def test_the_binding_cookie_comes_back_from_another_site() -> None:
+def test_binding_cookie_comes_back_from_another_site() -> None:
     strict = replace(COOKIE, same_site=SameSite.STRICT)
     assert b"SameSite=Lax" in set_browser_cookie(strict, VALUE, 900)
     assert browser_cookie_name(COOKIE) == "__Host-akoya-browser"

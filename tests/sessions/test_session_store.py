@@ -35,7 +35,7 @@ def env() -> SessionsEnv:
     return SessionsEnv()
 
 
-async def test_a_session_is_known_by_its_cookie_alone(env: SessionsEnv) -> None:
+async def test_session_is_known_by_its_cookie_alone(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     assert session.owner.startswith("own_")
     assert env.sessions.get_cached(value) == session
@@ -67,7 +67,7 @@ async def test_cached_entry_expires_when_it_is_reloaded_or_its_session_renewed(e
     assert second.valid_until < env.now
 
 
-async def test_a_leaked_store_gives_no_cookies(env: SessionsEnv) -> None:
+async def test_leaked_store_gives_no_cookies(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     (record,) = env.store.writes
     assert value not in f"{record} {record.body!r} {session!r}"
@@ -103,7 +103,7 @@ async def test_no_session_outlives_its_absolute_life(env: SessionsEnv) -> None:
     assert await env.sessions.resolve(value) is None
 
 
-async def test_a_sign_of_life_is_not_written_each_time(env: SessionsEnv) -> None:
+async def test_sign_of_life_is_not_written_each_time(env: SessionsEnv) -> None:
     _, value = await env.sessions.start()
     for _ in range(100):
         env.now += 1.1
@@ -116,7 +116,7 @@ async def test_a_sign_of_life_is_not_written_each_time(env: SessionsEnv) -> None
     assert len(env.store.writes) == 2
 
 
-async def test_a_peek_is_believed_for_a_second(env: SessionsEnv) -> None:
+async def test_peek_is_believed_for_a_second(env: SessionsEnv) -> None:
     _, value = await env.sessions.start()
     other = env.replica()
     assert other.get_cached(value) is None
@@ -136,7 +136,7 @@ async def test_ended_session_is_invalid_at_once_in_this_process(env: SessionsEnv
     assert await env.sessions.resolve(value) is None
 
 
-async def test_a_look_up_that_was_on_its_way_does_not_bring_an_ended_session_back(env: SessionsEnv) -> None:
+async def test_look_up_that_was_on_its_way_does_not_bring_an_ended_session_back(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     env.store.latency = 0.5
     looking = asyncio.ensure_future(env.sessions.resolve(value))
@@ -160,7 +160,7 @@ async def test_renewing_changes_the_id_and_nothing_else(env: SessionsEnv) -> Non
     assert await env.sessions.resolve(new_value) == renewed
 
 
-async def test_a_store_that_is_away_is_not_a_logout(env: SessionsEnv) -> None:
+async def test_store_that_is_away_is_not_a_logout(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     env.now += 2
     env.store.down = True
@@ -174,14 +174,14 @@ async def test_a_store_that_is_away_is_not_a_logout(env: SessionsEnv) -> None:
     assert await env.sessions.resolve(value) == session
 
 
-async def test_a_store_that_only_reads_still_knows_the_session(env: SessionsEnv) -> None:
+async def test_store_that_only_reads_still_knows_the_session(env: SessionsEnv) -> None:
     _, value = await env.sessions.start()
     env.now += 1000
     env.store.failing = lambda verb, record: "before" if verb == "put" else None
     assert await env.sessions.resolve(value) is not None
 
 
-async def test_a_renewal_that_fails_half_way_leaves_the_old_session(env: SessionsEnv) -> None:
+async def test_renewal_that_fails_half_way_leaves_the_old_session(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     env.store.failing = lambda verb, record: "before" if verb == "delete" else None
     with pytest.raises(StoreUnavailable):
@@ -190,7 +190,7 @@ async def test_a_renewal_that_fails_half_way_leaves_the_old_session(env: Session
     assert await env.sessions.resolve(value) == session
 
 
-async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_the_store_is_back(
+async def test_renewal_whose_deletion_got_lost_restores_the_old_session_when_the_store_is_back(
     env: SessionsEnv,
 ) -> None:
     session, value = await env.sessions.start()
@@ -211,7 +211,7 @@ async def test_a_renewal_whose_deletion_got_lost_restores_the_old_session_when_t
     assert len(await env.sessions.for_owner(session.owner)) == 1, "the renewed session, never delivered, is gone"
 
 
-async def test_a_renewal_that_fails_does_not_restore_what_another_caller_renewed(env: SessionsEnv) -> None:
+async def test_renewal_that_fails_does_not_restore_what_another_caller_renewed(env: SessionsEnv) -> None:
     """Otherwise an attacker who planted the old id would share a session with the owner who then connects a bank."""
     session, value = await env.sessions.start()
     planter, victim = env.replica(), env.sessions
@@ -247,14 +247,14 @@ async def test_csrf_secrets_are_compared_whole(env: SessionsEnv) -> None:
     assert not session.csrf_matches("ü")
 
 
-async def test_the_cache_is_bounded() -> None:
+async def test_cache_is_bounded() -> None:
     now = 1_800_000_000.0
     sessions = SessionStore(EncryptedStore(MemoryStore(lambda: now), RING), COOKIE, clock=lambda: now, max_entries=10)
     values = [(await sessions.start())[1] for _ in range(50)]
     assert sum(sessions.get_cached(value) is not None for value in values) == 10
 
 
-def test_the_end_is_the_sooner_of_the_two() -> None:
+def test_end_is_the_sooner_of_the_two() -> None:
     from akoya_gateway.secret import Secret
 
     session = Session("id", "own", created_at=0.0, seen_at=86000.0, csrf=Secret("x"))
@@ -262,7 +262,7 @@ def test_the_end_is_the_sooner_of_the_two() -> None:
     assert replace(session, seen_at=10.0).ends_at(COOKIE) == 3610.0
 
 
-async def test_a_clock_that_is_set_back_does_not_keep_an_ended_session(env: SessionsEnv) -> None:
+async def test_clock_that_is_set_back_does_not_keep_an_ended_session(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     await env.replica().end(session)
     env.now -= 3600
@@ -312,7 +312,7 @@ async def test_what_ended_at_another_replica_ends_with_the_read_ahead(env: Sessi
     assert not kept.is_valid(env.now, 1.0)
 
 
-async def test_a_store_that_is_away_is_not_noticed_before_the_second_is_over(env: SessionsEnv) -> None:
+async def test_store_that_is_away_is_not_noticed_before_the_second_is_over(env: SessionsEnv) -> None:
     _, value = await env.sessions.start()
     env.now += 0.85
     env.store.down = True

@@ -59,12 +59,12 @@ def test_label_of_the_gateway_is_removed_between_others() -> None:
 @pytest.mark.parametrize(
     "broken", [b'a=("x', b"=", b"a=1,", b",a=1", b"a=1 b=2", b"Akoya=1", b'a="\xff"', b"a=:***:", b"a==1", b"a=(1 2"]
 )
-def test_a_signature_field_that_is_no_dictionary_is_dropped(broken: bytes) -> None:
+def test_signature_field_that_is_no_dictionary_is_dropped(broken: bytes) -> None:
     assert strip([(b"signature-input", broken), (b"host", b"h")]) == [(b"host", b"h")]
 
 
 @pytest.mark.parametrize("name", [b"signature_input", b"Signature.Input", b"SIGNATURE_INPUT"])
-def test_an_alias_of_a_signature_field_is_dropped_whole(name: bytes) -> None:
+def test_alias_of_a_signature_field_is_dropped_whole(name: bytes) -> None:
     assert strip([(name, b"sig1=1")]) == []
 
 

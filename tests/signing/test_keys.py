@@ -69,7 +69,7 @@ def test_signature_of_a_new_key_verifies(algorithm: SigningAlgorithm) -> None:
         assert v.verify("GET", "h", "/", "", headers, keys, NOW).owner == FULL.owner
 
 
-def test_a_shared_secret_is_never_published() -> None:
+def test_shared_secret_is_never_published() -> None:
     for text in ("s" * 48, as_set(key_generation.as_jwk(b"s" * 48, NOW))):
         assert jwks(Signing(SigningScheme.JWT, MAC, (one(text, "k1"),))) == b'{"keys":[]}'
 
@@ -85,7 +85,7 @@ def test_private_keys_are_neither_published_nor_printed() -> None:
         assert "private" not in repr(key)
 
 
-def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> None:
+def test_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> None:
     headers = dict(jwks_headers())
     assert headers[b"content-type"] == b"application/jwk-set+json"
     assert b"max-age=300" in headers[b"cache-control"]
@@ -109,14 +109,14 @@ def test_the_key_set_may_be_cached_for_less_than_a_key_is_published_ahead() -> N
         (ED, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----", "PEM"),
     ],
 )
-def test_a_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgorithm, text: str, message: str) -> None:
+def test_key_that_cannot_sign_is_refused_with_a_remedy(algorithm: SigningAlgorithm, text: str, message: str) -> None:
     with pytest.raises(InvalidSigningKey) as refused:
         load_schedule(algorithm, [one(text)])
     assert message in str(refused.value)
     assert text == "{" or text not in str(refused.value)
 
 
-def test_an_encrypted_pem_is_named_as_such() -> None:
+def test_encrypted_pem_is_named_as_such() -> None:
     from cryptography.hazmat.primitives import serialization
 
     private: Any = key_generation.generate_private_key(ED)
@@ -132,7 +132,7 @@ def test_no_key_at_all_is_refused() -> None:
         KeySchedule([])
 
 
-def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
+def test_first_of_several_plain_keys_signs_and_all_are_published() -> None:
     first, second = (key_generation.as_text(key_generation.generate_private_key(ED)) for _ in range(2))
     schedule = load_schedule(ED, [one(first, "new"), one(second, "old")])
     assert schedule.signing(NOW).id == "new"
@@ -140,7 +140,7 @@ def test_the_first_of_several_plain_keys_signs_and_all_are_published() -> None:
     assert schedule.changes_after(NOW) == float("inf")
 
 
-def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
+def test_rotation_publishes_first_signs_later_and_forgets_last() -> None:
     hour = 3600.0
     text = key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW)])
     before = load_schedule(ED, [one(text)]).signing(NOW).id
@@ -163,7 +163,7 @@ def test_a_rotation_publishes_first_signs_later_and_forgets_last() -> None:
     assert key_generation.newest_key_time(again.text) == NOW + 30 * hour
 
 
-def test_a_schedule_that_has_not_begun_is_refused_at_start() -> None:
+def test_schedule_that_has_not_begun_is_refused_at_start() -> None:
     text = key_generation.as_set([key_generation.as_jwk(key_generation.generate_private_key(ED), NOW, NOW + 100)])
     config = Signing(SigningScheme.JWT, ED, (one(text),))
     with pytest.raises(InvalidSigningKey, match="yet"):

@@ -67,7 +67,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Shell(tmp_path, monkeypatch, capsys)
 
 
-def test_a_key_file_is_private_and_never_overwritten(shell: Shell) -> None:
+def test_key_file_is_private_and_never_overwritten(shell: Shell) -> None:
     shell.keys("new", "--out", "k.pem")
     file = shell.folder / "k.pem"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -78,7 +78,7 @@ def test_a_key_file_is_private_and_never_overwritten(shell: Shell) -> None:
     assert "cannot be written" in shell.keys("new", "--out", "no/such/folder/k.pem", code=1)
 
 
-def test_a_store_key_is_32_bytes_in_base64(shell: Shell) -> None:
+def test_store_key_is_32_bytes_in_base64(shell: Shell) -> None:
     one, other = shell.keys("new", "--store"), shell.keys("new", "--store")
     assert len(base64.b64decode(one, validate=False)) == 32
     assert one != other
@@ -89,7 +89,7 @@ def test_wrong_usage_is_exit_code_2(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["ed25519", "ecdsa-p256-sha256", "hmac-sha256"])
-def test_a_set_is_listed_published_and_rotated_in_place(shell: Shell, algorithm: str) -> None:
+def test_set_is_listed_published_and_rotated_in_place(shell: Shell, algorithm: str) -> None:
     shell.config("[{file: keys.json}]", algorithm)
     shell.keys("new", "--set", "-a", algorithm, "-o", "keys.json")
     (first,) = (jwk["kid"] for jwk in shell.read("keys.json")["keys"])

@@ -29,7 +29,7 @@ def key_of(algorithm: str) -> dict[str, v.Key]:
 
 
 @pytest.mark.parametrize("name", ["all headers", "raw path, query and port"])
-def test_the_signer_writes_what_the_vectors_expect(algorithm: str, name: str) -> None:
+def test_signer_writes_what_the_vectors_expect(algorithm: str, name: str) -> None:
     case = next(one for one in MESSAGES["cases"] if one["name"] == f"{algorithm}: {name}")
     to = case["request"]
     made = prepared(algorithm).headers(
@@ -62,7 +62,7 @@ def test_empty_path_and_query_are_signed_as_rfc_9421_requires(algorithm: str) ->
     assert v.verify("OPTIONS", "h", "/", "", made, key_of(algorithm), NOW)
 
 
-def test_a_covered_content_digest_is_sent_and_verifies(algorithm: str) -> None:
+def test_covered_content_digest_is_sent_and_verifies(algorithm: str) -> None:
     digest = sha256(b"body")
     made = prepared(algorithm).headers(b"POST", b"h", b"/", b"", NOW, content_digest=digest)
     assert (b"content-digest", digest) in made
@@ -105,7 +105,7 @@ def test_size_estimate_is_never_less_than_what_is_sent(algorithm: str) -> None:
         replace(FULL, connections=(ConnectionClaim("mikomo", "live;x=1, evil=live", 1, "g_1"),)),
     ],
 )
-def test_a_value_that_no_header_can_carry_is_refused_and_not_shown(bad: UpstreamClaims, algorithm: str) -> None:
+def test_value_that_no_header_can_carry_is_refused_and_not_shown(bad: UpstreamClaims, algorithm: str) -> None:
     with pytest.raises(header_values.UnencodableHeaderValue) as refused:
         prepared(algorithm, bad)
     assert "evil" not in str(refused.value).split("Akoya-Connections")[0]
@@ -129,7 +129,7 @@ def test_owner_of_any_characters_arrives_unchanged(owner: str, algorithm: str) -
         (b"GET", b"h", b'/\n"@query": ?', b""),
     ],
 )
-def test_a_request_line_without_a_signature_base_is_refused(
+def test_request_line_without_a_signature_base_is_refused(
     method: bytes, host: bytes, path: bytes, query: bytes, algorithm: str
 ) -> None:
     with pytest.raises(UnsignableRequest):
@@ -153,7 +153,7 @@ def test_authority_is_lower_case_without_the_default_port(host: bytes, scheme: b
     assert v.authority_of(host.decode(), scheme.decode()) == expected.decode()
 
 
-def test_the_parameters_are_those_of_the_contract() -> None:
+def test_parameters_are_those_of_the_contract() -> None:
     value = dict(prepared("ed25519").headers(b"GET", b"h", b"/", b"", NOW))[b"signature-input"].decode()
     assert re.fullmatch(
         r'akoya=\(.*"@method" "@authority" "@path" "@query"\)'

@@ -17,7 +17,7 @@ from akoya_gateway.store.memory import MemoryStore
 OLD, NEW, OTHER = (EncryptionKey(key_id(bytes([n]) * 32), bytes([n]) * 32) for n in (1, 2, 3))
 
 
-def test_a_key_id_is_eight_hex_digits_and_tells_keys_apart() -> None:
+def test_key_id_is_eight_hex_digits_and_tells_keys_apart() -> None:
     assert len({OLD.id, NEW.id, OTHER.id}) == 3
     assert all(len(key.id) == 8 and int(key.id, 16) >= 0 for key in (OLD, NEW, OTHER))
 
@@ -30,7 +30,7 @@ def test_what_was_sealed_opens_and_never_looks_the_same_twice() -> None:
     assert b"refresh" not in first
 
 
-def test_the_first_key_seals_and_all_open() -> None:
+def test_first_key_seals_and_all_open() -> None:
     sealed = Keyring([OLD]).encrypt(b"plain", b"")
     keyring = Keyring([NEW, OLD])
     assert keyring.decrypt(sealed, b"") == b"plain"
@@ -40,7 +40,7 @@ def test_the_first_key_seals_and_all_open() -> None:
     assert Keyring([NEW]).decrypt(again, b"") == b"plain"
 
 
-def test_a_missing_key_is_named() -> None:
+def test_missing_key_is_named() -> None:
     with pytest.raises(UndecryptableRecord) as caught:
         Keyring([NEW]).decrypt(Keyring([OLD]).encrypt(b"plain", b""), b"")
     assert caught.value.key_id == OLD.id
@@ -52,7 +52,7 @@ def test_another_key_under_the_same_id_does_not_open() -> None:
         Keyring([EncryptionKey(OLD.id, NEW.key)]).decrypt(Keyring([OLD]).encrypt(b"plain", b""), b"")
 
 
-def test_a_body_opens_in_its_own_context_alone() -> None:
+def test_body_opens_in_its_own_context_alone() -> None:
     keyring = Keyring([OLD])
     with pytest.raises(DamagedRecord):
         keyring.decrypt(keyring.encrypt(b"plain", b"here"), b"there")
@@ -75,14 +75,14 @@ def test_no_bytes_raise_anything_but_the_declared_errors(rubbish: bytes) -> None
 
 
 @given(st.integers(0, 60))
-def test_a_cut_body_is_damaged(length: int) -> None:
+def test_cut_body_is_damaged(length: int) -> None:
     keyring = Keyring([OLD])
     sealed = keyring.encrypt(b"x" * 30, b"")
     with pytest.raises(DamagedRecord):
         keyring.decrypt(sealed[: min(length, len(sealed) - 1)], b"")
 
 
-def test_a_ring_that_cannot_be_right_is_refused() -> None:
+def test_ring_that_cannot_be_right_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Keyring([])
     with pytest.raises(ValueError, match="32"):

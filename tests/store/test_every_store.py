@@ -21,7 +21,7 @@ async def test_what_was_put_is_got_unchanged(store: Store, clock: FakeClock) -> 
     assert await store.get("grant", "k1") == given
 
 
-async def test_a_record_that_is_not_there_is_none(store: Store) -> None:
+async def test_record_that_is_not_there_is_none(store: Store) -> None:
     assert await store.get("grant", "nothing") is None
     assert await store.take("grant", "nothing") is None
     assert await store.delete("grant", "nothing") is False
@@ -30,7 +30,7 @@ async def test_a_record_that_is_not_there_is_none(store: Store) -> None:
     assert await store.count("grant", "nobody") == 0
 
 
-async def test_a_body_of_a_megabyte_and_an_empty_one_are_kept(store: Store) -> None:
+async def test_body_of_a_megabyte_and_an_empty_one_are_kept(store: Store) -> None:
     big = bytes(range(256)) * 4096
     assert await store.put(record("big", body=big))
     assert await store.put(record("empty", body=b""))
@@ -116,7 +116,7 @@ async def test_find_lists_the_group_in_the_order_of_keys(store: Store) -> None:
     assert await store.count("grant", "owner-1") == 3
 
 
-async def test_a_record_that_moves_to_another_group_is_listed_there_alone(store: Store) -> None:
+async def test_record_that_moves_to_another_group_is_listed_there_alone(store: Store) -> None:
     assert await store.put(record())
     assert await store.put(record(version=2, group="owner-2"))
     assert await store.find("grant", "owner-1") == ()
@@ -161,7 +161,7 @@ async def test_expired_record_is_missing_for_every_operation(store: Store, clock
     assert (await store.get("grant", "a")) == record("a", body=b"again")
 
 
-async def test_the_end_moves_with_each_put(store: Store, clock: FakeClock) -> None:
+async def test_end_moves_with_each_put(store: Store, clock: FakeClock) -> None:
     assert await store.put(record(expires_at=clock() + 10))
     assert await store.put(record(version=2, expires_at=clock() + 100))
     clock.now += 50
@@ -175,7 +175,7 @@ async def test_the_end_moves_with_each_put(store: Store, clock: FakeClock) -> No
     assert await store.get("grant", "k1") is None
 
 
-async def test_a_record_that_has_ended_when_it_is_put_is_not_there(store: Store, clock: FakeClock) -> None:
+async def test_record_that_has_ended_when_it_is_put_is_not_there(store: Store, clock: FakeClock) -> None:
     assert await store.put(record(expires_at=clock() - 1)) is True
     assert await store.get("grant", "k1") is None
     assert await store.count("grant") == 0

@@ -36,6 +36,6 @@ def test_every_url_that_is_understood_passes_the_configuration(server: str, way:
     assert not result.diagnostics
 
 
-def test_a_password_for_the_sentinels_is_not_written_in_the_file(tmp_path: Path) -> None:
+def test_password_for_the_sentinels_is_not_written_in_the_file(tmp_path: Path) -> None:
     url = "redis+sentinel://h:1/service?sentinel_password=hunter2"
     assert "a secret must not be written" in str(validated(tmp_path, {"sessions.store": url}).diagnostics[0])

@@ -76,5 +76,5 @@ async def test_record_that_cannot_be_re_encrypted_is_counted_and_kept(store: Sto
     assert "may be removed" not in report
 
 
-async def test_an_empty_store_is_done_at_once(store: Store) -> None:
+async def test_empty_store_is_done_at_once(store: Store) -> None:
     assert await run(EncryptedStore(store, Keyring([NEW]))) == [Progress(0, 0)]

@@ -115,7 +115,7 @@ class Ears:
     [RuntimeError("the handler is closed"), ValueError("of a later client library"), IndexError("no slot")],
     ids=repr,
 )
-async def test_the_change_listener_begins_again_after_any_exception(fault: Exception) -> None:
+async def test_change_listener_begins_again_after_any_exception(fault: Exception) -> None:
     ears = Ears(fault, fault)
     notices = ChangeSubscriber(ears, KeySchema("t"), ChangeNotifier())  # type: ignore[arg-type]
     await notices.subscribe(("grant", "k"))

@@ -78,7 +78,7 @@ async def test_unreachable_server_is_reported_at_startup(own_redis: RedisServer)
         await opened(own_redis.url)
 
 
-async def test_the_reason_why_there_is_no_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reason_why_there_is_no_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -93,7 +93,7 @@ async def test_the_reason_why_there_is_no_connection_is_reported(monkeypatch: py
     assert "may or may not" not in refused.value.detail + unresolved.value.detail
 
 
-async def test_a_killed_server_is_unavailable_and_loses_nothing_that_it_acknowledged(
+async def test_killed_server_is_unavailable_and_loses_nothing_that_it_acknowledged(
     redis: Store, own_redis: RedisServer
 ) -> None:
     assert await redis.put(grant())
@@ -142,7 +142,7 @@ async def test_waiters_live_through_a_restart(redis: Store, own_redis: RedisServ
     assert await asyncio.wait_for(waiter, 60) == grant(version=2)
 
 
-async def test_a_notice_that_never_comes_is_made_up_for(redis: Store, own_redis: RedisServer) -> None:
+async def test_notice_that_never_comes_is_made_up_for(redis: Store, own_redis: RedisServer) -> None:
     assert await redis.put(grant())
     waiter = asyncio.create_task(redis.changed("grant", "k1", 1, 30))
     await asyncio.sleep(0.3)
@@ -161,7 +161,7 @@ async def test_waiting_makes_few_reads(redis: Store, own_redis: RedisServer) -> 
     assert after - before <= 6
 
 
-async def test_a_server_that_forgets_its_scripts_is_taught_again(redis: Store, own_redis: RedisServer) -> None:
+async def test_server_that_forgets_its_scripts_is_taught_again(redis: Store, own_redis: RedisServer) -> None:
     assert await redis.put(grant())
     with own_redis.client as client:
         client.script_flush()
@@ -184,7 +184,7 @@ async def test_full_memory_is_reported_and_recovered_from(redis: Store, own_redi
     assert await redis.put(grant(version=2))
 
 
-async def test_a_server_that_cannot_keep_grants_is_warned_of(
+async def test_server_that_cannot_keep_grants_is_warned_of(
     own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with own_redis.client as client:
@@ -218,7 +218,7 @@ async def test_certificate_of_another_host_is_refused(redis_tls: RedisOverTLS) -
         await opened(plain)
 
 
-async def test_a_key_that_was_not_written_by_the_gateway_is_an_error(own_redis: RedisServer) -> None:
+async def test_key_that_was_not_written_by_the_gateway_is_an_error(own_redis: RedisServer) -> None:
     store = open_store(f"{own_redis.url}?prefix=mine")
     await store.open()
     assert await store.put(grant())
@@ -234,7 +234,7 @@ async def test_a_key_that_was_not_written_by_the_gateway_is_an_error(own_redis: 
     await store.close()
 
 
-async def test_a_listing_without_a_record_is_passed_over_and_tidied_when_old(own_redis: RedisServer) -> None:
+async def test_listing_without_a_record_is_passed_over_and_tidied_when_old(own_redis: RedisServer) -> None:
     store = open_store(f"{own_redis.url}?prefix=mine")
     await store.open()
     assert await store.put(grant())
@@ -276,7 +276,7 @@ async def test_wait_requires_replicas(own_redis: RedisServer) -> None:
     await store.close()
 
 
-async def test_a_failover_is_followed() -> None:
+async def test_failover_is_followed() -> None:
     with SentinelGroup() as group:
         store = await opened(group.url + "?wait=1")
         assert await store.put(grant())
@@ -308,7 +308,7 @@ async def recovered_write(store: Store) -> None:
 
 
 @pytest.mark.parametrize("end", [RedisServer.kill, RedisServer.pause])
-async def test_a_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: Callable[[RedisServer], None]) -> None:
+async def test_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: Callable[[RedisServer], None]) -> None:
     with Cluster(replicas=True) as cluster:
         store = open_store(f"{cluster.url}?timeout=0.5&prefix=mine")
         await store.open()
@@ -331,7 +331,7 @@ async def test_a_primary_of_a_cluster_that_ends_is_replaced_by_its_replica(end: 
         await store.close()
 
 
-async def test_a_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_has_them_again() -> None:
+async def test_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_has_them_again() -> None:
     """The state after a restart without `nodes.conf`."""
     with RedisServer("--cluster-enabled", "yes", and_bus=True) as server:
         url = f"redis+cluster://127.0.0.1:{server.port}"
@@ -349,7 +349,7 @@ async def test_a_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_ha
         await store.close()
 
 
-async def test_a_slot_that_moves_is_followed() -> None:
+async def test_slot_that_moves_is_followed() -> None:
     with Cluster() as cluster:
         store = await opened(cluster.url, timeout=10)
         keys = [f"k{n}" for n in range(40)]
@@ -370,7 +370,7 @@ async def test_a_slot_that_moves_is_followed() -> None:
         await store.close()
 
 
-async def test_the_rights_that_the_guide_names_are_enough(own_redis: RedisServer) -> None:
+async def test_rights_that_the_guide_names_are_enough(own_redis: RedisServer) -> None:
     guide = Path("docs/stores.md").read_text()
     rule = guide[guide.index("ACL SETUSER") :].partition("```")[0]
     with own_redis.client as client:
@@ -424,7 +424,7 @@ async def test_of_several_processes_that_take_exactly_one_gets_each(own_redis: R
 
 
 @pytest.mark.parametrize("calls", [1, 16, 40])
-async def test_a_store_is_closed_at_once_though_all_its_places_are_taken_by_calls_that_hang(
+async def test_store_is_closed_at_once_though_all_its_places_are_taken_by_calls_that_hang(
     own_redis: RedisServer, calls: int
 ) -> None:
     store = await opened(own_redis.url, timeout=2.0)
@@ -486,7 +486,7 @@ async def test_closed_store_raises_and_releases_its_waiters(own_redis: RedisServ
         ("sqlite://", "needs a file"),
     ],
 )
-def test_an_impossible_url_is_refused(url: str, message: str) -> None:
+def test_impossible_url_is_refused(url: str, message: str) -> None:
     with pytest.raises(OperatorError, match=message) as caught:
         open_store(url)
     assert "hunter2" not in str(caught.value).lower()
@@ -512,7 +512,7 @@ def test_an_impossible_url_is_refused(url: str, message: str) -> None:
         ("memory://", "memory://"),
     ],
 )
-def test_a_description_holds_no_password(url: str, expected: str) -> None:
+def test_description_holds_no_password(url: str, expected: str) -> None:
     assert describe(url) == expected
 
 

@@ -35,7 +35,7 @@ def user(server: RedisServer, name: str, rights: str) -> str:
     return f"redis://{name}:secret@127.0.0.1:{server.port}/0"
 
 
-def test_the_check_sends_every_command_of_the_scripts_and_of_the_store() -> None:
+def test_check_sends_every_command_of_the_scripts_and_of_the_store() -> None:
     lua = "".join(value.text for value in vars(scripts).values() if isinstance(value, scripts.Script))
     used = set(re.findall(r"redis\.call\('([A-Z]+)'", lua))
     source = Path("akoya_gateway/store/redis/store.py").read_text()
@@ -44,7 +44,7 @@ def test_the_check_sends_every_command_of_the_scripts_and_of_the_store() -> None
 
 
 @pytest.mark.parametrize("command", NEEDED)
-async def test_a_command_that_the_user_may_not_run_is_named(server: RedisServer, command: str) -> None:
+async def test_command_that_the_user_may_not_run_is_named(server: RedisServer, command: str) -> None:
     store = open_store(user(server, f"without-{command.lower()}", f"~* &* +@all -{command.lower()}"))
     await store.open()
     with pytest.raises(CommandRefused, match=f"may not run `{command}`"):
@@ -105,7 +105,7 @@ async def nothing(scope: object, receive: object, send: object) -> None:
     raise AssertionError("no request may get here")
 
 
-async def test_a_refusal_while_working_names_the_command_too(server: RedisServer) -> None:
+async def test_refusal_while_working_names_the_command_too(server: RedisServer) -> None:
     url = user(server, "shrinking", "~* &* +@all")
     store = open_store(url)
     await store.open()
@@ -121,7 +121,7 @@ async def test_a_refusal_while_working_names_the_command_too(server: RedisServer
     await store.close()
 
 
-async def test_a_server_without_scripting_is_named() -> None:
+async def test_server_without_scripting_is_named() -> None:
     with RedisServer("--rename-command", "EVAL", "") as server:
         store = open_store(server.url)
         await store.open()
@@ -130,7 +130,7 @@ async def test_a_server_without_scripting_is_named() -> None:
         await store.close()
 
 
-async def test_a_check_leaves_nothing_behind_and_its_connections_as_they_were(server: RedisServer) -> None:
+async def test_check_leaves_nothing_behind_and_its_connections_as_they_were(server: RedisServer) -> None:
     store = open_store(f"redis://127.0.0.1:{server.port}/0?prefix=clean")
     await store.open()
     for _ in range(20):

@@ -126,9 +126,7 @@ async def sealed_anew(config: Path) -> int:
     return done
 
 
-def test_a_key_that_is_missing_is_named_and_the_exit_code_tells(
-    config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_key_that_is_missing_is_named_and_the_exit_code_tells(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(fill(config, 3))
     missing = load_config(config).sessions.keys[1].id
     config.write_text(config.read_text().replace("  - env: OLD_KEY\n", ""))
@@ -136,7 +134,7 @@ def test_a_key_that_is_missing_is_named_and_the_exit_code_tells(
     assert f"3 records need key {missing}" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_store_that_cannot_be_created_is_an_error_of_the_configuration(config: Path) -> None:
+def test_store_that_cannot_be_created_is_an_error_of_the_configuration(config: Path) -> None:
     (config.parent / "var").write_text("a file")
     with pytest.raises(ConfigurationError, match="the folder of the store cannot be created"):
         rotate_store(config)

@@ -147,7 +147,7 @@ async def test_stores_that_open_together_on_no_file_agree(tmp_path: Path) -> Non
         await asyncio.gather(*[store.close() for store in stores])
 
 
-async def test_a_store_locked_by_another_program_is_unavailable_for_writes_until_it_lets_go(
+async def test_store_locked_by_another_program_is_unavailable_for_writes_until_it_lets_go(
     sqlite: SQLiteStore, path: Path
 ) -> None:
     assert await sqlite.put(grant())
@@ -198,7 +198,7 @@ async def test_full_disk_is_reported_and_recovered_from(tiny_disk: Path) -> None
     await again.close()
 
 
-async def test_a_body_too_big_for_what_is_left_does_not_take_the_others_with_it(sqlite: SQLiteStore) -> None:
+async def test_body_too_big_for_what_is_left_does_not_take_the_others_with_it(sqlite: SQLiteStore) -> None:
     pages = await sqlite._read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
     await sqlite._write(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 20}").fetchone())
     puts = [sqlite.put(grant("a")), sqlite.put(grant("big", body=b"x" * 200_000)), sqlite.put(grant("b"))]
@@ -251,7 +251,7 @@ async def test_corrupt_pages_are_an_error_and_never_an_empty_result(path: Path) 
     await store.close()
 
 
-async def test_a_page_that_is_corrupted_under_a_running_gateway_is_an_error_until_a_backup_is_there(path: Path) -> None:
+async def test_page_that_is_corrupted_under_a_running_gateway_is_an_error_until_a_backup_is_there(path: Path) -> None:
     store = SQLiteStore(str(path))
     await store.open()
     await asyncio.gather(*[store.put(grant(f"k{n}", body=b"x" * 3000, group="o")) for n in range(800)])
@@ -309,7 +309,7 @@ async def test_each_commit_is_synced(sqlite: SQLiteStore) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not a database at all " * 400, b"SQLite format 3\0" + b"\xff" * 8000, b"x"])
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+async def test_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(StoreUnavailable) as caught:
@@ -318,7 +318,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, 
     assert path.read_bytes() == content
 
 
-async def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+async def test_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
     path.parent.mkdir()
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE theirs (x)")
@@ -329,7 +329,7 @@ async def test_a_database_of_another_program_is_refused_and_left_alone(path: Pat
     other.close()
 
 
-async def test_a_newer_schema_is_refused(sqlite: SQLiteStore, path: Path) -> None:
+async def test_newer_schema_is_refused(sqlite: SQLiteStore, path: Path) -> None:
     await sqlite.close()
     other = sqlite3.connect(path)
     assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
@@ -339,13 +339,13 @@ async def test_a_newer_schema_is_refused(sqlite: SQLiteStore, path: Path) -> Non
         await SQLiteStore(str(path)).open()
 
 
-async def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+async def test_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=str(tmp_path)):
         await SQLiteStore(str(tmp_path)).open()
 
 
 @pytest.mark.parametrize("slashes", ["sqlite://", "sqlite:///", "sqlite:"])
-async def test_a_path_may_be_written_with_any_number_of_slashes(tmp_path: Path, slashes: str) -> None:
+async def test_path_may_be_written_with_any_number_of_slashes(tmp_path: Path, slashes: str) -> None:
     """SQLAlchemy writes `sqlite:////var/x.db`."""
     store = open_store(f"{slashes}{tmp_path}/a b?c#d%20.db")
     await store.open()
@@ -359,7 +359,7 @@ async def test_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> N
         await SQLiteStore(str(tmp_path / "file" / "grants.db")).open()
 
 
-async def test_a_removed_file_is_an_error_until_one_is_there_again(sqlite: SQLiteStore, path: Path) -> None:
+async def test_removed_file_is_an_error_until_one_is_there_again(sqlite: SQLiteStore, path: Path) -> None:
     assert await sqlite.put(grant())
     away = path.with_name("away.db")
     for suffix in ("", "-wal", "-shm"):

@@ -35,7 +35,7 @@ GOOD = {
 @pytest.mark.parametrize("response", GOOD.values(), ids=GOOD.keys())
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 10_000), max_size=12))
-def test_the_pieces_a_response_comes_in_make_no_difference(response: bytes, cuts: list[int]) -> None:
+def test_pieces_a_response_comes_in_make_no_difference(response: bytes, cuts: list[int]) -> None:
     whole, _ = deliver(response, [])
     pieces, transport = deliver(response, cuts)
     assert pieces.diary == whole.diary
@@ -107,7 +107,7 @@ def test_each_phase_has_its_own_deadline() -> None:
     assert isinstance(holder.diary[-1], type)
 
 
-def test_a_response_before_the_end_of_the_request_costs_the_connection() -> None:
+def test_response_before_the_end_of_the_request_costs_the_connection() -> None:
     connection, holder, transport = new_connection()
     connection.start(b"head", holder, complete=False)
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -133,7 +133,7 @@ def test_bytes_that_come_before_the_first_request_close_the_connection() -> None
     assert not connection.usable
 
 
-def test_a_connection_that_is_reused_from_within_the_end_of_a_response_gets_no_bytes_of_the_old_one() -> None:
+def test_connection_that_is_reused_from_within_the_end_of_a_response_gets_no_bytes_of_the_old_one() -> None:
     """The handler may start the next request at once (a pipelining client on the fast lane)."""
     connection, _, transport = new_connection()
     second = Holder()

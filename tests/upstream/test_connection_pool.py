@@ -48,7 +48,7 @@ def authority(tmp_path: Path) -> Iterator[Authority]:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
-def test_an_idempotent_request_on_a_connection_that_was_just_closing_is_sent_again(method: str) -> None:
+def test_idempotent_request_on_a_connection_that_was_just_closing_is_sent_again(method: str) -> None:
     with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
         assert fetch(proxy.port)[2] == b"1"
         status, _, _ = fetch(proxy.port, "/again", method=method)
@@ -70,7 +70,7 @@ def test_what_may_have_had_an_effect_or_a_body_is_never_sent_twice(method: str, 
         assert sum(b"/once" in head for head in upstream.heads) == 1
 
 
-def test_a_request_that_kills_two_connections_is_not_tried_a_third_time() -> None:
+def test_request_that_kills_two_connections_is_not_tried_a_third_time() -> None:
     def handler(caller: Caller) -> None:
         if caller.number == 1:
             caller.head()
@@ -87,13 +87,13 @@ def reads_and_closes(caller: Caller) -> None:
     caller.head()
 
 
-def test_a_request_that_kills_a_connection_made_for_it_is_not_sent_again() -> None:
+def test_request_that_kills_a_connection_made_for_it_is_not_sent_again() -> None:
     with RawUpstream(reads_and_closes) as upstream, proxied(upstream.origin) as proxy:
         assert fetch(proxy.port, "/deadly")[0] == 502
         assert sum(b"/deadly" in head for head in upstream.heads) == 1
 
 
-def test_the_second_try_is_on_a_connection_made_for_it() -> None:
+def test_second_try_is_on_a_connection_made_for_it() -> None:
     """After an upstream restart, all idle connections are closed, not only the first."""
     together = threading.Barrier(3)
 
@@ -114,7 +114,7 @@ def test_the_second_try_is_on_a_connection_made_for_it() -> None:
         assert fetch(proxy.port, "/again")[::2] == (200, b"4")
 
 
-def test_a_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
+def test_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.respond()
@@ -127,7 +127,7 @@ def test_a_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
         assert sum(b"/once" in head for head in upstream.heads) == 1
 
 
-def test_a_connection_the_upstream_has_closed_is_not_used() -> None:
+def test_connection_the_upstream_has_closed_is_not_used() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.respond(b"%d" % caller.number)
@@ -143,7 +143,7 @@ def fetch_ok(number: int) -> tuple[dict[str, str], bytes]:
     return {"content-length": str(len(body)), "via": "1.1 akoya-gateway"}, body
 
 
-def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
+def test_limit_holds_and_the_others_wait_their_turn() -> None:
     lock = threading.Lock()
     now = most = 0
 
@@ -170,7 +170,7 @@ def test_the_limit_holds_and_the_others_wait_their_turn() -> None:
         assert proxy.pool.waiting == 0
 
 
-async def test_a_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
+async def test_waiter_that_leaves_just_as_its_turn_comes_gives_it_back() -> None:
     with RawUpstream(forever(responses)) as upstream:
         pool = ConnectionPool(Upstream((upstream.origin,), Seconds(30), Seconds(30), 1))
         first = await pool.acquire()
@@ -209,7 +209,7 @@ def test_wait_timeout_for_a_connection_gives_503_with_retry_after() -> None:
         assert first.result()[0] == 200
 
 
-def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
+def test_waiter_that_leaves_gives_its_place_to_the_next() -> None:
     gate = threading.Event()
 
     def handler(caller: Caller) -> None:
@@ -237,7 +237,7 @@ def test_a_waiter_that_leaves_gives_its_place_to_the_next() -> None:
         assert upstream.connections == 1
 
 
-def test_a_waiter_opens_a_connection_where_one_was_lost() -> None:
+def test_waiter_opens_a_connection_where_one_was_lost() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         if caller.number == 1:
@@ -321,7 +321,7 @@ def test_several_origins_take_turns() -> None:
         assert len(one.heads) == len(two.heads) == 5
 
 
-def test_an_origin_that_is_down_is_passed_over_even_for_post_and_comes_back() -> None:
+def test_origin_that_is_down_is_passed_over_even_for_post_and_comes_back() -> None:
     with RawUpstream(forever(responses)) as gone:
         down = gone.origin
     with RawUpstream(forever(responses)) as up, proxied(down, up.origin) as proxy:
@@ -331,7 +331,7 @@ def test_an_origin_that_is_down_is_passed_over_even_for_post_and_comes_back() ->
     assert len(gone.heads) == 0
 
 
-def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
+def test_unix_socket_is_an_upstream(tmp_path: Path) -> None:
     with (
         RawUpstream(forever(responses), path=str(tmp_path / "app.sock")) as upstream,
         proxied(upstream.origin) as proxy,
@@ -341,7 +341,7 @@ def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
         assert b"host: 127.0.0.1:%d\r\n" % proxy.port in upstream.heads[0]
 
 
-def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
+def test_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
     from akoya_gateway.config.model import Origin
 
     with proxied(Origin("http", "localhost", 80, str(tmp_path / "none.sock"))) as proxy:
@@ -351,7 +351,7 @@ def test_a_unix_socket_that_is_not_there_is_502(tmp_path: Path) -> None:
 # -- TLS
 
 
-def test_a_tls_upstream_under_a_private_authority(authority: Authority) -> None:
+def test_tls_upstream_under_a_private_authority(authority: Authority) -> None:
     tls = UpstreamTLS(ca=authority.file)
     with (
         RawUpstream(forever(responses), tls=server_context(authority)) as upstream,
@@ -361,7 +361,7 @@ def test_a_tls_upstream_under_a_private_authority(authority: Authority) -> None:
         assert fetch(proxy.port, method="POST", body=b"x" * 100_000)[0] == 200
 
 
-def test_a_tls_upstream_by_another_name_is_named_by_server_name(authority: Authority) -> None:
+def test_tls_upstream_by_another_name_is_named_by_server_name(authority: Authority) -> None:
     names: list[str | None] = []
     context = server_context(authority)
     context.sni_callback = lambda _sock, name, _context: names.append(name)
@@ -372,9 +372,7 @@ def test_a_tls_upstream_by_another_name_is_named_by_server_name(authority: Autho
 
 
 @pytest.mark.parametrize("fault", ["unknown_authority", "wrong_name", "expired"])
-def test_a_tls_upstream_that_cannot_be_verified_gets_no_request(
-    authority: Authority, tmp_path: Path, fault: str
-) -> None:
+def test_tls_upstream_that_cannot_be_verified_gets_no_request(authority: Authority, tmp_path: Path, fault: str) -> None:
     (tmp_path / "other").mkdir()
     ca = Authority(tmp_path / "other").file if fault == "unknown_authority" else authority.file
     name = "other.internal" if fault == "wrong_name" else None
@@ -387,7 +385,7 @@ def test_a_tls_upstream_that_cannot_be_verified_gets_no_request(
         assert upstream.heads == []
 
 
-def test_an_upstream_that_wants_our_certificate_gets_it(authority: Authority) -> None:
+def test_upstream_that_wants_our_certificate_gets_it(authority: Authority) -> None:
     certificate, key = authority.issue("gateway")
     context = server_context(authority, mutual=True)
     tls = UpstreamTLS(ca=authority.file, certificate=certificate, key=key)
@@ -420,7 +418,7 @@ def test_close_delimited_tls_response_is_complete_only_with_a_close_notify(
         until(lambda: proxy.pool.size == 0)
 
 
-def test_a_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
+def test_plain_upstream_is_not_taken_for_a_tls_one(authority: Authority) -> None:
     with RawUpstream(forever(responses)) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=1) as proxy:
@@ -495,7 +493,7 @@ async def test_origin_is_ejected_longer_each_time_until_it_responds_and_a_connec
         await pool.close()
 
 
-def test_a_client_that_sends_its_body_too_slowly_is_not_held_against_an_origin() -> None:
+def test_client_that_sends_its_body_too_slowly_is_not_held_against_an_origin() -> None:
     with RawUpstream(hangs) as upstream, proxied(upstream.origin, read=0.2) as proxy:
         for _ in range(3):
             with Client(proxy.port) as client:
@@ -534,7 +532,7 @@ def reads_bodies(caller: Caller) -> None:
         pass
 
 
-def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
         RawUpstream(reads_bodies) as upstream,
@@ -550,7 +548,7 @@ def test_a_body_that_trickles_may_take_its_time_and_gives_way_when_others_wait(m
             assert b" 408 " in client.rest()
 
 
-def test_a_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_that_comes_fast_enough_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same applies to an upload that has only just begun."""
     monkeypatch.setattr("akoya_gateway.upstream.http.connection_pool._UPLOAD_GRACE", 0.5)
     with (
@@ -583,7 +581,7 @@ def test_of_two_bodies_that_trickle_one_gives_way_to_one_that_waits(monkeypatch:
             assert not newer.closed(0.05)
 
 
-async def test_an_origin_that_came_back_is_forgiven() -> None:
+async def test_origin_that_came_back_is_forgiven() -> None:
     origin = Origin("http", "127.0.0.1", free_port())
     pool = ConnectionPool(Upstream((origin,), Seconds(30), Seconds(30), 1))
     host = pool._hosts[0]
@@ -602,7 +600,7 @@ async def test_an_origin_that_came_back_is_forgiven() -> None:
     await pool.close()
 
 
-def test_a_connection_that_cannot_be_made_lets_the_next_try(authority: Authority) -> None:
+def test_connection_that_cannot_be_made_lets_the_next_try(authority: Authority) -> None:
     with RawUpstream(silent) as upstream, ThreadPoolExecutor(3) as many:
         origin, tls = replace(upstream.origin, scheme="https"), UpstreamTLS(ca=authority.file)
         with proxied(origin, tls=tls, connect=0.3, pool=1, pool_options={"wait_timeout": 60}) as proxy:
@@ -613,7 +611,7 @@ def test_no_tls_older_than_1_2() -> None:
     assert client_context(UpstreamTLS()).minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-def test_a_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
+def test_peer_that_accepts_and_never_shakes_hands_is_504(authority: Authority) -> None:
     with RawUpstream(silent) as upstream:
         origin = replace(upstream.origin, scheme="https")
         with proxied(origin, tls=UpstreamTLS(ca=authority.file), connect=0.3) as proxy:

@@ -84,7 +84,7 @@ def test_what_is_wrong_is_refused_whole(code: int, sent: Any, masked: bool) -> N
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("code", "sent"), [*WRONG.values(), *((None, sent) for sent in RIGHT.values())])
-def test_a_frame_a_read_is_as_all_at_once(code: int | None, sent: Any, masked: bool) -> None:
+def test_frame_a_read_is_as_all_at_once(code: int | None, sent: Any, masked: bool) -> None:
     """Most frames arrive one per read, and small ones then take a separate code path."""
     reader = FrameValidator(masked=masked, max_message=MOST)
     passed = b"".join(reader.feed(frames([one], mask=masked)) for one in sent)
@@ -92,7 +92,7 @@ def test_a_frame_a_read_is_as_all_at_once(code: int | None, sent: Any, masked: b
     assert reader.close_code == code
 
 
-def test_a_limit_may_be_smaller_than_the_smallest_frames() -> None:
+def test_limit_may_be_smaller_than_the_smallest_frames() -> None:
     reader = FrameValidator(masked=True, max_message=10)
     assert reader.feed(frame(TEXT, b"x" * 10, mask=True)) == frame(TEXT, b"x" * 10, mask=True)
     assert reader.feed(frame(TEXT, b"x" * 11, mask=True)) == b""
@@ -101,7 +101,7 @@ def test_a_limit_may_be_smaller_than_the_smallest_frames() -> None:
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("opcode", [TEXT, CLOSE, PING])
-def test_a_side_that_masks_what_it_should_not_or_does_not_what_it_should_is_refused(masked: bool, opcode: int) -> None:
+def test_side_that_masks_what_it_should_not_or_does_not_what_it_should_is_refused(masked: bool, opcode: int) -> None:
     payload = b"\x03\xe8" if opcode == CLOSE else b"hello"
     passed, reader = read(frame(opcode, payload, mask=not masked), masked=masked)
     assert (passed, reader.close_code) == (b"", 1002)

@@ -79,7 +79,7 @@ def test_half_an_answer_is_never_completed() -> None:
         assert not response.endswith(b"0\r\n\r\n")
 
 
-def test_a_client_that_will_send_no_more_has_left() -> None:
+def test_client_that_will_send_no_more_has_left() -> None:
     """nginx and Envoy do the same: until the gateway writes, it cannot tell a client that still reads from a closed one."""
     left = []
 

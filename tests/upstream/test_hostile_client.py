@@ -249,7 +249,7 @@ def test_target_is_forwarded_byte_for_byte(echo: Proxied, target: str) -> None:
     assert response["target"].rstrip("?") == target.rstrip("?")
 
 
-def test_a_client_of_http_1_0_is_served_and_its_connection_closed(echo: Proxied) -> None:
+def test_client_of_http_1_0_is_served_and_its_connection_closed(echo: Proxied) -> None:
     with Client(echo.port) as client:
         client.send(b"GET /echo HTTP/1.0\r\n\r\n")
         response = client.rest()

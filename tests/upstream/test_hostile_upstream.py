@@ -201,7 +201,7 @@ def test_upstream_closed_within_its_response_aborts_the_client_connection(sent: 
         assert b"502" in response or b"content-length: 100" in response or b"chunked" in response
 
 
-def test_a_reset_inside_a_body_that_ends_with_the_connection_cuts_the_client() -> None:
+def test_reset_inside_a_body_that_ends_with_the_connection_cuts_the_client() -> None:
     read = threading.Event()
 
     def handler(caller: Caller) -> None:
@@ -217,7 +217,7 @@ def test_a_reset_inside_a_body_that_ends_with_the_connection_cuts_the_client() -
         assert not client.rest().endswith(b"0\r\n\r\n")
 
 
-def test_an_upstream_that_is_not_there_is_502() -> None:
+def test_upstream_that_is_not_there_is_502() -> None:
     with RawUpstream(fixed(b"")) as upstream:
         origin = upstream.origin
     with proxied(origin) as proxy:

@@ -84,7 +84,7 @@ def echoing(caller: Caller) -> None:
         ([piece(b"", more=True), piece(b"hello", more=True), piece(b"", more=False)], b"transfer-encoding", b"hello"),
     ],
 )
-async def test_a_request_without_framing_gets_the_one_its_events_need(
+async def test_request_without_framing_gets_the_one_its_events_need(
     events: list[dict[str, Any]], framing: bytes | None, body: bytes
 ) -> None:
     call = Call(*events)
@@ -132,7 +132,7 @@ async def test_server_that_raises_after_a_client_disconnect_frees_the_connection
             assert proxy.pool.size == 0
 
 
-async def test_a_cancelled_request_frees_the_connection() -> None:
+async def test_cancelled_request_frees_the_connection() -> None:
     call = Call(method="GET", http_version="1.1")
     with RawUpstream(fixed(b"")) as upstream:
         async with proxy_to(upstream) as proxy:
@@ -144,7 +144,7 @@ async def test_a_cancelled_request_frees_the_connection() -> None:
             assert proxy.pool.size == 0
 
 
-async def test_an_error_of_the_server_while_it_receives_ends_the_request() -> None:
+async def test_error_of_the_server_while_it_receives_ends_the_request() -> None:
     class Broken(Call):
         async def receive(self) -> dict[str, Any]:
             if self.events:
@@ -159,7 +159,7 @@ async def test_an_error_of_the_server_while_it_receives_ends_the_request() -> No
             assert proxy.pool.size == 0
 
 
-async def test_a_truncated_response_is_never_completed() -> None:
+async def test_truncated_response_is_never_completed() -> None:
     call = Call(method="GET", http_version="1.1")
     with RawUpstream(fixed(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", hold=False)) as upstream:
         async with proxy_to(upstream) as proxy:

@@ -57,7 +57,7 @@ def wsgi() -> Iterator[Proxied]:
         yield proxy
 
 
-def test_a_wsgi_app_gets_body_and_headers_once_each(wsgi: Proxied) -> None:
+def test_wsgi_app_gets_body_and_headers_once_each(wsgi: Proxied) -> None:
     """wsgiref speaks HTTP/1.0 and closes the connection to end a response."""
     body = os.urandom(300_000)
     headers = {"X-Forwarded-For": "6.6.6.6", "X_Forwarded_For": "6.6.6.6", "Akoya-Connector": "mikomo"}

@@ -115,7 +115,7 @@ it.
 
 
 @pytest.mark.parametrize("headers", DOUBTFUL.values(), ids=DOUBTFUL.keys())
-def test_a_framing_in_doubt_is_refused_in_both_directions(headers: list[tuple[bytes, bytes]]) -> None:
+def test_framing_in_doubt_is_refused_in_both_directions(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST, *headers], "POST")
     with pytest.raises(InvalidResponse):
@@ -130,7 +130,7 @@ def test_http_1_0_has_no_chunks() -> None:
 
 
 @pytest.mark.parametrize("framing", [LENGTH, CHUNKED], ids=["length", "chunked"])
-def test_an_upgrade_together_with_a_body_is_refused(framing: tuple[bytes, bytes]) -> None:
+def test_upgrade_together_with_a_body_is_refused(framing: tuple[bytes, bytes]) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST, UPGRADE, framing], "POST")
     assert b"upgrade" not in write([HOST, UPGRADE], "POST").head
@@ -145,7 +145,7 @@ def test_response_head_with_a_control_character_is_refused(control: bytes) -> No
 
 
 @pytest.mark.parametrize("target", [b"", b"a", b"/a b", b"/a#b", b"/\r\n", b"http://a/", b"*", b"/\xff", b"/\x7f"])
-def test_a_target_that_is_not_a_plain_path_is_refused(target: bytes) -> None:
+def test_target_that_is_not_a_plain_path_is_refused(target: bytes) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST], target=target)
 
@@ -155,19 +155,19 @@ def test_asterisk_is_a_target_of_options_only() -> None:
 
 
 @pytest.mark.parametrize("method", ["", "GE T", "GET\r\n", "CONNECT", "TRACE", "trace", "TRACK", "GÉT", "日"])
-def test_a_method_that_is_no_token_or_would_show_our_headers_is_refused(method: str) -> None:
+def test_method_that_is_no_token_or_would_show_our_headers_is_refused(method: str) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST], method)
 
 
 @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb", b"a\0b", b"\n"])
-def test_a_value_that_would_split_the_head_is_refused(value: bytes) -> None:
+def test_value_that_would_split_the_head_is_refused(value: bytes) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST, (b"x-a", value)])
 
 
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:b", b"a\r\nb", b"\xc3\xa9", b"a\0"])
-def test_a_name_that_is_no_token_is_refused(name: bytes) -> None:
+def test_name_that_is_no_token_is_refused(name: bytes) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST, (name, b"a")])
 
@@ -184,7 +184,7 @@ def test_names_are_judged_alike_the_second_time_and_after_many_others() -> None:
         writer.write("GET", b"/", [HOST, (b"a b", b"1")], peer=None, scheme="http")
 
 
-def test_a_server_of_http_2_leaves_the_framing_to_its_first_event() -> None:
+def test_server_of_http_2_leaves_the_framing_to_its_first_event() -> None:
     head = write([HOST], "POST", http_version="2")
     assert head.body is Body.ASK
     assert not head.head.endswith(b"\r\n\r\n")
@@ -207,20 +207,20 @@ def test_trusted_peers_are_recognized(peer: str | None, trusted: bool) -> None:
     assert forwarding.trusts(peer) is trusted
 
 
-def test_a_sender_behind_a_unix_socket_has_no_address() -> None:
+def test_sender_behind_a_unix_socket_has_no_address() -> None:
     found = ForwardedHeaders().lines(None, "http", b"a")
     assert b"x-forwarded-for" not in found
     assert b'forwarded: for=unknown;host="a";proto=http\r\n' in found
 
 
-def test_an_ipv6_sender_is_quoted() -> None:
+def test_ipv6_sender_is_quoted() -> None:
     found = ForwardedHeaders().lines("2001:db8::1", "https", b"[::1]:8443")
     assert b"x-forwarded-for: 2001:db8::1\r\n" in found
     assert b'forwarded: for="[2001:db8::1]";host="[::1]:8443";proto=https\r\n' in found
     assert b"x-forwarded-port: 8443\r\n" in found
 
 
-def test_the_lines_of_many_senders_are_not_kept_for_ever() -> None:
+def test_lines_of_many_senders_are_not_kept_for_ever() -> None:
     forwarding = ForwardedHeaders()
     for number in range(5000):
         forwarding.lines(f"10.0.{number // 256}.{number % 256}", "http", b"a")

@@ -71,7 +71,7 @@ def agrees(data: bytes) -> bool:
     return True
 
 
-def test_a_common_response_is_plain() -> None:
+def test_common_response_is_plain() -> None:
     assert agrees(GOOD)
 
 
@@ -121,7 +121,7 @@ def test_what_is_not_plain_is_left_to_the_parser(old: bytes, new: bytes) -> None
     assert not agrees(GOOD.replace(old, new, 1))
 
 
-def test_a_head_without_end_and_one_of_many_lines_are_left_to_the_parser() -> None:
+def test_head_without_end_and_one_of_many_lines_are_left_to_the_parser() -> None:
     assert ResponseHeadCache().read(b"HTTP/1.1 200 OK\r\nServer: x\r\n") is None
     assert ResponseHeadCache().read(GOOD.replace(b"Server: x", b"X: " + b"x" * MAX_HEAD_BYTES, 1)) is None
     assert ResponseHeadCache().read(GOOD.replace(b"Server: x\r\n", b"Server: x\r\n" * 200, 1)) is None

@@ -74,7 +74,7 @@ def test_bodies_of_awkward_sizes_are_whole(proxy: Proxied, size: int) -> None:
     assert len(fetch(proxy.port, f"/big/chunked?{size}")[2]) == size
 
 
-def test_a_thousand_requests_on_one_connection_use_one_connection_to_the_upstream(
+def test_thousand_requests_on_one_connection_use_one_connection_to_the_upstream(
     backend: tuple[Backend, AppServer],
 ) -> None:
     app, server = backend
@@ -89,7 +89,7 @@ def test_a_thousand_requests_on_one_connection_use_one_connection_to_the_upstrea
         assert len(app.clients) == 1
 
 
-def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[Backend, AppServer]) -> None:
+def test_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[Backend, AppServer]) -> None:
     left = backend[0].left
     with Client(proxy.port) as client:
         client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -98,7 +98,7 @@ def test_an_event_is_there_as_soon_as_it_is_sent(proxy: Proxied, backend: tuple[
     until(lambda: backend[0].left > left, "the upstream sees the client's disconnect")
 
 
-def test_an_event_stream_outlives_the_read_timeout(backend: tuple[Backend, AppServer]) -> None:
+def test_event_stream_outlives_the_read_timeout(backend: tuple[Backend, AppServer]) -> None:
     with proxied(origin_of(backend[1]), read=0.6) as proxy, Client(proxy.port) as client:
         client.send(b"GET /events?1.5 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 1\n\n")
@@ -114,7 +114,7 @@ def test_client_disconnect_before_the_response_reaches_the_upstream(
     until(lambda: backend[0].left > left)
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upstream(
+def test_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upstream(
     proxy: Proxied, backend: tuple[Backend, AppServer]
 ) -> None:
     left = backend[0].left
@@ -124,9 +124,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_is_noticed_by_the_upst
     until(lambda: backend[0].left > left)
 
 
-def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(
-    proxy: Proxied, backend: tuple[Backend, AppServer]
-) -> None:
+def test_slow_reader_does_not_make_the_proxy_hold_the_body(proxy: Proxied, backend: tuple[Backend, AppServer]) -> None:
     app = backend[0]
     before = resident()
     with Client(proxy.port) as client:
@@ -142,7 +140,7 @@ def test_a_slow_reader_does_not_make_the_proxy_hold_the_body(
         assert app.sent > held
 
 
-def test_a_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[Backend, AppServer]) -> None:
+def test_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[Backend, AppServer]) -> None:
     sent = 0
     before = resident()
     with proxied(origin_of(backend[1]), read=60) as proxy, Client(proxy.port, timeout=1) as client:
@@ -157,7 +155,7 @@ def test_a_slow_upstream_does_not_make_the_proxy_hold_the_upload(backend: tuple[
         assert resident() - before < 40 * MEGABYTE
 
 
-def test_an_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
+def test_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
     gate = threading.Event()
 
     def handler(caller: Caller) -> None:
@@ -197,7 +195,7 @@ def test_early_response_reaches_a_client_that_is_still_sending() -> None:
         assert upstream.connections == 2
 
 
-def test_a_chunked_upload_is_passed_on_piece_by_piece() -> None:
+def test_chunked_upload_is_passed_on_piece_by_piece() -> None:
     """The upstream responds to each piece before the client sends the next."""
 
     def handler(caller: Caller) -> None:
@@ -245,7 +243,7 @@ def test_stream_cancelled_from_outside_ends(backend: tuple[Backend, AppServer]) 
         until(lambda: backend[0].left > left)
 
 
-def test_a_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(
+def test_client_that_stops_in_its_upload_does_not_hold_a_connection_for_ever(
     backend: tuple[Backend, AppServer],
 ) -> None:
     with proxied(origin_of(backend[1]), read=0.8, pool=1) as proxy, Client(proxy.port) as client:

@@ -153,7 +153,7 @@ class TestPassing:
             s.app.send(frame(PONG, b"yes"))
             assert exactly(s.client, 5) == frame(PONG, b"yes")
 
-    def test_a_large_message_passes_as_it_comes(self) -> None:
+    def test_large_message_passes_as_it_comes(self) -> None:
         data = frame(BINARY, bytes(1_000_000), mask=True)
         with scene() as s:
             s.client.send(data[:1000])
@@ -161,7 +161,7 @@ class TestPassing:
             s.client.send(data[1000:])
             assert exactly(s.app, len(data) - 1000) == data[1000:]
 
-    def test_a_closing_handshake_passes_and_then_both_connections_end(self) -> None:
+    def test_closing_handshake_passes_and_then_both_connections_end(self) -> None:
         with scene() as s:
             s.client.send(frame(CLOSE, BYE + b"bye", mask=True))
             assert exactly(s.app, 11) == frame(CLOSE, BYE + b"bye", mask=True)
@@ -273,7 +273,7 @@ class TestHostileClients:
             assert rest(s.client) == close_frame(1002)
             expect_close(s.app, 1002)
 
-    def test_a_frame_that_is_wrong_behind_some_that_are_right(self) -> None:
+    def test_frame_that_is_wrong_behind_some_that_are_right(self) -> None:
         right = frame(TEXT, b"right", mask=True)
         with scene() as s:
             s.client.send(right * 3 + frame(TEXT, b"wrong", rsv=4, mask=True) + right)
@@ -281,7 +281,7 @@ class TestHostileClients:
             assert exactly(s.app, 3 * len(right)) == right * 3
             expect_close(s.app, 1002)
 
-    def test_a_header_that_is_dripped_and_never_complete(self) -> None:
+    def test_header_that_is_dripped_and_never_complete(self) -> None:
         with scene() as s:
             for byte in frame(PING, b"p" * 125, mask=True)[:-1]:
                 s.client.send(bytes([byte]))
@@ -302,7 +302,7 @@ class TestHostileClients:
             s.app.send(data[100:] + frame(TEXT, b"too late"))
             assert rest(s.client) == data[100:] + close_frame(1002)
 
-    def test_a_message_too_large_in_its_last_fragment(self) -> None:
+    def test_message_too_large_in_its_last_fragment(self) -> None:
         bounds = WebSocketBounds(max_message=Bytes(1000))
         first = frame(BINARY, bytes(900), fin=False, mask=True)
         with scene(websocket=bounds) as s:
@@ -364,7 +364,7 @@ class TestHostileUpstreams:
             expect_close(s.client, 1014)
             assert close_to_app(rest(s.app)) == 1002
 
-    def test_a_close_code_that_no_wire_may_carry(self) -> None:
+    def test_close_code_that_no_wire_may_carry(self) -> None:
         with scene() as s:
             s.app.send(frame(TEXT, b"a") + close_frame(1006))
             assert exactly(s.client, 3) == frame(TEXT, b"a")
@@ -375,7 +375,7 @@ class TestHostileUpstreams:
             s.app.send(frame(TEXT, b"\xf2\x48\xcd", rsv=4))
             expect_close(s.client, 1014)
 
-    def test_a_message_larger_than_allowed(self) -> None:
+    def test_message_larger_than_allowed(self) -> None:
         with scene(websocket=WebSocketBounds(max_message=Bytes(1000))) as s:
             s.app.send(frame(BINARY, bytes(1000)))
             assert exactly(s.client, 1004) == frame(BINARY, bytes(1000))
@@ -496,7 +496,7 @@ class TestEndingFromOutside:
             s.app.send(close_frame(1000))
             assert rest(s.app) == b"", "the upstream must not get a second close frame"
 
-    def test_a_client_that_does_not_read_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_client_that_does_not_read_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             block = frame(BINARY, bytes(65_000))
@@ -542,18 +542,18 @@ class TestBackPressure:
         return max(end.transport.get_write_buffer_size() for end in tunnels())
 
     @pytest.mark.parametrize("size", [100, 1_000_000])
-    def test_a_client_that_does_not_read(self, size: int) -> None:
+    def test_client_that_does_not_read(self, size: int) -> None:
         with scene() as s:
             block = frame(BINARY, bytes(size)) * (2_000_000 // size)
             assert 0 < self.flood(s.app, block) <= self.BOUND
 
     @pytest.mark.parametrize("size", [100, 1_000_000])
-    def test_an_upstream_that_does_not_read(self, size: int) -> None:
+    def test_upstream_that_does_not_read(self, size: int) -> None:
         with scene() as s:
             block = frame(BINARY, bytes(size), mask=True) * (2_000_000 // size)
             assert 0 < self.flood(s.client, block) <= self.BOUND
 
-    def test_a_client_that_does_not_read_does_not_keep_its_upstream_when_it_ends(self) -> None:
+    def test_client_that_does_not_read_does_not_keep_its_upstream_when_it_ends(self) -> None:
         with scene() as s:
             # A control frame is forwarded only as a whole, so the flow always stops between two frames.
             self.flood(s.app, frame(PING, bytes(125)) * 2_000)

@@ -80,7 +80,7 @@ def test_messages_of_every_size_come_back_as_they_went(echo: tuple[App, Proxied]
         assert socket.recv(60) == text
 
 
-def test_a_fragmented_message_arrives_whole(echo: tuple[App, Proxied]) -> None:
+def test_fragmented_message_arrives_whole(echo: tuple[App, Proxied]) -> None:
     with dial(echo[1]) as socket:
         socket.send(iter(["Hel", "lo ", "", "wörld"]))
         assert socket.recv(60) == "Hello wörld"
@@ -100,7 +100,7 @@ def test_ping_gets_a_pong(echo: tuple[App, Proxied]) -> None:
         assert socket.ping().wait(60)
 
 
-def test_the_upstream_chooses_among_the_subprotocols_of_the_client(echo: tuple[App, Proxied], tunnel: bool) -> None:
+def test_upstream_chooses_among_the_subprotocols_of_the_client(echo: tuple[App, Proxied], tunnel: bool) -> None:
     with (
         serving(App(), subprotocols=["chat.v2", "chat.v1"]) as server,
         proxied(origin_of(server), tunnel=tunnel) as proxy,
@@ -129,7 +129,7 @@ def test_handshake_has_headers_path_and_owner(echo: tuple[App, Proxied]) -> None
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1009, 1011, 1012, 3000, 4401, 4999])
-def test_the_upstreams_close_code_reaches_the_client(echo: tuple[App, Proxied], code: int) -> None:
+def test_upstreams_close_code_reaches_the_client(echo: tuple[App, Proxied], code: int) -> None:
     with dial(echo[1], f"/close/{code}") as socket, pytest.raises(ConnectionClosed) as closed:
         socket.recv(30)
     assert closed.value.rcvd is not None
@@ -137,7 +137,7 @@ def test_the_upstreams_close_code_reaches_the_client(echo: tuple[App, Proxied], 
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4000])
-def test_the_clients_close_code_reaches_the_upstream(echo: tuple[App, Proxied], code: int) -> None:
+def test_clients_close_code_reaches_the_upstream(echo: tuple[App, Proxied], code: int) -> None:
     app, proxy = echo
     until(lambda: app.open == 0)
     app.closed.clear()
@@ -148,7 +148,7 @@ def test_the_clients_close_code_reaches_the_upstream(echo: tuple[App, Proxied], 
     until(lambda: app.closed == [(code, "bye")], "the upstream sees the close code and the reason")
 
 
-def test_a_client_that_vanishes_closes_the_upstreams_socket(echo: tuple[App, Proxied]) -> None:
+def test_client_that_vanishes_closes_the_upstreams_socket(echo: tuple[App, Proxied]) -> None:
     app, proxy = echo
     with Client(proxy.port) as client:
         client.send(request())
@@ -157,7 +157,7 @@ def test_a_client_that_vanishes_closes_the_upstreams_socket(echo: tuple[App, Pro
     until(lambda: app.open == 0)
 
 
-def test_an_upstream_that_vanishes_closes_the_clients_socket(tunnel: bool) -> None:
+def test_upstream_that_vanishes_closes_the_clients_socket(tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         accept(caller)
         caller.reset()
@@ -170,7 +170,7 @@ def test_an_upstream_that_vanishes_closes_the_clients_socket(tunnel: bool) -> No
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 503])
-def test_a_refusal_reaches_the_client_with_its_body(status: int, tunnel: bool) -> None:
+def test_refusal_reaches_the_client_with_its_body(status: int, tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(
@@ -208,7 +208,7 @@ BAD_HANDSHAKES = {
 
 
 @pytest.mark.parametrize("response", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
-def test_a_bad_handshake_of_the_upstream_is_502(response: bytes, tunnel: bool) -> None:
+def test_bad_handshake_of_the_upstream_is_502(response: bytes, tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         key = key_of(caller.head())
         caller.send(response.replace(b"%b", key))
@@ -221,7 +221,7 @@ def test_a_bad_handshake_of_the_upstream_is_502(response: bytes, tunnel: bool) -
         assert refused.value.response.status_code == 502
 
 
-def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: bool) -> None:
+def test_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: bool) -> None:
     with RawUpstream(lambda caller: None) as gone:
         origin = gone.origin
     with proxied(origin, tunnel=tunnel) as proxy, pytest.raises(InvalidStatus) as refused:
@@ -236,7 +236,7 @@ def test_an_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: b
         assert refused.value.response.status_code == 504
 
 
-def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
+def test_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
     app = App()
     bounds = WebSocketBounds(max_message=Bytes(1000))
     with (
@@ -254,7 +254,7 @@ def test_a_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bo
         until(lambda: [code for code, _ in app.closed] == [1009])
 
 
-def test_a_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
+def test_message_of_a_client_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
     """uvicorn itself would accept 16 MB here."""
     app = App()
     bounds = WebSocketBounds(max_message=Bytes(1000))
@@ -399,7 +399,7 @@ def test_websocket_cancelled_from_outside_is_closed_on_both_sides(code: int, tun
         until(lambda: app.closed == [(code, "disconnected")])
 
 
-def test_a_client_that_does_not_read_stops_the_upstream(tunnel: bool) -> None:
+def test_client_that_does_not_read_stops_the_upstream(tunnel: bool) -> None:
     app = App()
     with serving(app) as server, proxied(origin_of(server), tunnel=tunnel) as proxy, Client(proxy.port) as client:
         client.send(request(b"/flood"))
@@ -418,7 +418,7 @@ def test_messages_go_on_coming_however_many_of_their_characters_are_longer_than_
             assert socket.recv(60) == text
 
 
-def test_a_client_that_does_not_read_stops_empty_messages_too(tunnel: bool) -> None:
+def test_client_that_does_not_read_stops_empty_messages_too(tunnel: bool) -> None:
     """An empty message is two bytes on the wire, but takes some hundred bytes in memory."""
     empty = bytes([0x80 | BINARY, 0]) * 2_000_000
 
@@ -450,7 +450,7 @@ def fill(client: Client, most: int) -> int:
     return sent
 
 
-def test_an_upstream_that_does_not_read_stops_the_client(tunnel: bool) -> None:
+def test_upstream_that_does_not_read_stops_the_client(tunnel: bool) -> None:
     done = threading.Event()
 
     def handler(caller: Caller) -> None:
@@ -468,7 +468,7 @@ def test_an_upstream_that_does_not_read_stops_the_client(tunnel: bool) -> None:
         done.set()
 
 
-def test_an_upstream_that_closes_and_takes_nothing_any_more_is_let_go(
+def test_upstream_that_closes_and_takes_nothing_any_more_is_let_go(
     monkeypatch: pytest.MonkeyPatch, tunnel: bool
 ) -> None:
     monkeypatch.setattr("akoya_gateway.upstream.websocket.message_relay._CLOSE_TIMEOUT", 0.5)
@@ -641,7 +641,7 @@ def test_frames_of_an_upstream_that_are_wrong_close_both_sides(name: str, tunnel
         until(lambda: closed == [True])
 
 
-def test_a_length_in_more_bytes_than_needed_is_taken_apart_or_refused(echo: tuple[App, Proxied], tunnel: bool) -> None:
+def test_length_in_more_bytes_than_needed_is_taken_apart_or_refused(echo: tuple[App, Proxied], tunnel: bool) -> None:
     """RFC 6455 section 5.2 forbids it. A relayed message does not show it to the upstream; a tunnel would forward it."""
     with Client(echo[1].port) as client:
         client.send(request())
@@ -650,7 +650,7 @@ def test_a_length_in_more_bytes_than_needed_is_taken_apart_or_refused(echo: tupl
         assert read_frame(client) == ((CLOSE, struct.pack("!H", 1002)) if tunnel else (TEXT, b"hi"))
 
 
-def test_a_masked_frame_of_an_upstream_is_refused(tunnel: bool) -> None:
+def test_masked_frame_of_an_upstream_is_refused(tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         accept(caller)
         caller.send(frame(TEXT, b"hello", mask=True))
@@ -666,7 +666,7 @@ def test_a_masked_frame_of_an_upstream_is_refused(tunnel: bool) -> None:
         assert read_until_closed(client) == ([], 1014)
 
 
-def test_a_unix_socket_and_a_tls_upstream_carry_websockets_too(tmp_path: Path, tunnel: bool) -> None:
+def test_unix_socket_and_a_tls_upstream_carry_websockets_too(tmp_path: Path, tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         accept(caller)
         caller.send(frame(TEXT, b"hello") + frame(CLOSE, b"\x03\xe8"))
@@ -685,7 +685,7 @@ def test_a_unix_socket_and_a_tls_upstream_carry_websockets_too(tmp_path: Path, t
                 assert socket.recv(30) == "hello"
 
 
-def test_a_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bool) -> None:
+def test_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bool) -> None:
     def handler(caller: Caller) -> None:
         head = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
         caller.send(head % key_of(caller.head()) + frame(TEXT, b"first") + frame(CLOSE, b"\x03\xe8"))
@@ -725,7 +725,7 @@ async def conversation(proxy: ReverseProxy, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/close/1000", "/flood"])
-async def test_a_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str) -> None:
+async def test_relay_that_is_cancelled_anywhere_leaves_nothing_open(path: str) -> None:
     app, faults = App(), []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.append(context))

@@ -60,7 +60,7 @@ def our_keys(algorithm: str) -> dict[str, v.Key]:
     return {key["kid"]: known}
 
 
-def test_an_independent_verifier_accepts_ours(algorithm: str) -> None:
+def test_independent_verifier_accepts_ours(algorithm: str) -> None:
     made = signer(signing(algorithm), "https://a", "http://b").prepare(FULL)
     headers = made.headers(b"POST", b"app.example.com:8080", b"/a%20b/c", b"x=%2F&y", time.time())
     request = Request(
@@ -98,7 +98,7 @@ def test_we_accept_what_an_independent_signer_makes(algorithm: str) -> None:
         v.verify("GET", "app.example.com", "/a%20b", "x=%2f", headers, our_keys(algorithm), time.time())
 
 
-def test_an_independent_jose_library_accepts_our_assertion(algorithm: str) -> None:
+def test_independent_jose_library_accepts_our_assertion(algorithm: str) -> None:
     made = signer(signing(algorithm, SigningScheme.JWT), "https://app", "http://up").prepare(FULL)
     ((name, token),) = made.headers(b"GET", b"h", b"/", b"", time.time())
     assert name == b"akoya-assertion"
@@ -204,7 +204,7 @@ ASSERTIONS = {
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_a_changed_assertion_is_refused(data: Any) -> None:
+def test_changed_assertion_is_refused(data: Any) -> None:
     now = 1_790_000_000.0
     algorithm = data.draw(st.sampled_from(sorted(KEYS)))
     token = ASSERTIONS[algorithm]
@@ -255,5 +255,5 @@ def test_one_assertion_has_one_spelling(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "md5=:AAAA:", "sha-256", "sha-256=AAAA", "sha-256=:AAAA:", "nonsense,"])
-def test_a_digest_that_says_nothing_matches_no_body(digest: str) -> None:
+def test_digest_that_says_nothing_matches_no_body(digest: str) -> None:
     assert not v.body_matches(digest, b"")

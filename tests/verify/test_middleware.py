@@ -142,7 +142,7 @@ def send_request(port: int, target: str, lines: Lines, method: str = "GET", body
         connection.close()
 
 
-def test_a_signed_request_reaches_the_app_with_what_was_said(entrypoint: Any) -> None:
+def test_signed_request_reaches_the_app_with_what_was_said(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
         status, verified = send_request(port, "/api?a=1&a=%2F", signed(port, query="a=1&a=%2F"))
         assert status == 200
@@ -150,7 +150,7 @@ def test_a_signed_request_reaches_the_app_with_what_was_said(entrypoint: Any) ->
         assert verified["token"] == FULL.bearer.reveal()  # type: ignore[union-attr]
 
 
-def test_an_encoded_path_verifies(entrypoint: Any) -> None:
+def test_encoded_path_verifies(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
         assert send_request(port, "/a%20b/%C3%BC", signed(port, path="/a%20b/%C3%BC"))[0] == 200
 
@@ -165,7 +165,7 @@ def test_an_encoded_path_verifies(entrypoint: Any) -> None:
         ("Signature-Input", 'akoya=("@method");created=1'),
     ],
 )
-def test_an_added_header_is_refused(entrypoint: Any, name: str, value: str) -> None:
+def test_added_header_is_refused(entrypoint: Any, name: str, value: str) -> None:
     with entrypoint(known()) as port:
         status, problem = send_request(port, "/api", [*signed(port), (name, value)])
         assert (status, problem["status"]) == (401, 401)
@@ -180,7 +180,7 @@ def test_no_signature_no_app(entrypoint: Any) -> None:
         assert send_request(port, "/api", signed(port), method="POST", body=b"x")[0] == 401
 
 
-def test_an_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any) -> None:
+def test_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any) -> None:
     with entrypoint(known(), exempt={"/healthz"}) as port:
         lines = [("Host", "h"), ("Akoya-Owner", "evil"), ("akoya_id_token", "evil")]
         assert send_request(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
@@ -203,18 +203,18 @@ def test_an_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any)
         ("/static/./x", False),
     ],
 )
-def test_a_pattern_exempts_what_is_plainly_below(entrypoint: Any, path: str, free: bool) -> None:
+def test_pattern_exempts_what_is_plainly_below(entrypoint: Any, path: str, free: bool) -> None:
     with entrypoint(known(), exempt={"/static/*"}) as port:
         assert send_request(port, path, [("Host", "h"), ("Akoya-Owner", "evil")])[0] == (200 if free else 401)
 
 
 @pytest.mark.parametrize("pattern", ["healthz", "/a*", "/*/b", "*"])
-def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
+def test_pattern_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="neither"):
         v.WsgiVerifier(wsgi_app, known(), exempt={pattern})
 
 
-def test_a_covered_body_is_compared(entrypoint: Any) -> None:
+def test_covered_body_is_compared(entrypoint: Any) -> None:
     with entrypoint(known(), largest_body=1000) as port:
         body = b"a" * 900
         assert send_request(port, "/api", signed(port, "POST", body=body), "POST", body)[1]["got"] == 900
@@ -223,7 +223,7 @@ def test_a_covered_body_is_compared(entrypoint: Any) -> None:
         assert send_request(port, "/api", signed(port, "POST", body=long), "POST", long)[0] == 401
 
 
-def test_a_request_is_not_accepted_twice_where_that_is_wanted(entrypoint: Any) -> None:
+def test_request_is_not_accepted_twice_where_that_is_wanted(entrypoint: Any) -> None:
     with entrypoint(known(), replay=v.ReplayCache()) as port:
         lines = signed(port)
         assert send_request(port, "/api", lines)[0] == 200
@@ -277,7 +277,7 @@ def test_without_keys_the_answer_is_503(entrypoint: Any) -> None:
         assert (status, problem["detail"]) == (503, "keys-unavailable")
 
 
-def test_the_jwt_scheme(entrypoint: Any) -> None:
+def test_jwt_scheme(entrypoint: Any) -> None:
     made = signer(signing("ed25519", SigningScheme.JWT), "https://gateway", "http://app").prepare(
         replace(FULL, expires_at=int(time.time()) + 900)
     )
@@ -296,7 +296,7 @@ def test_half_a_jwt_policy_is_refused() -> None:
         v.AsgiVerifier(asgi_app, known(), audience="x")
 
 
-async def test_an_unsigned_websocket_is_closed_before_it_opens() -> None:
+async def test_unsigned_websocket_is_closed_before_it_opens() -> None:
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus
 

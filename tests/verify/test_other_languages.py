@@ -146,7 +146,7 @@ def drop_signature(headers: list[tuple[str, str]]) -> None:
 
 @pytest.mark.parametrize("language", ["node", "go", "java"])
 @pytest.mark.parametrize("algorithm", sorted(KEYS))
-def test_an_app_in_another_language_verifies_over_a_socket(
+def test_app_in_another_language_verifies_over_a_socket(
     language: str, algorithm: str, request: pytest.FixtureRequest
 ) -> None:
     built: Path = request.getfixturevalue(language)

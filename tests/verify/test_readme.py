@@ -126,5 +126,5 @@ public class Readme {{
         assert (forged.stdout, "NotVerified" in forged.stderr) == ("", True)
 
 
-def test_the_readme_has_lines_for_four_languages() -> None:
+def test_readme_has_lines_for_four_languages() -> None:
     assert set(LINES) == {"python", "js", "go", "java"}

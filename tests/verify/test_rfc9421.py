@@ -28,7 +28,7 @@ def verifying_key(vector: dict[str, Any]) -> v.Key:
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda one: one["name"])
-def test_the_signature_of_the_rfc_verifies(vector: dict[str, Any]) -> None:
+def test_signature_of_the_rfc_verifies(vector: dict[str, Any]) -> None:
     key = verifying_key(vector)
     assert key.algorithm == vector["algorithm"]
     assert key.verifies(base64.b64decode(vector["signature"]), vector["base"].encode())
@@ -36,7 +36,7 @@ def test_the_signature_of_the_rfc_verifies(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", [one for one in VECTORS if "input" in one], ids=lambda one: one["name"])
-def test_the_signature_base_of_the_rfc_is_built(vector: dict[str, Any]) -> None:
+def test_signature_base_of_the_rfc_is_built(vector: dict[str, Any]) -> None:
     covered = structured_fields.parse_dictionary(f"sig={vector['input']}", "Signature-Input")["sig"]
     assert isinstance(covered, structured_fields.InnerList)
     names = tuple(str(item.value) for item in covered.items)
@@ -50,7 +50,7 @@ def test_the_signature_base_of_the_rfc_is_built(vector: dict[str, Any]) -> None:
     "vector", [one for one in VECTORS if one["algorithm"] != "ecdsa-p256-sha256"], ids=lambda one: one["name"]
 )
 @pytest.mark.parametrize("split", [0, 1, 64, 100])
-def test_the_gateway_makes_the_signature_of_the_rfc(vector: dict[str, Any], split: int) -> None:
+def test_gateway_makes_the_signature_of_the_rfc(vector: dict[str, Any], split: int) -> None:
     if "private" in vector:
         pem = DOCUMENT["keys"][vector["private"]].encode()
         private: Any = serialization.load_pem_private_key(pem, password=None)

@@ -32,12 +32,12 @@ def judge_assertion(one: dict[str, Any]) -> v.Verified:
 
 
 @pytest.mark.parametrize("case", MESSAGES["cases"], ids=lambda one: one["name"])
-def test_a_signed_request_verifies_and_says_what_was_signed(case: dict[str, Any]) -> None:
+def test_signed_request_verifies_and_says_what_was_signed(case: dict[str, Any]) -> None:
     check_claims(verify_message(case), case["says"])
 
 
 @pytest.mark.parametrize("attack", MESSAGES["attacks"], ids=lambda one: one["name"])
-def test_an_attack_is_refused(attack: dict[str, Any]) -> None:
+def test_attack_is_refused(attack: dict[str, Any]) -> None:
     with pytest.raises(v.NotVerified) as refused:
         verify_message(attack)
     assert refused.value.reason == attack["reason"]
@@ -53,18 +53,18 @@ def test_no_byte_can_be_changed(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", ASSERTIONS["cases"], ids=lambda one: one["name"])
-def test_an_assertion_verifies(case: dict[str, Any]) -> None:
+def test_assertion_verifies(case: dict[str, Any]) -> None:
     check_claims(judge_assertion(case), case["says"])
 
 
 @pytest.mark.parametrize("attack", ASSERTIONS["attacks"], ids=lambda one: one["name"])
-def test_a_forged_assertion_is_refused(attack: dict[str, Any]) -> None:
+def test_forged_assertion_is_refused(attack: dict[str, Any]) -> None:
     with pytest.raises(v.NotVerified) as refused:
         judge_assertion(attack)
     assert refused.value.reason == attack["reason"]
 
 
-def test_the_vectors_are_what_the_generator_writes(tmp_path: Path) -> None:
+def test_vectors_are_what_the_generator_writes(tmp_path: Path) -> None:
     source = (VECTORS / "generate.py").read_text(encoding="utf-8")
     (tmp_path / "generate.py").write_text(source, encoding="utf-8")
     subprocess.run([sys.executable, str(tmp_path / "generate.py")], check=True)
