@@ -17,7 +17,8 @@ from playwright.async_api import Page, Playwright, async_playwright
 
 from tests.support.shutdown import children, kill
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
+"""The first of these that is installed: the tests take half the CPU time in the headless shell."""
 
 QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
          "--disable-component-update", "--no-sandbox"]  # fmt: skip
@@ -25,7 +26,9 @@ QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-backgro
 IN_CHROMIUM = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium-headless-shell)"
+    ),
 ]
 """The `pytestmark` of a module of browser tests."""
 
