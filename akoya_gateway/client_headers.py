@@ -24,24 +24,34 @@ MAX_CACHED_NAMES, MAX_CACHED_NAME_BYTES = 4096, 256
 MOVES_THE_REQUEST = frozenset(
     {
         # The path, or the prefix at which an app is mounted.
-        b"daphne-root-path", b"document-root", b"document-uri", b"path-info", b"path-translated",
-        b"request-path", b"request-uri", b"request-url", b"root-path", b"script-filename", b"script-name",
-        b"script-uri", b"script-url", b"unencoded-url", b"x-base-path", b"x-context-path",
+        b"base-path", b"base-url", b"daphne-root-path", b"document-root", b"document-uri", b"original-uri",
+        b"original-url", b"path-info", b"path-translated", b"pathbase", b"raw-request-uri", b"request-path",
+        b"request-uri", b"request-url", b"rewrite-url", b"root-path", b"script-filename", b"script-name",
+        b"script-uri", b"script-url", b"unencoded-url", b"x-app-path", b"x-astro-locals", b"x-astro-path",
+        b"x-base-path", b"x-base-url", b"x-context-path", b"x-couchdb-requested-path", b"x-couchdb-vhost-path",
         b"x-envoy-original-path", b"x-external-path", b"x-forwarded-path", b"x-forwarded-uri", b"x-forwarded-url",
-        b"x-http-destinationurl", b"x-http-path-override", b"x-ingress-path", b"x-ms-original-url",
-        b"x-original-path", b"x-original-prefix", b"x-original-query", b"x-original-uri", b"x-original-url",
-        b"x-override-url", b"x-path-info", b"x-proxy-url", b"x-proxycontextpath", b"x-proxypath",
-        b"x-replaced-path", b"x-request-uri", b"x-request-url", b"x-rewrite-path", b"x-rewrite-uri", b"x-rewrite-url",
-        b"x-root-path", b"x-script-name", b"x-sendfile-type", b"x-accel-mapping", b"x-waws-unencoded-url",
-        # The route of a Next.js app, and its middleware, which CVE-2025-29927 skips.
-        b"x-invoke-path", b"x-invoke-query", b"x-matched-path", b"x-middleware-rewrite", b"x-middleware-subrequest",
-        b"x-now-route-matches",
+        b"x-http-destinationurl", b"x-http-path-override", b"x-ingress-path", b"x-mount-path", b"x-ms-original-url",
+        b"x-netlify-original-pathname", b"x-nf-original-path", b"x-original-path", b"x-original-prefix",
+        b"x-original-query", b"x-original-uri", b"x-original-url", b"x-override-url", b"x-path-base", b"x-path-info",
+        b"x-path-prefix", b"x-pathbase", b"x-proxy-path", b"x-proxy-prefix", b"x-proxy-url", b"x-proxycontextpath",
+        b"x-proxypath", b"x-real-path", b"x-real-uri", b"x-real-url", b"x-replaced-path", b"x-request-path",
+        b"x-request-uri", b"x-request-url", b"x-rewrite-path", b"x-rewrite-uri", b"x-rewrite-url", b"x-root-path",
+        b"x-script-filename", b"x-script-name", b"x-script-uri", b"x-script-url", b"x-sendfile-type",
+        b"x-servlet-path", b"x-sveltekit-pathname", b"x-traversal-path", b"x-url-prefix", b"x-waws-unencoded-url",
+        # The route of a Next.js app, and its middleware, which CVE-2025-29927 skips. `x-middleware-prefetch` passes:
+        # browsers send it.
+        b"next-resume", b"x-matched-path", b"x-middleware-invoke", b"x-middleware-next",
+        b"x-middleware-override-headers", b"x-middleware-redirect", b"x-middleware-refresh", b"x-middleware-rewrite",
+        b"x-middleware-set-cookie", b"x-middleware-skip", b"x-middleware-subrequest", b"x-middleware-subrequest-id",
+        b"x-nextjs-matched-path", b"x-nextjs-rewrite", b"x-now-route-matches",
         # The method.
-        b"request-method", b"x-forwarded-method", b"x-http-method", b"x-http-method-override", b"x-method-override",
-        b"x-original-method", b"x-override-method",
+        b"http-method", b"method-override", b"override-method", b"request-method", b"x-forwarded-method",
+        b"x-http-method", b"x-http-method-override", b"x-http-override", b"x-http-verb", b"x-method",
+        b"x-method-override", b"x-original-method", b"x-override-method", b"x-request-method", b"x-rest-method",
+        b"x-tunnel-method",
         # The rest of the CGI environment (RFC 3875 section 4.1), and `Proxy`, which becomes HTTP_PROXY (CVE-2016-5385).
-        b"auth-type", b"gateway-interface", b"proxy", b"query-string", b"request-scheme", b"server-name",
-        b"server-port", b"server-protocol", b"server-software",
+        b"auth-type", b"gateway-interface", b"proxy", b"query-string", b"request-scheme", b"server-addr",
+        b"server-name", b"server-port", b"server-protocol", b"server-software",
         # Plain-text HTTP/2 (RFC 7540 section 3.2.1).
         b"http2-settings",
     }
@@ -52,34 +62,55 @@ They are removed from every request, including those of trusted proxies: no prox
 a request after it has been authorized.
 """
 
-_MOVES_PREFIXES = (b"ms-aspnetcore-", b"x-accel-")
+MOVES_PREFIXES = (
+    b"ms-aspnetcore-",
+    b"spring-cloud-function-",  # `spring.cloud.function.routing-expression` selects a function (CVE-2022-22963).
+    b"x-accel-",
+    b"x-invoke-",
+    b"x-middleware-request-",
+)
+MOVES_SUFFIXES = (
+    b"-method-override",
+    b"-original-uri",
+    b"-original-url",
+    b"-override-method",
+    b"-path-info",
+    b"-path-override",
+    b"-request-uri",
+    b"-rewrite-url",
+    b"-root-path",
+    b"-script-name",
+)
+"""Beginnings and ends of further names that change which request the app serves."""
 
 FROM_PROXIES = frozenset(
     {
         # The client's address.
-        b"ali-cdn-real-ip", b"cdn-src-ip", b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cf-visitor",
-        b"client-ip", b"cloudfront-viewer-address", b"do-connecting-ip", b"fastly-client-ip", b"fly-client-ip",
-        b"forwarded", b"forwarded-for", b"http-client-ip", b"incap-client-ip", b"proxy-client-ip", b"real-ip",
-        b"remote-addr", b"remote-host", b"remote-ip", b"remote-port", b"true-client-ip", b"x-appengine-remote-addr",
-        b"x-appengine-user-ip", b"x-azure-clientip", b"x-azure-socketip", b"x-client-ip", b"x-client-port",
-        b"x-cluster-client-ip", b"x-nf-client-connection-ip", b"x-originating-ip",
-        b"x-proxyuser-ip", b"x-real-ip", b"x-real-port", b"x-remote-addr", b"x-remote-host", b"x-remote-ip",
-        b"x-remote-port", b"x-sucuri-clientip", b"x-true-client-ip", b"x-vercel-forwarded-for",
+        b"cdn-src-ip", b"client-ip", b"clientip", b"coming-from", b"real-ip", b"rlnclientipaddr", b"source-ip",
+        b"x-bluecoat-via", b"x-client-addr", b"x-client-address", b"x-client-host", b"x-client-port", b"x-clientip",
+        b"x-coming-from", b"x-comming-from", b"x-ip", b"x-ip-address", b"x-nf-client-connection-ip",
+        b"x-originating-ip", b"x-peer-addr", b"x-peer-ip", b"x-proxyuser-ip", b"x-real-port", b"x-source-ip",
+        b"x-src-ip", b"x-sucuri-clientip", b"x-user-ip",
         # The scheme, host and port that the client used.
-        b"cloudfront-forwarded-proto", b"fly-forwarded-proto", b"front-end-https", b"https", b"x-arr-ssl",
-        b"x-forwarded", b"x-host", b"x-host-override", b"x-http-host-override", b"x-https",
-        b"x-proxied-https", b"x-proxyhost", b"x-proxyport", b"x-proxyscheme", b"x-scheme", b"x-ssl", b"x-url-scheme",
+        b"disguised-host", b"forwarded", b"front-end-https", b"front-end-ssl", b"host-override", b"https", b"is-https",
+        b"ssl-offloaded", b"use-ssl", b"usessl", b"was-default-hostname", b"x-appservice-proto", b"x-authority",
+        b"x-client-proto", b"x-client-protocol", b"x-client-scheme", b"x-client-ssl", b"x-forwarded",
+        b"x-forwardedfor", b"x-frontend-https", b"x-frontend-proto", b"x-frontend-scheme", b"x-host",
+        b"x-host-override", b"x-http-host", b"x-http-host-override", b"x-https", b"x-is-https", b"x-is-ssl",
+        b"x-override-host", b"x-proto", b"x-protocol", b"x-proxied-https", b"x-proxyhost", b"x-proxyport",
+        b"x-proxyscheme", b"x-real-host", b"x-request-host", b"x-request-proto", b"x-request-scheme", b"x-scheme",
+        b"x-server-addr", b"x-server-name", b"x-server-port", b"x-site-deployment-id", b"x-ssl", b"x-ssl-offload",
+        b"x-ssl-offloaded", b"x-url-scheme", b"x-virtual-host",
         # The user, and the client certificate that the proxy has verified.
-        b"auth-user", b"client-cert", b"client-cert-chain", b"remote-email", b"remote-groups", b"remote-ident",
-        b"remote-name", b"remote-user", b"x-amzn-oidc-identity", b"x-arr-clientcert", b"x-auth-email",
-        b"x-auth-groups", b"x-auth-roles", b"x-auth-user", b"x-auth-username",
-        b"x-authenticated-groups", b"x-authenticated-roles", b"x-authenticated-user", b"x-authenticated-userid",
-        b"x-authenticated-email", b"x-client-cert", b"x-client-certificate", b"x-client-dn", b"x-client-verify",
-        b"x-consumer-custom-id", b"x-consumer-groups", b"x-consumer-id", b"x-consumer-username",
-        b"x-credential-identifier", b"x-iis-windowsauthtoken", b"x-proxy-user", b"x-remote-email",
-        b"x-remote-groups", b"x-remote-name", b"x-remote-user", b"x-token-user-email", b"x-token-user-name",
-        b"x-webauth-email", b"x-webauth-groups", b"x-webauth-name", b"x-webauth-user",
-        b"cf-access-authenticated-user-email", b"x-vouch-user",
+        b"auth-user", b"cas-user", b"client-cert", b"client-cert-chain", b"mellon-name-id", b"proxy-auth-cert",
+        b"proxy-ssl-id", b"sm-universalid", b"sm-user", b"sm-userdn", b"smuser", b"ssl-cert", b"ssl-cipher",
+        b"ssl-cipher-usekeysize", b"ssl-session-id", b"x-anonymous-consumer", b"x-auth-email", b"x-auth-groups",
+        b"x-auth-roles", b"x-auth-user", b"x-auth-userid", b"x-auth-username", b"x-authuser", b"x-cas-user",
+        b"x-cert-subject", b"x-client-cert", b"x-client-certificate", b"x-client-dn", b"x-client-verified",
+        b"x-client-verify", b"x-clientcert", b"x-credential-identifier", b"x-endpoint-api-userinfo",
+        b"x-iis-windowsauthtoken", b"x-ms-forwarded-client-cert", b"x-proxy-roles", b"x-proxy-user",
+        b"x-rapidapi-user", b"x-ssl-cert", b"x-ssl-cipher", b"x-sso-user", b"x-tls-client-cert", b"x-token-user-email",
+        b"x-token-user-name", b"x-trusted-user", b"x-userinfo", b"x-vouch-user",
         # The trace that the request belongs to (W3C Trace Context section 3). With a sampled trace of its own choice a
         # client could make the app record every request, and join its requests to the traces of others.
         b"traceparent", b"tracestate",
@@ -87,22 +118,36 @@ FROM_PROXIES = frozenset(
 )  # fmt: skip
 """Names that are passed on only if the request comes from one of `trusted_proxies`."""
 
-_PROXY_PREFIXES = (
-    b"x-forwarded-",
-    b"x-original-",
-    b"x-rewrite-",
-    b"x-envoy-",
-    b"x-auth-request-",
-    b"x-authentik-",
-    b"x-goog-authenticated-user-",
-    b"x-ms-client-principal",
-    b"x-remote-user-",
-    b"x-ssl-client-",
-    b"ssl-client-",
-    b"tailscale-user-",
-    b"wl-proxy-",
+PROXY_PREFIXES = (
+    # What proxies in general report.
+    b"forwarded-", b"remote-", b"x-external-", b"x-forward-", b"x-forwarded-", b"x-orig-", b"x-original-",
+    b"x-remote-", b"x-rewrite-", b"x-ssl-client-", b"ssl-client-",
+    # What the proxies of hosting services report.
+    b"akamai-", b"cf-", b"cloudfront-", b"fastly-", b"fly-", b"incap-", b"x-akamai-", b"x-amzn-", b"x-apigateway-",
+    b"x-appengine-", b"x-arr-", b"x-azure-", b"x-cloudscheduler", b"x-cloudtasks-", b"x-google-", b"x-iisnode-",
+    b"x-vercel-forwarded-", b"x-vercel-proxied-", b"x-waws-", b"x-weblogic-", b"wl-proxy-",
     b"-ws",  # `$WSRU` and similar, from which WebSphere takes the user, address and scheme.
+    # The mount point of RStudio's products.
+    b"rstudio-connect-", b"x-rstudio-",
+    # What service meshes report, or are told to do.
+    b"l5d-", b"x-envoy-", b"x-istio-",
+    # The users that authentication proxies report.
+    b"iv-", b"oam-", b"oidc-", b"osso-", b"shib-", b"tailscale-user-", b"x-auth-couchdb-", b"x-auth-request-",
+    b"x-authenticated-", b"x-authentik-", b"x-consumer-", b"x-goog-authenticated-user-", b"x-goog-iap-",
+    b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-webauth-",
+)  # fmt: skip
+PROXY_SUFFIXES = (
+    b"-client-ip",
+    b"-connecting-ip",
+    b"-forwarded-for",
+    b"-forwarded-host",
+    b"-forwarded-proto",
+    b"-real-ip",
+    b"-remote-addr",
+    b"-remote-ip",
+    b"-remote-user",
 )
+"""Beginnings and ends of further names that are passed on only if the request comes from one of `trusted_proxies`."""
 
 PROTECTED = frozenset(
     {
@@ -155,11 +200,13 @@ def is_ours_to_app(name: bytes) -> bool:
 
 
 def _family(folded: bytes) -> Handling:
-    if folded in MOVES_THE_REQUEST or folded.startswith(_MOVES_PREFIXES):
+    if folded in MOVES_THE_REQUEST or folded.startswith(MOVES_PREFIXES):
         return DROP
-    if folded in FROM_PROXIES or folded.startswith(_PROXY_PREFIXES):
+    if folded in FROM_PROXIES or folded.startswith(PROXY_PREFIXES):
         return Handling.FROM_PROXIES
-    return PASS
+    if folded.endswith(MOVES_SUFFIXES):
+        return DROP
+    return Handling.FROM_PROXIES if folded.endswith(PROXY_SUFFIXES) else PASS
 
 
 class ClientHeaders:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.bounded_cache import BoundedCache
-from akoya_gateway.client_headers import DROP, ClientHeaders, is_alias
+from akoya_gateway.client_headers import DROP, ClientHeaders, is_known
 from akoya_gateway.errors import UserError
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import ASSERTION, PASSED_NAMES, SIGNATURE, SIGNATURE_INPUT, is_gateway_header
+from akoya_gateway.upstream.http.request_head import is_host
 
 ORIGINAL_METHOD, ORIGINAL_URI = b"x-original-method", b"x-original-uri"
 FORWARDED_METHOD, FORWARDED_URI, FORWARDED_HOST = b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host"
@@ -57,15 +58,15 @@ class OriginalRequest:
         """Parse the request that `request` describes. Raises `InvalidOriginalRequest`."""
         self.method, self.raw_path, self.query = _read_request_line(request, route)
         self.headers = request.headers if _single_value(request, FORWARDED_URI) is None else _client_headers(request)
+        _require_valid_host(self.headers)
         self.websocket = _is_websocket_handshake(request)
         injected = {name for name, _ in request.headers if is_gateway_header(name)}
         dropped = {name for name, _ in request.headers if client_headers.handling(name) is DROP} - _DESCRIBING
-        self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_alias, dropped))
-        """True if nginx replaces every gateway header of the client.
+        self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_known, dropped))
+        """True if nginx replaces or removes every header of the client that must not reach the app.
 
-        nginx replaces only the headers named in its configuration. False if there is another one that an upstream could
-        take for a gateway header, or for another header the gateway handles (by default nginx drops names with `_` or
-        `.`).
+        nginx does that only for the headers named in its configuration. False if there is another one that an upstream
+        could take for a gateway header, or that moves the request (by default nginx drops names with `_` or `.`).
         """
         sent = [value for name, value in request.headers if name == b"cookie"]
         # The session cookie must not reach the upstream (docs/design.md section 5).
@@ -169,6 +170,16 @@ def _client_headers(request: RequestInfo) -> Headers:
     if host is None:
         return request.headers
     return [(b"host", host), *(pair for pair in request.headers if pair[0] != b"host")]
+
+
+def _require_valid_host(headers: Headers) -> None:
+    """Raise `InvalidOriginalRequest` if the app could take another host from the request than the proxy does.
+
+    Some proxies join several Host headers, or a folded line, to one value (RFC 9112 section 3.2). HTTP/1.0 has none.
+    """
+    hosts = [value for name, value in headers if name == b"host" and value]
+    if len(hosts) > 1 or not all(map(is_host, hosts)):
+        raise InvalidOriginalRequest("There must be one valid Host.")
 
 
 def _single_value(request: RequestInfo, name: bytes) -> bytes | None:

@@ -15,8 +15,8 @@ import yaml
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
 from akoya_gateway.signing.header_names import ASSERTION, PASSED_NAMES, REQUEST_ID, SIGNATURE, SIGNATURE_INPUT
-from tests.deploy.envoy_gateway import matchers
 from tests.support import proxies
+from tests.support.client_header_lists import envoy_gateway
 from tests.support.forward_auth import ProxiedEnv, cookies, get
 from tests.support.proxies import ProxyMissing
 
@@ -86,8 +86,11 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedEnv]:
 
 def test_lists_of_the_manifest_are_complete() -> None:
     headers, auth = spec("ClientTrafficPolicy")["headers"], spec("SecurityPolicy")["extAuth"]
-    assert headers["earlyRequestHeaders"]["removeOnMatch"] == matchers(), "run python -m tests.deploy.envoy_gateway"
-    assert len(matchers()) <= 64
+    assert headers["earlyRequestHeaders"]["removeOnMatch"] == envoy_gateway(), (
+        "run python -m tests.support.client_header_lists"
+    )
+    assert len(envoy_gateway()) <= 64
+    assert max(len(one["value"]) for one in envoy_gateway()) <= 1024
     assert headers["withUnderscoresAction"] == "DropHeader"
     sent = {name.decode() for name in (*PASSED_NAMES, ASSERTION, SIGNATURE, SIGNATURE_INPUT, REQUEST_ID)} | {"cookie"}
     assert set(auth["http"]["headersToBackend"]) == sent

@@ -222,3 +222,21 @@ def test_traefik_files_have_the_form_that_the_responses_need() -> None:
     assert yaml.safe_load((DEPLOY / "traefik" / "traefik.yaml").read_text())["providers"]["file"]["filename"].endswith(
         "dynamic.yaml"
     )
+
+
+@pytest.mark.parametrize(
+    "host", ["app.example,6.6.6.6", "app.example  Akoya-Owner: x", "user@app.example", "app.example:80:81"]
+)
+def test_request_without_one_valid_host_is_refused(env: GatewayEnv, host: str) -> None:
+    original = ("X-Original-Method: GET", "X-Original-URI: /public/x")
+    forwarded = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /public/x")
+    nginx = ask(env, *original, f"Host: {host}")
+    traefik = ask(env, *forwarded, "Host: app.example", f"X-Forwarded-Host: {host}")
+    envoy = ask(env, f"Host: {host}", below="/public/x")
+    # nginx `auth_request` turns 400 into 500.
+    assert (nginx[0], traefik[0], envoy[0]) == (403, 400, 400)
+    assert {answer[1]["detail"] for answer in (nginx, traefik, envoy)} == {"There must be one valid Host."}
+    assert [
+        ask(env, *original, "Host: app.example:8080")[0],
+        ask(env, *forwarded, "X-Forwarded-Host: [::1]:80")[0],
+    ] == [200, 200]

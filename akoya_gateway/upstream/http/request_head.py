@@ -38,6 +38,11 @@ PROTECTED = (b"akoya-", b"signature", b"x-request-id", b"x-forwarded-", b"forwar
 """Prefixes of the header names that a client's `Connection` header must not remove (CVE-2024-45410)."""
 
 
+def is_host(value: bytes) -> bool:
+    """Return True for a valid value of Host: a host and an optional port (RFC 9110 section 7.2)."""
+    return _HOST.fullmatch(value) is not None
+
+
 class Body(IntEnum):
     """The framing of a request body. ASK: it is only known after the first ASGI event (HTTP/2)."""
 
@@ -306,7 +311,7 @@ class RequestWriter:
             return self._default_host
         if len(hosts) == 1 and hosts[0] in self._hosts:
             return hosts[0]
-        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+        if len(hosts) != 1 or not is_host(hosts[0]):
             raise RefusedRequest("there must be one valid Host")
         self._hosts.store(hosts[0], None, len(hosts[0]))
         return hosts[0]
