@@ -80,6 +80,19 @@ class UserError(GatewayError):
     title = "The request could not be understood"
 
 
+class MethodNotAllowed(UserError):
+    """The route does not support the method. `allow` is the value of the `Allow` header (RFC 9110 section 15.5.6)."""
+
+    status = 405
+    code = "method-not-allowed"
+    title = "That cannot be done here"
+
+    def __init__(self, allow: str) -> None:
+        """Create the error with a detail that names the methods."""
+        super().__init__(f"Use {allow}.")
+        self.headers = ((b"allow", allow.encode("ascii")),)
+
+
 class OperatorError(GatewayError):
     """The gateway cannot work because of its configuration, keys or storage."""
 

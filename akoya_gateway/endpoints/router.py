@@ -16,20 +16,8 @@ from akoya_gateway.endpoints.jwks import JwksEndpoint
 from akoya_gateway.endpoints.other_login import ROUTE, OtherLoginEndpoint
 from akoya_gateway.endpoints.rename import RenameEndpoint
 from akoya_gateway.endpoints.request import EndpointRequest
-from akoya_gateway.errors import UserError
+from akoya_gateway.errors import MethodNotAllowed, UserError
 from akoya_gateway.responses.response import Response, redirect_response
-
-
-class MethodNotAllowed(UserError):
-    """Raised for a method that the route does not support. `allow` is the value of the `Allow` header."""
-
-    status = 405
-    code = "method-not-allowed"
-    title = "That cannot be done here"
-
-    def __init__(self, allow: str) -> None:
-        super().__init__(f"Use {allow}.")
-        self.allow = allow
 
 
 class Route(starlette.routing.Route):

@@ -17,7 +17,7 @@ from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.config.model import DataApi
 from akoya_gateway.data_api.call import SAFE, DataRequest
 from akoya_gateway.data_api.paths import forwarded_query
-from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
+from akoya_gateway.errors import GatewayError, MethodNotAllowed, StoreUnavailable, UserError
 from akoya_gateway.gateway.admin_token import (
     MAX_LOGGED,
     AdminTokenApp,
@@ -113,7 +113,7 @@ class _NumberedSend:
 async def _data_request(runtime: Runtime, request: Request, request_id: str, facts: dict[str, str]) -> DataRequest:
     """Return the call that a job requests, and add the log fields to `facts`. Raises `GatewayError`."""
     if request.method not in SAFE:
-        raise UserError("Use GET.", status=405, code="method-not-allowed")
+        raise MethodNotAllowed("GET, HEAD")
     authenticate(runtime, request)
     # The same normalization as on the public port, so that a path cannot mean something else to Akoya.
     path = normalize_path(request.scope["raw_path"]).removeprefix(f"{runtime.config.prefix}/data/")

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.access.grant_selection import validated
-from akoya_gateway.errors import GatewayError, StoreUnavailable, UserError
+from akoya_gateway.errors import GatewayError, MethodNotAllowed, StoreUnavailable, UserError
 from akoya_gateway.gateway.request_id import RequestIds
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect, UnknownGrant
@@ -74,7 +74,7 @@ class AdminTokenApp:
     async def _token(self, runtime: Runtime, request: Request, facts: dict[str, str]) -> dict[str, object]:
         """Return the body of the response, and add the log fields of the request to `facts`."""
         if request.method != "GET":
-            raise UserError("Use GET.", status=405, code="method-not-allowed")
+            raise MethodNotAllowed("GET")
         authenticate(runtime, request)
         connector = unquote(request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
         owner = named_owner(request)

@@ -10,8 +10,7 @@ from akoya_gateway.config.model import AccessRule, DataApi, GrantSource, Origin
 from akoya_gateway.data_api.call import SAFE, DataRequest
 from akoya_gateway.data_api.paths import forwarded_query
 from akoya_gateway.data_api.service import DataApis
-from akoya_gateway.endpoints.router import MethodNotAllowed
-from akoya_gateway.errors import OperatorError
+from akoya_gateway.errors import MethodNotAllowed, OperatorError
 from akoya_gateway.gateway.request_id import SCOPE_KEY
 from akoya_gateway.gateway.websocket_origin import require_own_origin
 

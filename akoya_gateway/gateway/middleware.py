@@ -22,7 +22,6 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.request import EndpointRequest
-from akoya_gateway.endpoints.router import MethodNotAllowed
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.gateway.active_runtime import ActiveRuntime
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
@@ -379,10 +378,7 @@ class Gateway:
     def _error(self, error: GatewayError, request: RequestInfo) -> Response:
         if isinstance(error, OperatorError):
             self._log_error(error, request)
-        response = self._error_responder.error_response(error, request)
-        if isinstance(error, MethodNotAllowed):
-            response = response.with_headers((b"allow", error.allow.encode()))
-        return response
+        return self._error_responder.error_response(error, request)
 
     def _log_error(self, error: OperatorError, request: RequestInfo) -> None:
         """Log the error, at most once a second per error code.

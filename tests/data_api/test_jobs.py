@@ -70,6 +70,7 @@ def test_wrong_requests_make_no_call(env: GatewayEnv, browser: Browser) -> None:
     for case, *_ in cases:
         response = fetch(env, **case)
         found.append((case, response.status_code, problem(response)))
+        assert response.headers.get("allow") == ("GET, HEAD" if response.status_code == 405 else None)
     assert found == cases
     assert len(env.akoya.events("data")) == before
 
