@@ -14,13 +14,13 @@ def test_cache_stores_and_is_cleared_when_full() -> None:
     assert memory == {b"3": 3}
 
 
-def test_what_is_too_long_is_given_back_and_not_kept() -> None:
+def test_key_that_is_too_long_is_returned_and_not_cached() -> None:
     memory: BoundedCache[bytes, int] = BoundedCache(3, 10)
     assert memory.store(b"x" * 10, 1, 10) == 1
     assert memory == {}
 
 
-def test_what_came_to_nothing_is_kept_as_well() -> None:
+def test_none_is_cached_as_well() -> None:
     memory: BoundedCache[bytes, int | None] = BoundedCache(3, 10)
     assert memory.store(b"x", None, 1) is None
     assert b"x" in memory

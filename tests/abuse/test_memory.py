@@ -78,7 +78,7 @@ def test_concurrent_requests_all_get_a_response(running: Running) -> None:
     [(b"0\r\n", b"a: b\r\n" * 10_000), (b"0\r\nX: ", LONG), (b"1\r\na\r\n0\r\nX: ", LONG), (b"1;a=", LONG)],
     ids=["trailers", "a trailer", "a trailer behind a body", "an extension"],
 )
-def test_what_follows_a_body_without_end_is_cut(running: Running, target: bytes, begin: bytes, more: bytes) -> None:
+def test_data_after_a_truncated_body_is_discarded(running: Running, target: bytes, begin: bytes, more: bytes) -> None:
     before = resident(running.pid)
     with Client(running.port) as client, pytest.raises(ConnectionError):
         client.send(b"POST " + target + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)

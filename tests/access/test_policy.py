@@ -46,7 +46,7 @@ def decide(policy: AccessPolicy, owned: OwnerGrants | None, path: str = "/x") ->
     return policy.decide(policy.match("GET", path), owned)
 
 
-def test_what_no_rule_covers_is_refused_even_with_a_grant() -> None:
+def test_path_without_a_rule_is_refused_even_with_a_grant() -> None:
     found = decide(gate(Require.ANY, path="/only"), held(grant("mikomo")))
     assert isinstance(found, Deny)
     assert found.reason is DenyReason.NO_RULE

@@ -26,7 +26,7 @@ def test_cve_2021_21411_every_key_of_a_rule_is_enforced(target: Target, session:
 @pytest.mark.parametrize("key", ["groups", "scope", "path_regex", "Require", "deny"])
 @advisory("CVE-2021-32701", attack="A cached allow decision is reused for a request that requires more (a scope that is not in the cache key).",
           ours="Decisions are cached per owner and rule, so a stricter rule is evaluated separately. Unknown configuration keys are errors.")  # fmt: skip
-def test_cve_2021_32701_a_yes_for_one_rule_is_none_for_another(
+def test_cve_2021_32701_decision_of_one_rule_is_not_used_for_another(
     target: Target, session: str, key: str, tmp_path: Path
 ) -> None:
     for _ in range(3):

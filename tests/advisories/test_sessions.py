@@ -135,7 +135,7 @@ def test_cve_2021_41230_nothing_old_after_a_refresh(target: Target, browser: Bro
     attack="The user-info page shows the tokens.",
     ours="Pages and JSON contain banks, states and times, but no tokens.",
 )
-def test_cve_2024_39315_no_token_on_our_pages(target: Target, session: str, browser: Browser) -> None:
+def test_cve_2024_39315_gateway_pages_contain_no_token(target: Target, session: str, browser: Browser) -> None:
     token = browser.passed()["akoya-id-token"]
     for path in ("/akoya/", "/akoya/?error=x", "/akoya/jwks.json", "/akoya/nothing"):
         for accept in ("text/html", "application/json"):

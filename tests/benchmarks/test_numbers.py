@@ -58,7 +58,7 @@ def test_saved_cpu_is_the_reference_over_the_system() -> None:
     assert row.cpu_ratio.median == 4.0
 
 
-def test_targets_are_judged_and_latencies_the_other_way_round() -> None:
+def test_targets_compare_throughput_upwards_and_latencies_downwards() -> None:
     samples = [sample("sidecar", 0, 150, p99=900), sample("envoy-oauth2", 0, 100, p99=1000)]
     by_text = {outcome.target.what: outcome.reached for outcome in outcomes(samples)}
     assert by_text["small GET, sidecar / Envoy with oauth2"] is False
@@ -82,7 +82,7 @@ def test_every_target_and_workload_names_what_exists() -> None:
             assert {*workload.systems, workload.reference} <= set(SYSTEMS)
 
 
-def test_what_wrk_saw_becomes_a_sample() -> None:
+def test_output_of_wrk_is_parsed_into_a_sample() -> None:
     result = {"requests": 1000, "micros": 2_000_000, "bytes": 4_000_000, "errors": 3, "p50": 1, "p99": 2, "p999": 3}
     one = sample_of(result, 0.05, "small", "sidecar", 2)
     assert (one.per_second, one.megabytes_per_second, one.cpu_us, one.errors) == (500, 2, 50, 3)

@@ -80,7 +80,7 @@ async def test_truncated_response_leaves_the_grant_uncertain_and_is_retried_once
         assert (await fetch(pair.port, visitor.cookie_now())).status == 200
 
 
-async def test_request_that_was_cut_is_won_back_by_the_later_attempt(pair: Fleet) -> None:
+async def test_request_with_a_lost_response_is_repaired_by_the_later_attempt(pair: Fleet) -> None:
     visitor = pair.visitor()
     async with pair.book() as repository:
         await aged(pair, repository, visitor, LIVES)

@@ -100,7 +100,7 @@ def test_request_that_no_rule_allows(folder: Path) -> None:
     assert "rule         none matches: 403." in explain(folder, "GET", "/elsewhere").stdout
 
 
-def test_what_the_user_has_connected_is_chosen(folder: Path) -> None:
+def test_connected_bank_of_the_user_is_chosen(folder: Path) -> None:
     done = explain(folder, "GET", "/accounts", "--connected", "nobank")
     assert (done.returncode, done.stderr) == (2, "no connector named 'nobank'; known: mikomo\n")
 

@@ -226,7 +226,7 @@ def test_unknown_grant_is_a_fault(config: Path, command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["list", "--state", "fine"], ["list", "--format", "xml"], ["show"], ["revoke"]])
-def test_wrong_usage_is_2(config: Path, command: list[str]) -> None:
+def test_wrong_usage_exits_with_2(config: Path, command: list[str]) -> None:
     assert run(config, *command).exit_code == 2
 
 
@@ -338,7 +338,7 @@ def peak(config: Path) -> int:
     return int(done.stderr.splitlines()[-1])
 
 
-def test_rotate_store_tells_by_its_exit_code(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotate_store_reports_the_result_by_its_exit_code(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(config, grant("s1"))
     runner = CliRunner()
     assert runner.invoke(app, ["keys", "rotate-store", "--config", str(config)]).exit_code == 0

@@ -67,7 +67,7 @@ def test_health_without_an_admin_listener_is_wrong_usage(text: str, message: str
     assert message in done.stderr
 
 
-def test_health_refuses_a_url_that_is_none() -> None:
+def test_health_refuses_an_invalid_url() -> None:
     for url in ("127.0.0.1:9090", "https://127.0.0.1:9090", "http://[", "http://"):
         done = health("--url", url)
         assert (done.returncode, "it begins with http://" in done.stderr) == (2, True), url

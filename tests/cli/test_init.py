@@ -46,7 +46,7 @@ def checked(folder: Path) -> ValidationResult:
     ("environment", "mode", "store"),
     list(itertools.product(("emulator", "sandbox", "production"), ("sidecar", "middleware"), ("sqlite", "redis"))),
 )
-def test_what_it_writes_passes_check(tmp_path: Path, environment: str, mode: str, store: str) -> None:
+def test_written_configuration_passes_check(tmp_path: Path, environment: str, mode: str, store: str) -> None:
     folder = tmp_path / "new"
     more = PRODUCTION if environment == "production" else []
     options = ["--environment", environment, "--mode", mode, "--store", store, "--client-id", "id", *more]
@@ -129,7 +129,7 @@ def test_it_overwrites_nothing_without_force_and_keys_never(tmp_path: Path) -> N
     assert changed == {".env", "gateway.yaml"}
 
 
-def test_init_on_a_terminal_asks_for_missing_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_on_a_terminal_prompts_for_missing_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_is_terminal", lambda: True)
     answers = "production\nsidecar\nhttps://app.example.com/\nhttp://127.0.0.1:5000\nfirst second\nredis\nthe-id\nthe-secret\n"
     result = init(tmp_path, answers=answers)

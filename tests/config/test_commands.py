@@ -70,7 +70,7 @@ def test_check_without_secrets(folder: Path) -> None:
     assert _run("check", "--no-secrets", folder=folder, environ={}).returncode == 0
 
 
-def test_wrong_usage_is_2(folder: Path) -> None:
+def test_wrong_usage_exits_with_2(folder: Path) -> None:
     assert _run("check", "--bogus", folder=folder).returncode == 2
     assert _run("bogus", folder=folder).returncode == 2
     assert _run("url", folder=folder).returncode == 2

@@ -263,7 +263,7 @@ def test_two_signing_keys_of_one_id_are_refused(tmp_path: Path) -> None:
     assert line.startswith("signing.keys[1].id: the same key id is already in the list")
 
 
-def test_without_secrets_only_the_file_is_judged(tmp_path: Path) -> None:
+def test_check_without_secrets_validates_only_the_file(tmp_path: Path) -> None:
     validated(tmp_path, {})
     result = validate_config(tmp_path / "gateway.yaml", {}, secrets=NO_SECRETS)
     assert result.diagnostics == ()

@@ -246,7 +246,7 @@ def test_tls_files_of_an_upstream_that_cannot_be_used_are_faults_of_the_file(tmp
     assert error_lines(validated(tmp_path, {"upstream": {"url": "https://a", "tls": good}})) == []
 
 
-def test_redirects_default_to_what_is_ours(tmp_path: Path) -> None:
+def test_redirect_defaults_are_on_the_public_origin(tmp_path: Path) -> None:
     redirects = _config(tmp_path, {"prefix": "/banks", "redirects.after_connect": "/accounts"}).redirects
     assert redirects.after_error == "/banks/"
     assert redirects.allow == ("/accounts",)

@@ -94,7 +94,7 @@ async def test_replicas_share_one_budget_and_interactive_calls_are_first() -> No
 
 
 @in_virtual_time
-async def test_store_is_asked_at_most_once_a_tick_however_many_wait() -> None:
+async def test_store_is_read_at_most_once_a_tick_for_any_number_of_waiters() -> None:
     store = CountingStore()
     (budget,) = budgets(store, 1000.0)
     sent = await send_all(budget, [("a", False)] * 100)

@@ -157,7 +157,7 @@ def test_problem_document_of_a_bank_becomes_plain_json(sent: bytes, made: bytes)
 
 
 @pytest.mark.parametrize(("value", "found"), [(b"a-1", "a-1"), (b"", ""), (b"a b", ""), (b"x" * 129, "")])
-def test_interaction_id_that_is_unsafe_to_log_is_none(value: bytes, found: str) -> None:
+def test_interaction_id_that_is_unsafe_to_log_is_dropped(value: bytes, found: str) -> None:
     assert interaction_id([(b"X-Akoya-Interaction-Id", value)]) == found
 
 

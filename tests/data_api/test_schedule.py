@@ -98,5 +98,5 @@ def test_clock_that_was_set_back_does_not_stop_the_calls() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'[[["a", 1, 2]], 0]', b"\xff"])
-def test_usage_that_cannot_be_read_is_none(body: bytes) -> None:
+def test_unreadable_usage_is_none(body: bytes) -> None:
     assert Usage.decoded(body) == Usage()

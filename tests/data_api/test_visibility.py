@@ -57,7 +57,7 @@ def test_call_is_logged_with_akoyas_interaction_id_and_counted(env: GatewayEnv, 
     assert 'akoya_gateway_data_calls_total{connector="other",product="tax-forms",result="limited"} 0.0' in metrics
 
 
-def test_bank_that_does_not_answer_is_shown_until_it_does(env: GatewayEnv, browser: Browser) -> None:
+def test_bank_that_does_not_respond_is_shown_until_it_does(env: GatewayEnv, browser: Browser) -> None:
     env.akoya.fault("status", "data.tax-forms", status=408)
     for _ in range(3):
         response = browser.fetch("/bank-data/mikomo/tax-forms")

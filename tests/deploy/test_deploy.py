@@ -110,7 +110,7 @@ def test_grace_period_of_each_deployment_is_that_of_the_gateway_and_45_seconds(n
     assert given >= own + 45
 
 
-def test_what_the_manifests_run_are_options_that_exist() -> None:
+def test_options_in_the_manifests_exist() -> None:
     shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "run", "--help"], capture_output=True, text=True,
                            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}, check=True).stdout  # fmt: skip
     used = set(re.findall(r"--[a-z-]+", " ".join(pods()["akoya-gateway"]["args"])))

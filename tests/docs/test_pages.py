@@ -156,7 +156,7 @@ def test_every_command_and_option_exists(page: Path) -> None:
 
 
 @each_page
-def test_option_on_its_own_is_one_of_ours(page: Path) -> None:
+def test_options_mentioned_in_prose_exist(page: Path) -> None:
     ours = set().union(*OPTIONS.values())
     others = {
         "--limit-request-field-size",

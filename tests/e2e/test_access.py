@@ -48,7 +48,7 @@ def test_public_paths_need_nothing_and_get_no_token(env: GatewayEnv, browser: Br
         assert not [name for name in headers if name.startswith(("akoya", "signature"))]
 
 
-def test_what_no_rule_covers_is_refused(browser: Browser) -> None:
+def test_path_without_a_rule_is_refused(browser: Browser) -> None:
     browser.connect()
     assert browser.fetch("/nowhere").status_code == 403
     assert browser.fetch("/api/banks/mikomo/x", "DELETE").status_code == 403
@@ -60,7 +60,7 @@ def test_unknown_bank_is_not_found(browser: Browser) -> None:
     assert browser.go("/akoya/connect/nobody").status_code == 404
 
 
-def test_forbidden_and_pass_do_as_they_say(browser: Browser) -> None:
+def test_otherwise_forbidden_returns_403_and_pass_passes(browser: Browser) -> None:
     assert browser.fetch("/closed").status_code == 403
     without = browser.fetch("/optional")
     assert without.status_code == 200
@@ -69,7 +69,7 @@ def test_forbidden_and_pass_do_as_they_say(browser: Browser) -> None:
     assert browser.passed("/optional")["akoya-connector"] == "mikomo"
 
 
-def test_one_users_session_opens_nothing_of_anothers(env: GatewayEnv, browser: Browser) -> None:
+def test_session_of_one_user_gives_no_access_to_anothers_banks(env: GatewayEnv, browser: Browser) -> None:
     browser.connect(user="mikomo_1")
     with env.browser() as second:
         assert second.fetch("/accounts").status_code == 401
@@ -87,13 +87,13 @@ def test_ambiguous_path_never_reaches_the_upstream(env: GatewayEnv, target: str)
     assert status_of(env, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") in (400, 403, 404)
 
 
-def test_absolute_target_is_judged_by_its_path(env: GatewayEnv) -> None:
+def test_absolute_target_is_matched_by_its_path(env: GatewayEnv) -> None:
     request = f"GET {env.url}/accounts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     assert status_of(env, request) == 401
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a,b", "a/b", "user@a", "a\x7f"])
-def test_host_that_is_none_is_refused(env: GatewayEnv, browser: Browser, host: str) -> None:
+def test_invalid_host_is_refused(env: GatewayEnv, browser: Browser, host: str) -> None:
     browser.connect()
     cookies = "; ".join(f"{n}={v}" for n, v in browser.http.cookies.items())
     request = f"GET /accounts HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
@@ -122,7 +122,7 @@ def test_form_of_another_media_type_is_refused(browser: Browser) -> None:
     assert browser.fetch("/accounts").status_code == 200
 
 
-def test_return_to_is_no_route_of_ours_even_where_every_path_is_allowed(tmp_path: Path) -> None:
+def test_return_to_never_names_a_gateway_route_even_if_every_path_is_allowed(tmp_path: Path) -> None:
     with (
         GatewayEnv(tmp_path, entrypoint="middleware", changes={"redirects": {"allow": ["/*"]}}) as env,
         env.browser() as browser,
@@ -140,14 +140,14 @@ def test_without_a_session_there_is_nothing_to_disconnect(browser: Browser) -> N
 @pytest.mark.parametrize(
     "name", ["Akoya-Owner", "akoya_owner", "AKOYA.OWNER", "Akoya-Id-Token", "Akoya_Connector", "Akoya-New"]
 )
-def test_clients_copies_of_our_headers_are_removed(env: GatewayEnv, browser: Browser, name: str) -> None:
+def test_gateway_headers_of_a_client_are_removed(env: GatewayEnv, browser: Browser, name: str) -> None:
     browser.connect()
     for path in ("/accounts", "/public/x", "/optional"):
         seen = browser.fetch(path, headers={name: "spoofed"}).json()["headers"]
         assert "spoofed" not in [value for _, value in seen]
 
 
-def test_clients_own_signature_survives_and_one_in_our_name_does_not(browser: Browser) -> None:
+def test_signature_of_a_client_is_passed_and_one_with_the_gateways_label_is_removed(browser: Browser) -> None:
     browser.connect()
     headers = {
         "Signature-Input": 'mine=("@method");created=1, akoya=("@path")',
@@ -160,14 +160,14 @@ def test_clients_own_signature_survives_and_one_in_our_name_does_not(browser: Br
     assert 'akoya=("@path")' not in text
 
 
-def test_naming_our_headers_in_connection_does_not_drop_them(browser: Browser) -> None:
+def test_gateway_headers_named_in_connection_are_not_dropped(browser: Browser) -> None:
     browser.connect()
     seen = browser.fetch("/accounts", headers={"Connection": "Akoya-Id-Token, Akoya-Owner, close"}).json()
     names = {name for name, _ in seen["headers"]}
     assert {"akoya-id-token", "akoya-owner"} <= names
 
 
-def test_our_pages_cannot_be_framed_scripted_or_cached(browser: Browser) -> None:
+def test_gateway_pages_cannot_be_framed_scripted_or_cached(browser: Browser) -> None:
     browser.connect()
     response = browser.go("/akoya/")
     policy = response.headers["content-security-policy"]
@@ -207,9 +207,7 @@ def test_rule_for_get_is_not_passed_by_an_override(browser: Browser, name: str) 
 @pytest.mark.parametrize(
     "name", ["X-HTTP-Method-Override", "x_http_method_override", "X.HTTP.Method", "X-Method_Override"]
 )
-def test_request_that_misses_a_rule_by_its_method_does_not_tell_the_app_of_the_rules_method(
-    browser: Browser, name: str
-) -> None:
+def test_request_with_another_method_does_not_disclose_the_rules_method(browser: Browser, name: str) -> None:
     assert browser.fetch("/public/admin").status_code == 401
     assert browser.fetch("/public/admin", "POST").status_code == 200, "only GET needs a connection"
     assert browser.fetch("/public/admin", "POST", headers={name: "GET"}).status_code == 400

@@ -35,7 +35,7 @@ def fetch(
     return httpx.get(env.admin_url + path, headers=headers, trust_env=False, timeout=60, **more)
 
 
-def test_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Browser) -> None:
+def test_job_gets_the_same_token_as_the_app(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     passed = browser.passed()
     response = fetch(env, params={"owner": passed["akoya-owner"]})
@@ -49,7 +49,7 @@ def test_job_gets_the_token_that_the_app_would_get(env: GatewayEnv, browser: Bro
 
 
 @pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x"])
-def test_without_the_bearer_there_is_nothing(env: GatewayEnv, browser: Browser, bearer: str | None) -> None:
+def test_token_endpoint_without_the_bearer_is_refused(env: GatewayEnv, browser: Browser, bearer: str | None) -> None:
     browser.connect()
     response = fetch(env, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
     assert response.status_code == 401
@@ -89,14 +89,14 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv
     assert token not in env.log()
 
 
-def test_public_port_knows_no_such_route(env: GatewayEnv, browser: Browser) -> None:
+def test_token_endpoint_is_not_on_the_public_port(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     owner = browser.passed()["akoya-owner"]
     response = browser.fetch(f"/akoya/token/mikomo?owner={owner}", headers={"authorization": f"Bearer {BEARER}"})
     assert response.status_code == 404
 
 
-def test_without_the_setting_the_admin_listener_knows_none_either(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_token_endpoint_is_not_on_the_admin_listener_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
     with GatewayEnv(tmp_path_factory.mktemp("plain")) as env:
         assert fetch(env, params={"owner": "own_x"}).status_code == 404
 
@@ -119,7 +119,7 @@ def test_waiting_for_the_last_refresh_still_reports_alive(tmp_path: Path) -> Non
         assert set(statuses) == {200}
 
 
-def test_ended_grant_is_answered_reconnect_to_jobs_requests_and_websockets(env: GatewayEnv, browser: Browser) -> None:
+def test_ended_grant_returns_reconnect_to_jobs_requests_and_websockets(env: GatewayEnv, browser: Browser) -> None:
     """A consent revoked at the provider. A job gets 404: a 401 would mean that its own bearer token is wrong."""
     browser.connect()
     owner = browser.passed()["akoya-owner"]

@@ -100,7 +100,7 @@ def test_requests_with_and_without_bodies(browser: Browser) -> None:
     assert browser.fetch("/nowhere").status_code == 403
 
 
-def test_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser: Browser) -> None:
+def test_disconnected_client_ends_its_request(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     with browser.http.stream("GET", "/accounts/1/stream") as response:
         assert next(response.iter_raw()).startswith(b"data: ")
     assert served[1].was_left("/accounts/1/stream")
@@ -109,7 +109,7 @@ def test_client_that_leaves_is_noticed(served: tuple[GatewayEnv, App], browser: 
     assert served[1].was_left("/accounts/1/slow")
 
 
-def test_stream_ends_with_its_grant(served: tuple[GatewayEnv, App], browser: Browser) -> None:
+def test_stream_closes_when_its_grant_ends(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     with browser.http.stream("GET", "/accounts/2/stream") as response:
         pieces = response.iter_raw()
         assert next(pieces).startswith(b"data: ")
@@ -122,7 +122,7 @@ def test_stream_ends_with_its_grant(served: tuple[GatewayEnv, App], browser: Bro
     assert served[1].was_left("/accounts/2/stream")
 
 
-def test_websockets(served: tuple[GatewayEnv, App], browser: Browser) -> None:
+def test_websockets_pass_through_the_asgi_app(served: tuple[GatewayEnv, App], browser: Browser) -> None:
     url, origin = served[0].url.replace("http", "ws") + "/accounts/ws", {"Origin": served[0].url}
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with connect(url, additional_headers={"Cookie": cookies, **origin}) as ws:

@@ -21,7 +21,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         yield env
 
 
-async def test_person_connects_a_bank_and_lands_where_they_were(env: GatewayEnv, page: Page) -> None:
+async def test_user_who_connects_a_bank_returns_to_the_original_page(env: GatewayEnv, page: Page) -> None:
     await page.goto(f"{env.url}/mikomo")
     await log_in(page)
     await approve(page)
@@ -47,7 +47,7 @@ async def test_deep_link_with_what_browsers_send_raw_is_the_address_after_the_ba
     assert page.url == env.url + "/mikomo?a={b}#!/c[1]#{d}|e"
 
 
-async def test_address_bar_and_the_history_hold_no_code(env: GatewayEnv, page: Page) -> None:
+async def test_address_bar_and_history_contain_no_code(env: GatewayEnv, page: Page) -> None:
     seen: list[str] = []
     page.on("framenavigated", lambda frame: seen.append(frame.url))
     await page.goto(f"{env.url}/mikomo")
@@ -67,7 +67,7 @@ async def test_referer_never_carries_the_callback(env: GatewayEnv, page: Page) -
     assert not [referer for referer in referers if "code=" in referer or "state=" in referer]
 
 
-async def test_cancelling_shares_nothing_and_says_so(env: GatewayEnv, page: Page) -> None:
+async def test_cancelling_shares_nothing_and_shows_a_message(env: GatewayEnv, page: Page) -> None:
     await page.goto(f"{env.url}/akoya/connect/mikomo")
     await log_in(page)
     await page.get_by_role("button", name=re.compile("cancel", re.I)).click()
@@ -126,7 +126,7 @@ async def test_disconnect_on_the_connections_page(env: GatewayEnv, page: Page) -
     await expect(page.get_by_text("Connected", exact=True)).to_have_count(0)
 
 
-async def test_our_pages_load_nothing_from_anywhere_and_break_no_policy(env: GatewayEnv, page: Page) -> None:
+async def test_gateway_pages_load_nothing_from_other_origins_and_violate_no_policy(env: GatewayEnv, page: Page) -> None:
     complaints: list[str] = []
     requested: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))

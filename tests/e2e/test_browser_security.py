@@ -121,7 +121,7 @@ async def test_planted_session_cookie_gives_the_attacker_no_access(
         until(lambda: attacker.fetch("/accounts").status_code == 401, "the planted session is refused")
 
 
-async def test_our_pages_cannot_be_framed_for_clicks(env: GatewayEnv, page: Page, hostile_site: str) -> None:
+async def test_gateway_pages_cannot_be_framed_for_clicks(env: GatewayEnv, page: Page, hostile_site: str) -> None:
     await connect(page, env)
     await page.goto(hostile_site)
     await page.evaluate(
@@ -147,7 +147,9 @@ async def test_form_on_another_site_does_nothing(env: GatewayEnv, page: Page, ho
     assert (await page.request.get(f"{env.url}/accounts")).status == 200
 
 
-async def test_script_on_another_site_reads_nothing_of_ours(env: GatewayEnv, page: Page, hostile_site: str) -> None:
+async def test_script_on_another_site_cannot_read_gateway_responses(
+    env: GatewayEnv, page: Page, hostile_site: str
+) -> None:
     await connect(page, env)
     await page.goto(hostile_site)
     for path in ("/akoya/", "/accounts", "/akoya/jwks.json"):

@@ -100,7 +100,7 @@ def test_lost_response_of_another_browser_recovers_no_session(env: GatewayEnv, b
 
 
 @pytest.mark.parametrize("presented", [True, False])
-def test_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
+def test_attempt_from_before_a_grant_was_added_gives_no_access_to_it(
     env: GatewayEnv, browser: Browser, presented: bool
 ) -> None:
     """Session fixation: the attacker started an attempt with the planted session id before it was rotated."""
@@ -121,7 +121,9 @@ def test_attempt_from_before_the_rights_grew_opens_nothing_of_what_came_after(
         assert len(browser.connections()["connections"]) == 2
 
 
-def test_older_dead_id_and_the_planters_own_bank_do_not_lead_to_the_victims(env: GatewayEnv, browser: Browser) -> None:
+def test_older_rotated_id_and_the_attackers_own_bank_do_not_lead_to_the_victims(
+    env: GatewayEnv, browser: Browser
+) -> None:
     """Session fixation through a chain of ids: the forwarding entry of the older id leads to the attacker's session."""
     with env.browser() as planter:
         planter.connect("mikomo", "mikomo_1")
@@ -155,7 +157,7 @@ def test_rotated_session_id_does_not_restore_a_session_after_logout(
         assert len(thief.connections()["connections"]) == 1
 
 
-def test_error_that_never_arrives_costs_nothing(env: GatewayEnv, browser: Browser) -> None:
+def test_lost_error_response_keeps_the_session(env: GatewayEnv, browser: Browser) -> None:
     """Users give up on a bank that does not respond. Nothing was connected, so the session continues."""
     browser.connect("mikomo", "mikomo_1")
     before = browser.passed()
@@ -192,7 +194,7 @@ def test_recovered_session_is_the_only_one_of_its_owner(env: GatewayEnv, browser
         assert other.fetch("/accounts").status_code == 401
 
 
-def test_callback_from_another_browser_is_refused_and_used_up(env: GatewayEnv, browser: Browser) -> None:
+def test_callback_from_another_browser_is_refused_and_consumes_the_attempt(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     with env.browser() as victim:
         victim.begin()  # has its own binding
@@ -212,7 +214,7 @@ def test_callback_without_any_cookie_is_refused(env: GatewayEnv, browser: Browse
     ["", "state=x", "code=x", "code=x&state=unknownunknown", "code=a&code=b&state=x", "error=access_denied", "code=%zz&state=x",
      "code=x&state=" + "s" * 600, "code=" + "c" * 5000 + "&state=x", "code=%00&state=x", "code=x&state=%0d%0a", "a=" + "b" * 20000],
 )  # fmt: skip
-def test_callback_that_is_not_ours_gets_a_page(browser: Browser, query: str) -> None:
+def test_callback_of_an_unknown_attempt_gets_a_page(browser: Browser, query: str) -> None:
     browser.begin()
     response = browser.go(f"/akoya/callback?{query}")
     assert response.status_code == 400
@@ -242,7 +244,7 @@ def test_every_error_ends_at_after_error_with_a_stable_code(browser: Browser, er
     assert "<script" not in page.text
 
 
-def test_failed_connect_is_logged_with_the_words_of_bank_and_provider_and_the_request_id(
+def test_failed_connect_is_logged_with_the_providers_error_text_and_the_request_id(
     env: GatewayEnv, browser: Browser, caplog: pytest.LogCaptureFixture
 ) -> None:
     at_bank = browser.go(
@@ -270,7 +272,7 @@ def test_callback_without_an_attempt_reports_that_it_is_unreadable(browser: Brow
 
 
 @pytest.mark.parametrize("query", ["", "code=", "code=%0a"])
-def test_unreadable_response_to_a_known_attempt_consumes_it_and_spends_no_code(
+def test_unreadable_response_to_a_known_attempt_consumes_the_attempt_and_sends_no_code(
     env: GatewayEnv, browser: Browser, query: str
 ) -> None:
     state = state_of(browser.begin())
@@ -280,7 +282,7 @@ def test_unreadable_response_to_a_known_attempt_consumes_it_and_spends_no_code(
     assert browser.go(f"/akoya/callback?code=x&state={state}").status_code == 400, "the attempt is used up"
 
 
-def test_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
+def test_cancelled_consent_shares_nothing_and_shows_a_message(browser: Browser) -> None:
     state = state_of(browser.begin())
     response = browser.go(f"/akoya/callback?error=access_denied&state={state}")
     assert "You cancelled" in browser.go(response.headers["location"]).text
@@ -292,7 +294,7 @@ def test_cancelled_consent_shares_nothing_and_says_so(browser: Browser) -> None:
     ["", "&code=", "&code=a&error=access_denied", "&error=", "&code=a%00", "&code=a&code=b", "&code=a&code=a", "&code=a&c%6fde=b",
      "&error=access_denied&error=server_error", "&code=a&iss=x&iss=y", "&code=a&%zz=1"],
 )  # fmt: skip
-def test_unreadable_response_spends_no_code_and_consumes_the_attempt(
+def test_unreadable_response_sends_no_code_and_consumes_the_attempt(
     env: GatewayEnv, browser: Browser, rest: str
 ) -> None:
     state = state_of(browser.begin())
@@ -302,7 +304,7 @@ def test_unreadable_response_spends_no_code_and_consumes_the_attempt(
     assert browser.go(f"/akoya/callback?state={state}&code=a").status_code == 400, "single use"
 
 
-def test_two_states_end_no_attempt_and_spend_no_code(env: GatewayEnv, browser: Browser) -> None:
+def test_two_states_consume_no_attempt_and_send_no_code(env: GatewayEnv, browser: Browser) -> None:
     """A callback with two states is ambiguous: an attacker could add a victim's state to end the victim's attempt."""
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     state = state_of(callback)
@@ -397,7 +399,7 @@ def test_code_and_its_token_response_are_never_logged(env: GatewayEnv, browser: 
         assert value not in log
 
 
-def test_other_methods_at_the_callback_are_refused_and_use_nothing_up(env: GatewayEnv, browser: Browser) -> None:
+def test_other_methods_at_the_callback_are_refused_and_consume_no_attempt(env: GatewayEnv, browser: Browser) -> None:
     callback = env.akoya.consent(browser.begin(), "mikomo_1")
     for method in ("POST", "HEAD", "PUT", "DELETE"):
         response = browser.http.request(method, callback)
@@ -435,7 +437,7 @@ class TwoClients(GatewayEnv):
         return config
 
 
-def test_callback_at_another_clients_address_spends_no_code(tmp_path: Path) -> None:
+def test_callback_at_another_clients_address_sends_no_code(tmp_path: Path) -> None:
     with TwoClients(tmp_path, entrypoint="middleware") as env, env.browser() as browser:
         env.akoya.register_redirect_uri(f"{env.redirect_uri}/second")
         callback = urlsplit(env.akoya.consent(browser.begin("mikomo"), "mikomo_1"))
@@ -468,7 +470,7 @@ def test_failed_attempt_shows_the_number_of_its_log_lines_and_a_way_to_try_again
         assert '<a href="/">Back to the app</a>' in page, "the requested page needs the bank that failed"
 
 
-def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -> None:
+def test_failed_attempt_passes_its_number_to_a_page_of_the_app(tmp_path: Path) -> None:
     with (
         GatewayEnv(tmp_path, changes={"redirects": {"after_error": "/public/failed?a=b"}}) as env,
         env.browser() as browser,
@@ -480,7 +482,7 @@ def test_failed_attempt_tells_a_page_of_the_app_its_number_too(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("written", ["<b>1</b>", "x" * 65, "a b", "", "\u0661"])
-def test_number_that_is_not_one_of_ours_is_not_shown(browser: Browser, written: str) -> None:
+def test_error_number_of_another_form_is_not_shown(browser: Browser, written: str) -> None:
     page = browser.go("/akoya/", params={"error": "access_denied", "connector": "no-such", "request_id": written}).text
     assert "You cancelled" in page
     assert "mention this number" not in page
@@ -497,6 +499,6 @@ def test_page_for_an_error_has_a_number_and_ways_back(env: GatewayEnv, browser: 
         until(lambda: f'"request_id":"{number[1]}"' in env.log(), "the line is written, after the response")
 
 
-def test_no_page_says_that_somebody_was_told() -> None:
+def test_no_page_claims_that_an_error_was_reported() -> None:
     codes = ("client-refused", "untrusted-id-token", "store-unavailable", "whatever")
     assert not [code for code in codes if "told" in notice_of_error(code)]

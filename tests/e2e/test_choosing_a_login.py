@@ -50,7 +50,7 @@ def test_each_token_is_reachable_by_its_id(browser: Browser, logins: list[dict[s
     assert logins[0]["akoya-grant"] in logins[1]["akoya-connections"]
 
 
-def test_foreign_and_invented_ids_get_the_same_bytes(
+def test_ids_of_other_users_and_unknown_ids_get_identical_responses(
     env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]
 ) -> None:
     with env.browser() as other_browser:
@@ -66,7 +66,7 @@ def test_foreign_and_invented_ids_get_the_same_bytes(
         assert responses[0] == responses[1]
 
 
-def test_client_that_names_no_login_gets_the_choices(browser: Browser, logins: list[dict[str, str]]) -> None:
+def test_request_without_a_login_id_gets_the_choices(browser: Browser, logins: list[dict[str, str]]) -> None:
     for path in ("/query?a=1", "/header", "/single"):
         response = browser.fetch(path)
         problem = response.json()
@@ -78,7 +78,7 @@ def test_client_that_names_no_login_gets_the_choices(browser: Browser, logins: l
         assert logins[0]["akoya-id-token"] not in response.text
 
 
-def test_page_to_choose_leads_to_the_same_address_with_a_login(browser: Browser, logins: list[dict[str, str]]) -> None:
+def test_choice_page_links_to_the_same_address_with_a_login(browser: Browser, logins: list[dict[str, str]]) -> None:
     page = browser.go("/query?a=1&b=%26%22")
     assert page.status_code == 409
     links = [link.replace("&amp;", "&") for link in re.findall(r'href="(/query[^"]*)"', page.text)]
@@ -95,13 +95,13 @@ def test_page_to_choose_leads_to_the_same_address_with_a_login(browser: Browser,
         assert "/query" not in page.text
 
 
-def test_user_with_one_login_need_not_choose(browser: Browser) -> None:
+def test_user_with_one_login_gets_it_without_a_choice(browser: Browser) -> None:
     browser.connect()
     for path in ("/query", "/header", "/single"):
         assert browser.passed(path)["akoya-connector"] == "mikomo"
 
 
-def test_user_without_a_login_is_asked_to_connect(browser: Browser) -> None:
+def test_user_without_a_login_is_redirected_to_connect(browser: Browser) -> None:
     assert browser.go("/query").headers["location"].startswith("/akoya/connect/mikomo")
     assert browser.fetch("/single").status_code == 401
 
@@ -119,7 +119,7 @@ def test_all_tokens_are_passed_and_the_cached_decision_follows_them(env: Gateway
         )
 
 
-def test_app_says_which_of_all_passed_tokens_was_rejected(browser: Browser) -> None:
+def test_app_reports_which_of_the_passed_tokens_was_rejected(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     mikomo = browser.passed("/single")["akoya-grant"]
     browser.connect("other", "mikomo_4")
@@ -139,7 +139,7 @@ def test_app_says_which_of_all_passed_tokens_was_rejected(browser: Browser) -> N
     assert tokens()[1] == second
 
 
-def test_background_job_names_a_login(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:
+def test_background_job_selects_a_login(env: GatewayEnv, browser: Browser, logins: list[dict[str, str]]) -> None:
     owner = logins[0]["akoya-owner"]
 
     def fetch(**parameters: object) -> httpx.Response:
@@ -166,7 +166,7 @@ def test_background_job_names_a_login(env: GatewayEnv, browser: Browser, logins:
         assert fetch(owner=owner, grant=bad).status_code == 400
 
 
-def test_identified_user_chooses_as_well(tmp_path: Path) -> None:
+def test_identified_user_gets_the_choices(tmp_path: Path) -> None:
     changes = {"access": ACCESS, "identity": {"header": "X-User"}, "trusted_proxies": ["127.0.0.1/32"]}
     with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         browser.http.headers["x-user"] = "anna"
@@ -206,7 +206,7 @@ def test_logins_are_named_and_can_be_renamed(env: GatewayEnv, browser: Browser, 
     assert responses() == names
 
 
-def test_rename_of_what_is_not_ones_own_is_refused(
+def test_rename_of_another_users_login_is_refused(
     browser: Browser, env: GatewayEnv, logins: list[dict[str, str]]
 ) -> None:
     csrf, grant = browser.connections()["csrf"], logins[0]["akoya-grant"]

@@ -41,7 +41,7 @@ def test_small_body_arrives_with_a_signed_digest(browser: Browser) -> None:
     assert str(seen["signature"]).startswith("valid: ")
 
 
-def test_clients_own_digest_gives_way_to_ours(browser: Browser) -> None:
+def test_digest_of_a_client_is_replaced_by_the_gateways(browser: Browser) -> None:
     browser.connect()
     seen = post(browser, b"x", **{"content-digest": "sha-256=:AAAA:"})
     assert len(digest_of(seen)) == 1

@@ -39,7 +39,7 @@ def states(browser: Browser) -> dict[str, str]:
     return {each["connector"]: each["state"] for each in browser.connections()["connections"]}
 
 
-def test_question_names_the_bank_and_changes_nothing(browser: Browser) -> None:
+def test_confirmation_page_names_the_bank_and_changes_nothing(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     for method in ("GET", "HEAD"):
         response = browser.http.request(method, "/akoya/disconnect/mikomo", headers=browser.NAVIGATION)
@@ -53,7 +53,7 @@ def test_question_names_the_bank_and_changes_nothing(browser: Browser) -> None:
     assert '<a href="/help">Ayuda</a>' in page
 
 
-def test_form_of_the_question_disconnects_and_leads_back(browser: Browser) -> None:
+def test_confirmation_form_disconnects_and_redirects_back(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     browser.connect("mikomo", "mikomo_4")
     first, second = (each["id"] for each in browser.connections()["connections"])
@@ -71,7 +71,7 @@ def test_form_of_the_question_disconnects_and_leads_back(browser: Browser) -> No
     assert (again.status_code, again.headers["location"]) == (303, "/akoya/"), "as after the back button"
 
 
-def test_question_leads_nowhere_else(browser: Browser) -> None:
+def test_confirmation_page_does_not_redirect_to_other_origins(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
         for target in ("https://evil.example/", "//evil.example", "/nowhere"):
@@ -83,7 +83,9 @@ def test_question_leads_nowhere_else(browser: Browser) -> None:
     assert states(browser) == {"mikomo": "live"}
 
 
-def test_signing_out_asks_only_if_banks_would_be_disconnected(env: GatewayEnv, browser: Browser) -> None:
+def test_signing_out_requires_confirmation_only_if_banks_would_be_disconnected(
+    env: GatewayEnv, browser: Browser
+) -> None:
     with env.browser() as other_browser:
         assert other_browser.go("/akoya/logout").headers["location"] == "/akoya/"
         assert other_browser.go("/akoya/disconnect/mikomo").status_code == 401
@@ -112,7 +114,7 @@ def test_page_is_in_the_language_of_the_browser_and_json_in_english(browser: Bro
     assert '<html lang="en">' in browser.http.get("/akoya/", headers=twice).text
 
 
-def test_page_for_a_required_bank_says_why_it_is_shown(browser: Browser) -> None:
+def test_page_for_a_required_bank_shows_the_reason(browser: Browser) -> None:
     response = browser.go("/accounts")
     assert response.headers["location"] == "/akoya/?return_to=/accounts"
     assert "Para continuar, conecte un banco." in browser.go(response.headers["location"]).text

@@ -35,7 +35,9 @@ async def states(env: GatewayEnv) -> list[GrantState]:
     [(20.0, 2.0, ("--workers", "2")), (0.5, 5.0, ("--grace", "0"))],
     ids=["a_user_who_waits", "a_user_who_left_and_a_grace_that_is_over"],
 )
-def test_callback_in_flight_finishes(tmp_path: Path, patience: float, takes: float, options: tuple[str, ...]) -> None:
+def test_callback_in_progress_completes(
+    tmp_path: Path, patience: float, takes: float, options: tuple[str, ...]
+) -> None:
     with GatewayEnv(tmp_path, options=options) as env, env.browser() as browser:
         callback = env.akoya.consent(browser.begin(), "mikomo_1")
         # The code is redeemed at once, but the response is delayed.

@@ -63,7 +63,7 @@ def test_old_login_is_revoked_once_the_new_one_is_stored(env: GatewayEnv, browse
     assert logins(browser) == [("other", "mikomo_4"), ("third", "mikomo_7")], "a reconnected login is not another one"
 
 
-def test_without_a_choice_both_logins_are_kept(browser: Browser) -> None:
+def test_other_login_without_a_choice_keeps_both_logins(browser: Browser) -> None:
     assert browser.connect("mikomo", "mikomo_1").headers["location"] == "/accounts"
     page, _ = follow_to_page(browser, browser.connect("mikomo", "mikomo_4"))
     assert "Mikomo &lt;Bank&gt;" in page
@@ -73,7 +73,7 @@ def test_without_a_choice_both_logins_are_kept(browser: Browser) -> None:
     assert browser.connect("mikomo", "mikomo_1").headers["location"] == "/accounts", "a known login needs no question"
 
 
-def test_choice_decides_whether_the_old_login_is_ended(browser: Browser) -> None:
+def test_choice_determines_whether_the_old_login_is_revoked(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     landed = browser.connect("mikomo", "mikomo_4", return_to="/mikomo")
     _, forms = follow_to_page(browser, landed)
@@ -90,7 +90,7 @@ def test_choice_decides_whether_the_old_login_is_ended(browser: Browser) -> None
     assert (over.status_code, over.headers["location"]) == (303, "/mikomo"), "there is nothing left to ask"
 
 
-def test_choice_ends_only_the_logins_that_its_page_showed(browser: Browser) -> None:
+def test_choice_revokes_only_the_logins_that_its_page_showed(browser: Browser) -> None:
     browser.connect("mikomo", "mikomo_1")
     _, first_tab = follow_to_page(browser, browser.connect("mikomo", "mikomo_4"))
     _, second_tab = follow_to_page(browser, browser.connect("mikomo", "mikomo_7"))

@@ -130,7 +130,7 @@ async def test_connections_page_and_two_logins_at_one_bank(demo: Demo, page: Pag
         ("callback_error", "consent", {"error": "bank_says_no"}, "was not connected"),
     ],
 )
-async def test_what_went_wrong_is_said_in_words(
+async def test_error_page_explains_the_error(
     demo: Demo, page: Page, kind: str, endpoint: str, more: dict[str, str], labels: str
 ) -> None:
     demo.sandbox.fault(kind, endpoint, times=1, **more)
@@ -160,7 +160,7 @@ async def test_cancelling_and_addresses_that_lead_nowhere(demo: Demo, page: Page
         assert await page.get_by_role("link", name="Back to the app").is_visible()
 
 
-async def test_trouble_that_passes_can_be_tried_again_from_its_page(demo: Demo, page: Page) -> None:
+async def test_temporary_error_can_be_retried_from_its_page(demo: Demo, page: Page) -> None:
     store = demo.config.parent / "grants.db"
     away = store.rename(store.with_suffix(".away"))
     try:

@@ -129,7 +129,7 @@ def test_connections_page_refuses_half_a_return_address_and_nothing_else(browser
     assert browser.go("/akoya/?lang=de").status_code == 200
 
 
-def test_return_address_on_another_origin_is_put_together_from_judged_parts(tmp_path: Path) -> None:
+def test_return_address_on_another_origin_is_built_from_validated_parts(tmp_path: Path) -> None:
     changes = {"redirects": {"allow": ["https://Pages.example.com/*".lower()]}}
     with GatewayEnv(tmp_path, changes=changes) as env, env.browser() as browser:
         for requested, landing in (

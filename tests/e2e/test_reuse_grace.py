@@ -12,7 +12,9 @@ from tests.support.environment import GatewayEnv
 
 @pytest.mark.parametrize("dialect", ["hydra", "dex"])
 @pytest.mark.parametrize("fault", ["cut_after", "cut_during"])
-def test_lost_response_is_won_back_while_the_bearer_lives(tmp_path: Path, dialect: str, fault: str) -> None:
+def test_refresh_after_a_lost_response_succeeds_within_the_rotation_grace(
+    tmp_path: Path, dialect: str, fault: str
+) -> None:
     with GatewayEnv(tmp_path, settings={"rotation_grace": 30.0, "dialect": dialect}) as env, env.browser() as browser:
         assert env.config()["environments"]["double"]["dialect"]["reuse_grace"] == "30s"
         browser.connect()

@@ -202,7 +202,7 @@ def test_named_upstream_takes_its_addresses_in_turn(both: Both, way: str) -> Non
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_that_is_down_leaves_the_others_alone(both: Both, way: str) -> None:
+def test_upstream_that_is_down_does_not_affect_the_others(both: Both, way: str) -> None:
     with both.client(way) as client:
         kept = client.get("/public/x").json()["client"]
         for _ in range(5):
@@ -256,7 +256,7 @@ def test_assertion_is_for_the_upstream_that_gets_it(tmp_path: Path) -> None:
                     assert aud(names.headers["akoya-assertion"]) == both.apps.urls[app]
 
 
-def test_inside_an_app_every_rule_leads_to_that_app(tmp_path: Path) -> None:
+def test_middleware_passes_every_rule_to_its_app(tmp_path: Path) -> None:
     everything = [{**rule, "upstream": "down"} for rule in RULES]
     changes = {"access": everything, "upstreams": {"down": {"url": "http://127.0.0.1:9"}}}
     with (
@@ -277,7 +277,7 @@ def aud(assertion: str) -> str:
     return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["aud"])
 
 
-def test_each_upstream_has_a_limit_for_our_headers(tmp_path: Path) -> None:
+def test_each_upstream_has_a_limit_for_gateway_headers(tmp_path: Path) -> None:
     with Both(tmp_path, settings={"account_count": 300}) as both:
         for client in both.clients():
             for _ in range(2):

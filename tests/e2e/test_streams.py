@@ -76,7 +76,7 @@ def ended_within(stream: Iterator[bytes], seconds: float) -> bool:
     return ended.wait(seconds)
 
 
-def test_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
+def test_event_stream_closes_when_its_grant_is_disconnected(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     # The fast lane needs a cached session and an idle connection to the upstream.
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_event_stream_ends_when_its_grant_is_disconnected(env: GatewayEnv, brows
         assert ended_within(pieces, 30)
 
 
-def test_stream_of_another_user_continues(env: GatewayEnv, browser: Browser) -> None:
+def test_stream_of_another_user_stays_open(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     with env.browser() as other:
         other.connect(user="mikomo_4")
@@ -126,7 +126,7 @@ def test_websocket_closes_in_the_middle_of_a_clients_message(env: GatewayEnv, br
         assert (opcode, data[:2]) == (CLOSE, (4401).to_bytes(2, "big"))
 
 
-def test_websocket_from_a_foreign_page_is_refused(env: GatewayEnv, browser: Browser) -> None:
+def test_websocket_from_a_page_of_another_origin_is_refused(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     with (
@@ -145,9 +145,7 @@ def test_websocket_without_a_grant_is_refused(env: GatewayEnv) -> None:
         pass
 
 
-def test_websocket_refused_in_words_that_echo_a_token_hands_none_to_the_browser(
-    env: GatewayEnv, browser: Browser
-) -> None:
+def test_refused_websocket_whose_body_echoes_a_token_does_not_disclose_it(env: GatewayEnv, browser: Browser) -> None:
     browser.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in browser.http.cookies.items())
     headers = {"Cookie": cookies, "Origin": env.url}

@@ -30,7 +30,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
         yield env
 
 
-def test_callback_sets_the_cookie_and_leads_on_with_a_page(env: GatewayEnv) -> None:
+def test_callback_sets_the_cookie_and_redirects_with_a_page(env: GatewayEnv) -> None:
     with env.browser() as browser:
         callback = env.akoya.consent(browser.begin("mikomo", "/accounts?a=1&b='2'"), "mikomo_1")
         page = browser.go(callback)
@@ -47,7 +47,7 @@ def test_callback_sets_the_cookie_and_leads_on_with_a_page(env: GatewayEnv) -> N
 class TestInChromium:
     pytestmark = IN_CHROMIUM
 
-    async def test_browser_returns_with_its_session_and_is_asked_about_another_login(
+    async def test_browser_returns_with_its_session_and_gets_the_page_about_another_login(
         self, env: GatewayEnv, page: Page
     ) -> None:
         await page.goto(f"{env.url}/akoya/connect/mikomo")

@@ -54,7 +54,7 @@ def browser(env: GatewayEnv) -> Iterator[Browser]:
         yield browser
 
 
-def test_it_gets_the_token_and_a_signature_that_another_library_accepts(browser: Browser) -> None:
+def test_app_gets_the_token_and_a_signature_that_another_library_accepts(browser: Browser) -> None:
     browser.connect()
     seen = browser.fetch("/accounts?tab=2").json()
     headers = dict(seen["headers"])
@@ -64,7 +64,7 @@ def test_it_gets_the_token_and_a_signature_that_another_library_accepts(browser:
 
 
 @pytest.mark.parametrize("name", ["Akoya-Owner", "Akoya_Owner", "AKOYA_OWNER", "akoya_id_token", "Signature_Input"])
-def test_no_spelling_of_a_clients_copy_is_folded_into_ours(browser: Browser, name: str) -> None:
+def test_no_spelling_of_a_client_header_is_folded_into_a_gateway_header(browser: Browser, name: str) -> None:
     browser.connect()
     ours = {n: v for n, v in browser.fetch("/accounts").json()["headers"] if n == "akoya-owner"}
     seen = browser.fetch("/accounts", headers={name: "forged"}).json()
@@ -74,6 +74,6 @@ def test_no_spelling_of_a_clients_copy_is_folded_into_ours(browser: Browser, nam
     assert seen["signature"].startswith("valid: ")
 
 
-def test_where_nothing_is_required_a_forged_copy_is_removed_too(browser: Browser) -> None:
+def test_forged_headers_are_removed_from_public_paths(browser: Browser) -> None:
     seen = browser.fetch("/public/page", headers={"Akoya_Owner": "forged", "Signature": "akoya=:AAAA:"}).json()
     assert not [name for name, _ in seen["headers"] if name.startswith(("akoya", "signature"))]

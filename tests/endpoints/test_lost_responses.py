@@ -86,7 +86,7 @@ def failing(error: Exception) -> Callable[[Record], Record]:
      altered(b'{"format":2,"where":{}}'), altered(b'{"format":1}'), altered(b'{"format":1,"owner":7}'), altered(b"{}"),
      altered(b"[]"), altered(b"\xff"), altered(b"")],
 )  # fmt: skip
-async def test_word_that_cannot_be_read_costs_no_tokens(
+async def test_unreadable_recovery_entry_loses_no_tokens(
     env: InProcessEnv, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Record], Record]
 ) -> None:
     person = Person(env)

@@ -372,7 +372,7 @@ def test_response_with_a_gateway_header_and_chunked_response_are_complete(env: G
     asyncio.run(main())
 
 
-def test_what_an_app_does_to_its_scope_is_not_remembered(env: GatewayEnv, cookie: bytes) -> None:
+def test_changes_of_an_app_to_its_scope_are_not_cached(env: GatewayEnv, cookie: bytes) -> None:
     """With `Gateway(app)`, changes to the headers, path and state of one request must not affect the next."""
     seen: list[list[tuple[bytes, bytes]]] = []
 

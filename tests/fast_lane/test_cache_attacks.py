@@ -244,7 +244,7 @@ def test_two_owners_on_one_connection_get_their_own_tokens(env: GatewayEnv) -> N
     assert owners == owners[:2] * 4
 
 
-def test_logout_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
+def test_logout_invalidates_cached_decisions_immediately(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
     with Client(env.port) as client:
         for _ in range(3):
@@ -265,7 +265,7 @@ def test_renewed_session_invalidates_the_old_id_at_once(env: GatewayEnv, browser
         assert client.request(get(b"/accounts/length", browser.cookie_header())).status == 200
 
 
-def test_disconnect_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) -> None:
+def test_disconnect_invalidates_cached_decisions_immediately(env: GatewayEnv, browser: Browser) -> None:
     known = get(b"/accounts/length", browser.cookie_header())
     with Client(env.port) as client:
         for _ in range(3):
@@ -277,7 +277,7 @@ def test_disconnect_ends_what_stands_at_once(env: GatewayEnv, browser: Browser) 
 
 
 @pytest.mark.parametrize("path", ["/akoya/logout", "/akoya/disconnect/mikomo"])
-def test_what_ends_at_another_process_stands_here_for_a_second_at_most_and_never_again(
+def test_session_ended_by_another_process_is_accepted_for_at_most_a_second(
     both: tuple[GatewayEnv, GatewayProcess], browser: Browser, path: str
 ) -> None:
     env, elsewhere = both

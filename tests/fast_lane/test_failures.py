@@ -90,7 +90,7 @@ def test_request_that_kills_two_connections_is_not_sent_a_third_time(lane: tuple
     assert sum(b"/public/kill" in head for head in upstream.heads) == 2
 
 
-def test_what_may_have_had_an_effect_is_not_sent_again(lane: tuple[int, RawUpstream, Upstream]) -> None:
+def test_request_that_may_have_had_an_effect_is_not_sent_again(lane: tuple[int, RawUpstream, Upstream]) -> None:
     port, upstream, _ = lane
     before = sum(b"/public/stale" in head for head in upstream.heads)
     with warm(port) as client:

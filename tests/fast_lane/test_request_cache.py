@@ -144,7 +144,7 @@ def test_browsers_request_is_plain() -> None:
         b"Cookie2: x\r\nAuthorization: Bearer x\r\n",
     ],
 )
-def test_headers_that_are_judged_come_out_as_on_the_other_path(added: bytes, peer: str) -> None:
+def test_validated_headers_equal_those_of_the_general_path(added: bytes, peer: str) -> None:
     assert agrees(GOOD.replace(b"Accept: */*\r\n", b"Accept: */*\r\n" + added), peer)
 
 
@@ -198,7 +198,7 @@ def test_headers_that_are_judged_come_out_as_on_the_other_path(added: bytes, pee
         (b"X-Trace: 1\r\n", b"X-Trace: 1\r\n" * 200),
     ],
 )
-def test_what_is_not_plain_is_left_to_the_parser(old: bytes, new: bytes) -> None:
+def test_complex_head_is_left_to_the_parser(old: bytes, new: bytes) -> None:
     assert old in GOOD
     assert not agrees(GOOD.replace(old, new, 1))
 

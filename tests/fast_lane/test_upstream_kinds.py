@@ -40,7 +40,7 @@ def test_unix_socket(tmp_path: Path, options: tuple[str, ...]) -> None:
 
 
 @OPTIONS
-def test_upstream_that_wants_a_certificate(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_upstream_that_requires_a_client_certificate_gets_it(tmp_path: Path, options: tuple[str, ...]) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue("client")
     tls = {"ca": str(authority.file), "certificate": str(certificate), "key": str(key)}

@@ -44,7 +44,7 @@ def test_known_session_rides_in_the_lane_and_the_signature_is_valid(env: Gateway
     [("POST", "/accounts", b"body"), ("GET", "/akoya/", None), ("GET", "/nowhere", None), ("GET", "/a/../accounts", None),
      ("GET", "/accounts#x", None)],
 )  # fmt: skip
-def test_what_is_not_plain_takes_the_other_path(
+def test_complex_request_takes_the_general_path(
     env: GatewayEnv, lane: InProcess, request_: tuple[str, str, bytes]
 ) -> None:
     method, path, body = request_

@@ -140,7 +140,7 @@ def test_denial_response_never_contains_a_token(env: GatewayEnv, member: Browser
 
 
 @pytest.mark.parametrize("name", ["Akoya-New", "Akoya_Owner", "akoya.owner", "Signature_Input"])
-def test_what_nginx_would_not_replace_is_refused(env: GatewayEnv, name: str) -> None:
+def test_value_that_nginx_would_not_replace_is_refused(env: GatewayEnv, name: str) -> None:
     question = ("X-Original-Method: GET", "X-Original-URI: /public/x")
     assert fetch(env, *question, "Akoya-Owner: spoofed")[0] == 200, "the nginx file replaces it"
     for more in ((), ("X-Akoya-Answer: client",)):

@@ -51,7 +51,7 @@ def test_program_gets_a_problem_with_the_connect_url(env: ProxiedEnv, browser: B
     assert browser.http.head("/mikomo").status_code == 401
 
 
-def test_what_no_rule_allows_is_forbidden(member: Browser) -> None:
+def test_path_that_no_rule_allows_is_forbidden(member: Browser) -> None:
     assert member.fetch("/nowhere").json()["status"] == 403
     assert member.go("/nowhere").status_code == 403
     assert member.fetch("/api/banks/mikomo/x", "DELETE").status_code == 403
@@ -64,7 +64,7 @@ SPELLINGS = (
 
 
 @pytest.mark.parametrize("path", ["/accounts", "/public/x", "/optional"])
-def test_clients_copies_of_our_headers_are_removed(env: ProxiedEnv, member: Browser, path: str) -> None:
+def test_gateway_headers_of_a_client_are_removed(env: ProxiedEnv, member: Browser, path: str) -> None:
     for name in SPELLINGS:
         status, seen = get(env.port, path, f"Cookie: {cookies(member)}", f"{name}: spoofed", f"{name}: again")
         assert status == 200, name
@@ -94,12 +94,12 @@ def test_context_headers_reach_the_app_and_cannot_be_injected(env: ProxiedEnv, m
         assert "spoofed" not in json.dumps(seen["headers"])
 
 
-def test_headers_of_ours_that_are_not_known_yet_do_not_get_through(env: ProxiedEnv) -> None:
+def test_unknown_headers_with_the_gateway_prefix_are_removed(env: ProxiedEnv) -> None:
     status, seen = get(env.port, "/public/x", "Akoya-New: spoofed")
     assert status == 403 or "spoofed" not in json.dumps(seen["headers"])
 
 
-def test_without_a_grant_the_app_gets_none_of_our_headers(env: ProxiedEnv) -> None:
+def test_app_gets_no_gateway_headers_without_a_grant(env: ProxiedEnv) -> None:
     status, seen = get(env.port, "/optional", "Cookie: theirs=kept")
     assert status == 200
     assert not [name for name, _ in seen["headers"] if name.startswith(OURS)]
@@ -112,7 +112,7 @@ def test_request_without_cookies_has_none_at_the_app(env: ProxiedEnv) -> None:
     assert "cookie" not in dict(seen["headers"])
 
 
-def test_naming_our_headers_in_connection_does_not_drop_them(env: ProxiedEnv, member: Browser) -> None:
+def test_gateway_headers_named_in_connection_are_not_dropped(env: ProxiedEnv, member: Browser) -> None:
     head = f"GET /accounts HTTP/1.1\r\nHost: 127.0.0.1:{env.port}\r\nConnection: close, Akoya-Owner, Akoya-Id-Token\r\n"
     status, body = raw(env.port, f"{head}Cookie: {cookies(member)}\r\n\r\n")
     assert status == 200
@@ -152,7 +152,7 @@ def test_ambiguous_path_never_reaches_the_app(env: ProxiedEnv, member: Browser) 
 @pytest.mark.parametrize(
     "target", ["/public/a%20b", "/public/%C3%A4?x=%2F..%2f&y=//", "/public/a+b:@,=~!$&'()*", "/public/a%2Db", "/public/x?", "/public/x/"]
 )  # fmt: skip
-def test_app_sees_the_path_that_was_judged(env: ProxiedEnv, target: str) -> None:
+def test_app_receives_the_path_that_was_matched(env: ProxiedEnv, target: str) -> None:
     status, seen = get(env.port, target)
     assert status == 200
     if env.proxy.name == "traefik":
@@ -161,7 +161,7 @@ def test_app_sees_the_path_that_was_judged(env: ProxiedEnv, target: str) -> None
     assert seen["path"] + ("?" + seen["query"] if seen["query"] else "") == target.removesuffix("?")
 
 
-def test_what_is_signed_is_the_path_that_the_app_sees(env: ProxiedEnv, member: Browser) -> None:
+def test_signed_path_is_the_path_that_the_app_sees(env: ProxiedEnv, member: Browser) -> None:
     status, seen = get(env.port, "/accounts/a%2Db%7E/%C3%A4%41?x=%2D%2f", f"Cookie: {cookies(member)}")
     assert status == 200
     assert seen["signature"].startswith("valid: ")
@@ -227,7 +227,7 @@ def test_forwarded_host_of_the_clients_is_not_what_is_signed(env: ProxiedEnv, me
     assert seen["signature"].startswith("valid: ")
 
 
-def test_websocket_opens_with_our_headers_and_echoes(env: ProxiedEnv, member: Browser) -> None:
+def test_websocket_opens_with_gateway_headers_and_echoes(env: ProxiedEnv, member: Browser) -> None:
 
     async def talk() -> tuple[list[str], str]:
         headers = {"Cookie": cookies(member), "Origin": env.url}

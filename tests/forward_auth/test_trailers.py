@@ -58,7 +58,7 @@ def passes_trailers(proxy: str) -> bool:
 
 
 @pytest.mark.parametrize("proxy", list(PROXIES))
-def test_trailer_in_our_name_does_not_reach_the_app(tmp_path: Path, proxy: str) -> None:
+def test_trailer_with_the_gateway_prefix_does_not_reach_the_app(tmp_path: Path, proxy: str) -> None:
     app = RawApp()
     try:
         env = ProxiedEnv(tmp_path, proxy, upstream=app)

@@ -59,7 +59,7 @@ def test_flow_uses_the_rules_and_banks_of_a_file(akoya_flow: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", WSGI)
-def test_gateway_around_a_wsgi_app_says_how_to_wrap_it(name: str) -> None:
+def test_gateway_around_a_wsgi_app_raises_with_the_way_to_wrap_it(name: str) -> None:
     app = WSGI[name](None)
     for wsgi in (app, app.wsgi_app) if hasattr(app, "wsgi_app") else (app,):
         with pytest.raises(TypeError, match="is a WSGI app"):

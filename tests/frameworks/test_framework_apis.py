@@ -97,7 +97,7 @@ def test_fastapi_dependency_without_anything_that_verifies_raises() -> None:
 
 
 @pytest.mark.parametrize("app", [starlette_app, fastapi_app])
-def test_starlette_client_is_connected_as_told(app: Any) -> None:
+def test_starlette_client_gets_the_given_connection(app: Any) -> None:
     for keys in (None, KEYS):
         with starlette_client(app(keys), ALICE) as client:
             assert client.get("/mikomo").json() == TOLD
@@ -112,7 +112,7 @@ def test_starlette_user_is_the_owner() -> None:
     assert starlette_client(starlette_app(None), None).get("/seen").json() == {"owner": None, "user": ""}
 
 
-def test_flask_client_is_connected_as_told() -> None:
+def test_flask_client_gets_the_given_connection() -> None:
     for keys in (None, KEYS):
         assert flask_client(flask_app(keys), ALICE).get("/mikomo").get_json() == TOLD
     other = flask_client(flask_app(KEYS), connected("other", "bob")).get("/mikomo")
@@ -148,7 +148,7 @@ def test_flask_view_without_the_extension_raises() -> None:
 
 @pytest.mark.parametrize("setting", [{"IN_PROCESS": True}, {"KEYS": KEYS}])
 @pytest.mark.parametrize("path", ["/mikomo", "/mikomo/async"])
-async def test_django_clients_are_connected_as_told(setting: Any, path: str) -> None:
+async def test_django_clients_get_the_given_connection(setting: Any, path: str) -> None:
     with override_settings(AKOYA=setting):
         asynchronous = await django_async_client(ALICE).get(path)
         assert asynchronous.json() == TOLD
@@ -159,7 +159,7 @@ async def test_django_clients_are_connected_as_told(setting: Any, path: str) -> 
         )
 
 
-def test_django_client_is_connected_as_told() -> None:
+def test_django_client_gets_the_given_connection() -> None:
     with override_settings(AKOYA={"IN_PROCESS": True, "PREFIX": "/bank"}):
         assert django_client(ALICE).get("/mikomo").json() == TOLD
         refused = django_client(None).get("/mikomo")

@@ -51,7 +51,7 @@ def run(folder: Path, *command: str, **environ: str) -> subprocess.CompletedProc
     )
 
 
-def test_tests_of_the_pages_pass(tmp_path: Path) -> None:
+def test_example_tests_of_all_pages_pass(tmp_path: Path) -> None:
     """All pages run in one process, which is faster."""
     count = 0
     for page in PAGES:
@@ -89,7 +89,7 @@ def test_page_names_the_oldest_releases_that_are_tested() -> None:
     assert {name.lower(): version for name, version in rows} == {name: lower[name] for name in PAGES}
 
 
-def test_lines_of_the_readme_work() -> None:
+def test_readme_examples_work() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", text)
     [fastapi] = [block for block in blocks if "add_akoya(app" in block]

@@ -119,7 +119,7 @@ def test_signed_request_reaches_the_view_with_its_connection(ports: dict[tuple[s
 @pytest.mark.parametrize("header", MADE_UP)
 @pytest.mark.parametrize("mode", ["behind", "none"])
 @pytest.mark.parametrize("name", [*ASGI, *WSGI])
-def test_made_up_owner_reaches_no_view(ports: dict[tuple[str, str], int], name: str, mode: str, header: str) -> None:
+def test_forged_owner_reaches_no_view(ports: dict[tuple[str, str], int], name: str, mode: str, header: str) -> None:
     """The attack of a client that reaches the app without the gateway, which `runserver` and `wsgi.py` allow."""
     status, body = get(ports[mode, name], "/seen", {header: "mallory"})
     assert status == (401 if mode == "behind" else 503), body

@@ -120,9 +120,7 @@ def uvicorn(program: str, port: int) -> list[str]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_program_of_the_page_gets_the_connected_bank_and_no_made_up_header(
-    sites: dict[str, Site], program: str
-) -> None:
+def test_example_app_gets_the_connected_bank_and_no_forged_header(sites: dict[str, Site], program: str) -> None:
     site = sites[program]
     accounts = f"{site.root_path}/accounts"
     with httpx.Client(base_url=site.url, trust_env=False, timeout=WAIT) as client:
@@ -139,7 +137,7 @@ def test_program_of_the_page_gets_the_connected_bank_and_no_made_up_header(
             assert client.get("/").json() == {"hello": "world"}
 
 
-def test_tests_of_the_page_pass(tmp_path: Path) -> None:
+def test_example_tests_pass(tmp_path: Path) -> None:
     for name in ("gateway.yaml", "starlette_app.py", "test_app.py"):
         (tmp_path / name).write_text(FILES[name])
     done = run(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py")
@@ -147,7 +145,7 @@ def test_tests_of_the_page_pass(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
-def test_server_with_a_faulty_configuration_stops_and_says_where_the_fault_is(tmp_path: Path) -> None:
+def test_server_with_a_faulty_configuration_exits_and_names_the_fault(tmp_path: Path) -> None:
     (tmp_path / "fastapi_app.py").write_text(FILES["fastapi_app.py"])
     (tmp_path / "gateway.yaml").write_text(configuration(access=[{"path": "/", "requires": "any"}]))
     done = run(tmp_path, *uvicorn("fastapi_app:app", free_port()))

@@ -42,7 +42,7 @@ def test_anybody_else_may_not(peer: str | None) -> None:
 @pytest.mark.parametrize(
     "given", [b"", b"a" * 65, b"a b", b"a\n", b"a\r\nSet-Cookie: x", b"\xc3\xa9", b'a"b', b"a{b}", b"<a>", b"a\x00"]
 )
-def test_what_does_not_fit_is_replaced(given: bytes) -> None:
+def test_unencodable_characters_are_replaced(given: bytes) -> None:
     made = RequestIds(TRUSTED).for_request("10.0.0.1", given)
     assert made != given
     assert len(made) == 16

@@ -249,7 +249,7 @@ async def test_listener_is_called_once_and_its_exception_affects_no_other() -> N
 
 
 @in_virtual_time
-async def test_what_another_replica_does_is_seen_within_a_second() -> None:
+async def test_change_at_another_replica_is_seen_within_a_second() -> None:
     env = GrantEnv(managers=2)
     grant = await env.connect()
     here, there = env.managers

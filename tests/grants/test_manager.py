@@ -250,7 +250,7 @@ async def test_lease_of_a_dead_holder_is_taken_over_as_uncertain() -> None:
 
 
 @in_virtual_time
-async def test_uncertain_grant_whose_request_never_arrived_is_won_back() -> None:
+async def test_uncertain_grant_whose_request_never_arrived_becomes_live_again() -> None:
     env = GrantEnv(reuse=Reuse.FAMILY)
     grant = await env.connect()
     env.provider.faults = ["never arrived"]
@@ -312,7 +312,7 @@ async def test_second_unknown_outcome_offers_reconnect_and_the_grant_can_still_r
 
 
 @in_virtual_time
-async def test_grant_is_not_tried_for_ever() -> None:
+async def test_failing_grant_is_not_retried_forever() -> None:
     env = GrantEnv()
     grant = await env.connect()
     env.provider.faults = ["never arrived"] * 100

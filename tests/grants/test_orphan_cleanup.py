@@ -158,7 +158,7 @@ async def test_of_a_disconnected_grant_nothing_stays_in_redis(own_redis: RedisSe
 
 
 @in_virtual_time
-async def test_fault_of_ours_neither_ends_the_looking_nor_keeps_the_gateway_from_landing_its_refreshes() -> None:
+async def test_internal_error_neither_stops_the_scan_nor_prevents_refreshes_from_completing() -> None:
     env, looks = GrantEnv(), 0
     store = EncryptedStore(env.store, RING)  # type: ignore[arg-type]
     await env.connect(owner=f"{SESSION_OWNER_PREFIX}1")

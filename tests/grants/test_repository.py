@@ -57,7 +57,7 @@ def test_grant_comes_back_as_it_was(grant: Grant) -> None:
 @given(
     st.binary(max_size=200) | st.recursive(st.none() | st.integers() | text, st.lists).map(json.dumps).map(str.encode)
 )
-def test_what_is_not_a_grant_is_refused_by_name(body: bytes) -> None:
+def test_record_that_is_not_a_grant_is_refused_by_name(body: bytes) -> None:
     with pytest.raises(UnreadableGrant):
         decode(body, 1)
 

@@ -27,7 +27,7 @@ def unknown(grace: float, jitter: float = 0.5) -> ProviderResponded:
 
 @pytest.mark.parametrize("reuse", Reuse)
 @in_virtual_time
-async def test_lost_response_is_won_back_at_once_by_the_same_request(reuse: Reuse) -> None:
+async def test_lost_response_is_repeated_at_once_by_the_same_request(reuse: Reuse) -> None:
     env = GrantEnv(grace=30, reuse=reuse)
     grant = await env.connect()
     env.provider.faults = ["lost"]

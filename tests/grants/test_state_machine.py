@@ -109,7 +109,7 @@ def test_every_state_decides_every_event() -> None:
 
 
 @pytest.mark.parametrize("state", GrantState)
-def test_table_tells_the_truth(state: GrantState) -> None:
+def test_transition_table_matches_the_state_machine(state: GrantState) -> None:
     """Each move leads where the table says, each `NoTransition` changes nothing, and every listed target is reached."""
     reached: dict[type, set[GrantState]] = {}
     for before in grants(state):

@@ -55,7 +55,7 @@ def test_pkce_and_nonce_are_sent_only_when_given() -> None:
     assert (full["code_challenge"], full["code_challenge_method"], full["nonce"]) == ("challenge", "S256", "n1")
 
 
-def test_fixed_parameters_are_added_and_never_override_ours() -> None:
+def test_fixed_parameters_are_added_and_never_override_the_gateways() -> None:
     fixed = (
         ("prompt", "consent"),
         ("state", "evil"),

@@ -255,7 +255,7 @@ def test_token_without_the_sent_nonce_is_refused(responded: Any) -> None:
         validate(signed(claims(nonce=responded)), nonce="n-1")
 
 
-def test_right_nonce_is_accepted_and_an_unasked_one_ignored() -> None:
+def test_expected_nonce_is_accepted_and_an_unexpected_one_ignored() -> None:
     assert validate(signed(claims(nonce="n-1")), nonce="n-1").sub
     assert validate(signed(claims(nonce="whatever"))).sub
 

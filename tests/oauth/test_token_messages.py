@@ -284,7 +284,7 @@ def test_form_is_read_as_a_response() -> None:
     ],
 )
 @pytest.mark.parametrize("errors", [(), DEFAULT_ERRORS])
-def test_error_with_status_200_is_judged_as_an_error(body: Any, expected: Any, errors: Any) -> None:
+def test_error_with_status_200_is_treated_as_an_error(body: Any, expected: Any, errors: Any) -> None:
     assert parse(200, body, Dialect(errors=errors)) == expected
 
 

@@ -40,7 +40,7 @@ def test_access_log_on_console_writes_one_line_without_query() -> None:
     assert lines == [b"22:13:20.250 request GET /api 200 12.3ms - passed [access[1] /api] r1\n"]
 
 
-def test_access_log_of_cached_format_tells_time_duration_and_request_id_of_each_request() -> None:
+def test_access_log_of_cached_format_has_time_duration_and_request_id_of_each_request() -> None:
     lines: list[bytes] = []
     times = iter([MOMENT, MOMENT, MOMENT + 0.001, MOMENT + 60])
     log = AccessLog(Logging(), lines.append, lambda: next(times))
@@ -53,7 +53,7 @@ def test_access_log_of_cached_format_tells_time_duration_and_request_id_of_each_
 
 
 @pytest.mark.parametrize("form", list(LogFormat))
-def test_access_log_tells_similar_requests_apart(form: LogFormat) -> None:
+def test_access_log_distinguishes_similar_requests(form: LogFormat) -> None:
     lines: list[bytes] = []
     log = AccessLog(Logging(format=form), lines.append, lambda: MOMENT)
     requests = [

@@ -216,7 +216,7 @@ class TestStandardLibrary:
             logging.getLogger(name).setLevel(old)
             logging.getLogger(name).propagate = propagate
 
-    def test_structlogs_own_loggers_come_out_as_our_lines(self, lines: list[bytes]) -> None:
+    def test_structlog_loggers_are_written_in_the_gateways_format(self, lines: list[bytes]) -> None:
         early = structlog.get_logger("early")
         try:
             configure_process_logging(Logging(), lines.append)
@@ -255,7 +255,7 @@ class TestStandardLibrary:
         assert caplog.records[1].exc_info is not None
         assert capfd.readouterr().out == ""
 
-    def test_other_loggers_come_out_as_our_lines(self, log: Log, lines: list[bytes]) -> None:
+    def test_other_loggers_are_written_in_the_gateways_format(self, log: Log, lines: list[bytes]) -> None:
         route_standard_logging(log, Logging())
         logging.getLogger("akoya_gateway.store").warning("read-only: %s", "/x", extra={"grant": "g1", "token": "hush"})
         read = only(lines)
@@ -266,7 +266,7 @@ class TestStandardLibrary:
             HIDDEN,
         )
 
-    def test_uvicorn_and_httpx_do_not_tell_of_urls(self, log: Log, lines: list[bytes]) -> None:
+    def test_uvicorn_and_httpx_do_not_log_urls(self, log: Log, lines: list[bytes]) -> None:
         route_standard_logging(log, Logging(level="info"))
         logging.getLogger("uvicorn.error").info('%s - "WebSocket %s" [accepted]', "1.2.3.4", "/x?code=hush")
         logging.getLogger("uvicorn.access").error("GET /x?code=hush")

@@ -270,7 +270,7 @@ class TestOverWorkers:
 
 
 class TestBoard:
-    def test_what_is_posted_is_seen_by_other_processes(self) -> None:
+    def test_posted_value_is_read_by_other_processes(self) -> None:
         slots = SharedSlots(2)
         if (child := os.fork()) == 0:
             slots.write(1, 1.5, 42, b"hello")

@@ -234,7 +234,7 @@ async def test_no_connection_leaves_the_token_unspent(http: httpx.AsyncClient) -
         (Secret("not-a-jwt"), DistrustReason.ID_TOKEN, "not a signed JWT in compact form"),
     ],
 )
-async def test_tokens_that_fail_judgement_are_not_used_and_the_new_refresh_token_is_kept(
+async def test_tokens_that_fail_validation_are_not_used_and_the_new_refresh_token_is_kept(
     http: httpx.AsyncClient, id_token: Secret, because: DistrustReason, detail: str
 ) -> None:
     async with provider(http, token=reply(200, tokens(id_token))) as (akoya, _):
@@ -281,7 +281,7 @@ async def test_keys_that_fail_after_the_token_was_spent_do_not_lose_it(http: htt
     assert response == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), DistrustReason.KEYS)
 
 
-async def test_without_keys_the_claims_are_judged_all_the_same(http: httpx.AsyncClient) -> None:
+async def test_claims_are_validated_without_keys(http: httpx.AsyncClient) -> None:
     body = in_turn(reply(200, tokens()), reply(200, tokens(signed(claims(iss=ISSUER + "x")))))
     async with provider(http, verify=False, token=body) as (akoya, server):
         assert isinstance(await akoya.refresh(Secret("r"), SUB), TokensIssued)

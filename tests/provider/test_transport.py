@@ -143,7 +143,7 @@ async def test_gzip_bomb_does_not_go_off(http: httpx.AsyncClient) -> None:
     assert len(response.body) == MAX_BODY_BYTES + 1
 
 
-async def test_what_follows_a_compressed_body_is_not_hoarded(http: httpx.AsyncClient) -> None:
+async def test_data_after_a_compressed_body_is_not_buffered(http: httpx.AsyncClient) -> None:
     responder = endless(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}"), b"x" * 65536)
     async with serve(token=responder) as server:
         assert await post(http, form(server), 60.0) == HttpResponse(200, b"{}")

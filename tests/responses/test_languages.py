@@ -35,7 +35,7 @@ def test_language_follows_the_weights_of_accept_language(header: bytes, chosen: 
     assert choose_language(header, LANGUAGES, "en") == chosen
 
 
-def test_default_language_is_used_for_browsers_that_accept_none_of_ours() -> None:
+def test_default_language_is_used_for_browsers_that_accept_no_supported_one() -> None:
     assert [choose_language(header, LANGUAGES, "es") for header in (b"", b"fr", b"*", b"en")] == [
         "es",
         "es",

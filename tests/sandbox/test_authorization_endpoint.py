@@ -42,7 +42,7 @@ def test_some_errors_are_shown_only_in_the_browser(
     assert "location" not in response.headers
 
 
-def test_error_page_escapes_what_the_address_said(dex: SandboxServer) -> None:
+def test_error_page_escapes_the_query(dex: SandboxServer) -> None:
     response = fetch(dex, client_id="<script>alert(1)</script>")
     assert "<script>" not in response.text
 
@@ -74,7 +74,7 @@ def test_other_errors_go_to_the_redirect_uri_with_the_state(
     assert query_of(location) == expected
 
 
-def test_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
+def test_repeated_parameter_gets_invalid_request(either: SandboxServer) -> None:
     response = HTTP.get(authorization_url(either) + "&scope=openid")
     assert query_of(response.headers["location"])["error"] == "invalid_request"
 
@@ -91,7 +91,7 @@ def test_dex_takes_any_state(dex: SandboxServer, state: str | None) -> None:
     assert fetch(dex, state=state).headers["location"].startswith("/consent/")
 
 
-def test_client_that_may_not_authorize_is_told_so_at_its_redirect_uri() -> None:
+def test_client_without_the_right_to_authorize_gets_the_error_at_its_redirect_uri() -> None:
     with SandboxServer(SandboxSettings(clients=(SandboxClient(may_authorize=False),))) as server:
         assert query_of(fetch(server).headers["location"]) == {"error": "unauthorized_client", "state": STATE}
 

@@ -45,7 +45,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("dialect", ["dex", "hydra"])
-def test_it_prints_an_environment_that_is_true_and_stops_on_ctrl_c(dialect: str) -> None:
+def test_emulator_prints_its_environment_and_stops_on_ctrl_c(dialect: str) -> None:
     with running("--dialect", dialect, "--control") as (process, text):
         pasted = yaml.safe_load(text.partition("For gateway.yaml:")[2].replace("Ctrl-C stops it.", ""))
         environment = pasted["environments"]["emulator"]
@@ -61,7 +61,7 @@ def test_it_prints_an_environment_that_is_true_and_stops_on_ctrl_c(dialect: str)
         assert process.stderr.read() == ""
 
 
-def test_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log() -> None:
+def test_client_that_disconnects_while_its_form_is_read_is_not_logged() -> None:
     with running("--control", "--fault", "status@token,status=418,times=1") as (process, text):
         found = re.search(r"at http://([\d.]+):(\d+)", text)
         assert found
@@ -82,7 +82,7 @@ def test_client_that_vanishes_while_its_form_is_read_is_not_a_word_in_the_log() 
         assert process.stderr.read() == ""
 
 
-def test_options_reach_the_emulator() -> None:
+def test_command_options_configure_the_emulator() -> None:
     options = ["--client-id", "mine", "--connector", "second=Second Bank", "--fault", "status@jwks,status=418,times=1"]
     with running(*options, "--redirect-uri", "http://127.0.0.1:1/cb", "--id-token-lifetime", "60") as (_, text):
         found = re.search(r"at (http://\S+)", text)
@@ -106,7 +106,7 @@ def test_options_reach_the_emulator() -> None:
         (["--dialect", "latin"], "latin"),
     ],
 )
-def test_wrong_usage_is_2(options: list[str], words: str) -> None:
+def test_wrong_usage_exits_with_2(options: list[str], words: str) -> None:
     run = subprocess.run([*COMMAND, "sandbox", *options], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
     assert words in run.stderr
@@ -118,7 +118,7 @@ def test_given_secret_is_not_printed() -> None:
         assert "tell~nobody" not in text
 
 
-def test_port_that_is_taken_is_1() -> None:
+def test_port_in_use_exits_with_1() -> None:
     with running() as (_, text):
         found = re.search(r"at http://127\.0\.0\.1:(\d+)", text)
         assert found

@@ -32,7 +32,7 @@ def test_sign_in_terms_accounts_approve(either: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize(("user", "password"), [("mikomo_1", "wrong"), ("nobody", "nobody"), ("mikomo_1", "")])
-def test_wrong_password_is_said_and_asked_again(person: Person, user: str, password: str) -> None:
+def test_wrong_password_shows_an_error_and_the_form(person: Person, user: str, password: str) -> None:
     person.sign_in(user, password)
     assert person.page.status_code == 401
     assert "do not match" in person.page.text
@@ -47,13 +47,13 @@ def test_at_least_one_account_must_be_chosen(person: Person) -> None:
     assert "code" in query_of(person.sent_to)
 
 
-def test_account_of_somebody_else_is_not_an_account(person: Person) -> None:
+def test_account_of_another_user_cannot_be_selected(person: Person) -> None:
     person.sign_in().press("continue").press("continue", {"account": ["g8000000000000000000000000"]})
     assert person.page.status_code == 400
 
 
 @pytest.mark.parametrize("pages", [0, 1])
-def test_cancel_at_the_bank_shows_a_connection_issue_and_only_a_second_one_is_sent(person: Person, pages: int) -> None:
+def test_first_cancel_at_the_bank_shows_a_connection_issue_and_the_second_is_sent(person: Person, pages: int) -> None:
     if pages:
         person.sign_in()
     assert person.press("cancel").title == "Connection Issue"
@@ -63,7 +63,7 @@ def test_cancel_at_the_bank_shows_a_connection_issue_and_only_a_second_one_is_se
     assert query["state"] == STATE
 
 
-def test_after_a_connection_issue_one_can_try_again(person: Person) -> None:
+def test_sign_in_after_a_connection_issue_can_be_retried(person: Person) -> None:
     person.press("cancel").press("continue")
     assert person.title == "Sign in"
 
@@ -73,7 +73,7 @@ def test_cancel_at_the_account_selection_is_sent_at_once(person: Person) -> None
     assert query_of(person.sent_to)["error"] == "access_denied"
 
 
-def test_pages_ahead_lead_back_to_where_the_person_is(person: Person, dex: SandboxServer) -> None:
+def test_later_pages_redirect_to_the_current_step(person: Person, dex: SandboxServer) -> None:
     start = str(person.page.url).removesuffix("/login")
     assert person.open(f"{start}/accounts").title == "Sign in"
     assert person.sign_in().title == "Terms of data sharing"
@@ -88,7 +88,7 @@ def test_going_back_and_signing_in_as_another_user_works(person: Person) -> None
     assert person.account_ids() != first
 
 
-def test_finished_login_is_gone(person: Person) -> None:
+def test_completed_login_cannot_be_resumed(person: Person) -> None:
     start = str(person.page.url)
     person.sign_in().press("continue")
     person.press("continue", {"account": person.account_ids()})
@@ -96,7 +96,7 @@ def test_finished_login_is_gone(person: Person) -> None:
     assert (person.page.status_code, person.title) == (400, "Requested resource does not exist")
 
 
-def test_abandoned_login_ends(akoya_sandbox: SandboxServer) -> None:
+def test_abandoned_login_expires(akoya_sandbox: SandboxServer) -> None:
     with Person(akoya_sandbox) as person:
         person.open(authorization_url(akoya_sandbox))
         akoya_sandbox.advance(601)
@@ -104,7 +104,7 @@ def test_abandoned_login_ends(akoya_sandbox: SandboxServer) -> None:
         assert (person.page.status_code, person.title) == (400, "Requested resource does not exist")
 
 
-def test_pages_carry_no_foreign_parts_and_are_not_framed(person: Person, dex: SandboxServer) -> None:
+def test_consent_pages_load_nothing_from_other_origins_and_cannot_be_framed(person: Person, dex: SandboxServer) -> None:
     headers = person.page.headers
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -115,7 +115,7 @@ def test_pages_carry_no_foreign_parts_and_are_not_framed(person: Person, dex: Sa
 
 @pytest.mark.parametrize("step", ["login", "terms", "accounts", "problem"])
 @pytest.mark.parametrize("action", ["", "continue", "cancel", "<b>"])
-def test_buttons_pressed_out_of_turn_never_grant(person: Person, step: str, action: str) -> None:
+def test_forms_submitted_out_of_order_never_grant(person: Person, step: str, action: str) -> None:
     start = str(person.page.url).removesuffix("/login")
     response = person._http.post(f"{start}/{step}", data={"action": action})
     assert response.status_code in (302, 303, 401)
@@ -139,7 +139,7 @@ def test_error_at_the_redirect_uri_waits_for_the_approval(person: Person, dex: S
     assert query_of(person.sent_to) == {"error": "server_error", "state": STATE}
 
 
-def test_whoever_opens_the_emulator_is_told_what_it_is(either: SandboxServer) -> None:
+def test_start_page_explains_the_emulator(either: SandboxServer) -> None:
     page = HTTP.get(f"{either.url}/")
     assert page.status_code == 200
     assert "Akoya emulator" in page.text

@@ -9,7 +9,7 @@ from akoya_gateway.sandbox.server import ThreadedServer, listen, url_of
 from tests.support.sandbox_client import HTTP, authorization_url, call, connect, redeem, refresh
 
 
-def test_it_is_off_unless_asked_for() -> None:
+def test_control_api_is_off_by_default() -> None:
     listener = listen()
     server = ThreadedServer(create_app(SandboxSettings()), listener)
     server.start()
@@ -22,7 +22,7 @@ def test_it_is_off_unless_asked_for() -> None:
         server.stop()
 
 
-def test_events_tell_the_story_without_a_token(akoya_sandbox: SandboxServer) -> None:
+def test_events_list_the_steps_without_a_token(akoya_sandbox: SandboxServer) -> None:
     first = connect(akoya_sandbox)
     second = refresh(akoya_sandbox, first["refresh_token"]).json()
     refresh(akoya_sandbox, first["refresh_token"])
@@ -73,18 +73,18 @@ def test_events_after_a_number(akoya_sandbox: SandboxServer) -> None:
         ("reset", []),
     ],
 )
-def test_wrong_request_is_told_why(akoya_sandbox: SandboxServer, path: str, body: object) -> None:
+def test_invalid_request_gets_the_reason(akoya_sandbox: SandboxServer, path: str, body: object) -> None:
     response = HTTP.post(f"{akoya_sandbox.url}/_sandbox/{path}", json=body)
     assert response.status_code == 400
     assert response.json()["error"]
 
 
-def test_form_of_another_page_is_refused(akoya_sandbox: SandboxServer) -> None:
+def test_form_from_another_origin_is_refused(akoya_sandbox: SandboxServer) -> None:
     response = HTTP.post(f"{akoya_sandbox.url}/_sandbox/reset", content="{}")
     assert response.status_code == 415
 
 
-def test_headless_consent_says_what_a_browser_would_show(akoya_sandbox: SandboxServer) -> None:
+def test_headless_consent_returns_the_error_that_a_browser_would_show(akoya_sandbox: SandboxServer) -> None:
     with pytest.raises(ValueError, match="Unregistered redirect_uri"):
         akoya_sandbox.consent(authorization_url(akoya_sandbox, redirect_uri="https://evil.example/"))
     with pytest.raises(ValueError, match="no test user"):
@@ -93,7 +93,7 @@ def test_headless_consent_says_what_a_browser_would_show(akoya_sandbox: SandboxS
         akoya_sandbox.consent(authorization_url(akoya_sandbox), accounts=["x"])
 
 
-def test_two_servers_live_side_by_side(akoya_sandbox: SandboxServer) -> None:
+def test_two_servers_run_side_by_side(akoya_sandbox: SandboxServer) -> None:
     with SandboxServer() as second:
         assert second.url != akoya_sandbox.url
         tokens = connect(second)

@@ -10,7 +10,7 @@ from tests.support.sandbox_client import HTTP, authorization_url, call, code_for
 
 
 @pytest.mark.parametrize("product", ["accounts-info", "balances", "accounts"])
-def test_products_answer_to_the_id_token(either: SandboxServer, product: str) -> None:
+def test_products_accept_the_id_token(either: SandboxServer, product: str) -> None:
     response = call(either, f"/{product}/v2/mikomo?mode=standard", connect(either)["id_token"])
     assert response.status_code == 200
     assert len(response.json()["accounts"]) == 3
@@ -54,7 +54,7 @@ def test_customer_and_the_transactions(dex: SandboxServer) -> None:
         ("offset=-1", 400, 400),
     ],
 )
-def test_bad_transaction_queries(dex: SandboxServer, query: str, status: int, code: int) -> None:
+def test_invalid_transaction_queries_are_refused(dex: SandboxServer, query: str, status: int, code: int) -> None:
     tokens = connect(dex)
     accounts = call(dex, "/accounts-info/v2/mikomo", tokens["id_token"]).json()["accounts"]
     response = call(
@@ -63,7 +63,7 @@ def test_bad_transaction_queries(dex: SandboxServer, query: str, status: int, co
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-def test_only_accounts_consented_to_are_seen(dex: SandboxServer) -> None:
+def test_only_consented_accounts_are_returned(dex: SandboxServer) -> None:
     every = call(dex, "/accounts-info/v2/mikomo", connect(dex)["id_token"]).json()["accounts"]
     ids = [next(iter(account.values()))["accountId"] for account in every]
     code = query_of(dex.consent(authorization_url(dex), "mikomo_1", ids[:1]))["code"]
@@ -75,7 +75,7 @@ def test_only_accounts_consented_to_are_seen(dex: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer x.y.z", "Basic eDp5", "Bearer " + "a" * 5000])
-def test_without_a_live_id_token_there_is_602(dex: SandboxServer, authorization: str | None) -> None:
+def test_request_without_a_valid_id_token_gets_602(dex: SandboxServer, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     response = HTTP.get(f"{dex.url}/balances/v2/mikomo", headers=headers)
     assert response.status_code == 401
@@ -84,14 +84,14 @@ def test_without_a_live_id_token_there_is_602(dex: SandboxServer, authorization:
     assert "x-akoya-interaction-id" in response.headers
 
 
-def test_access_token_and_the_refresh_token_are_no_bearers() -> None:
+def test_access_token_and_refresh_token_are_refused_as_bearers() -> None:
     with SandboxServer(SandboxSettings(access_token=True)) as server:
         tokens = connect(server)
         for name in ("access_token", "refresh_token"):
             assert call(server, "/balances/v2/mikomo", tokens[name]).json()["code"] == 602
 
 
-def test_token_of_another_emulator_is_no_bearer(dex: SandboxServer, hydra: SandboxServer) -> None:
+def test_token_of_another_emulator_is_refused_as_a_bearer(dex: SandboxServer, hydra: SandboxServer) -> None:
     assert call(dex, "/balances/v2/mikomo", connect(hydra)["id_token"]).json()["code"] == 602
 
 

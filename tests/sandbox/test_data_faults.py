@@ -36,7 +36,7 @@ def test_status_fault_has_the_documented_code_or_the_given_one(
     assert call(either, "/balances/v2/mikomo", token).status_code == 200
 
 
-def test_fault_of_one_product_leaves_the_others_alone(akoya_sandbox: SandboxServer) -> None:
+def test_fault_of_one_product_does_not_affect_the_others(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["id_token"]
     akoya_sandbox.fault("status", "data.balances", status=503)
     assert call(akoya_sandbox, "/balances/v2/mikomo", token).status_code == 503
@@ -44,7 +44,7 @@ def test_fault_of_one_product_leaves_the_others_alone(akoya_sandbox: SandboxServ
     assert akoya_sandbox.events("data")[0]["product"] == "balances"
 
 
-def test_fault_of_one_bank_leaves_the_others_alone() -> None:
+def test_fault_of_one_bank_does_not_affect_the_others() -> None:
     fault = Fault.parse_option("status@data,connector=second,status=500")
     connectors = (SandboxConnector(), SandboxConnector("second", "Second Bank"))
     with SandboxServer(SandboxSettings(connectors=connectors, faults=(fault,))) as server:

@@ -59,7 +59,7 @@ def test_following_the_next_links_reads_every_transaction(dex: SandboxServer, to
     assert len(ids) == 365
 
 
-def test_links_keep_the_query_and_lead_back(dex: SandboxServer, token: str, accounts: Accounts) -> None:
+def test_links_keep_the_query_and_include_the_previous_page(dex: SandboxServer, token: str, accounts: Accounts) -> None:
     path = f"/transactions/v2/mikomo/{accounts['depositAccount']['accountId']}"
     query = "startTime=2024-02-01T00%3A00%3A00Z&endTime=2024-12-31T00%3A00%3A00Z&limit=40&mode=standard&offset=40"
     links = call(dex, f"{path}?{query}", token).json()["links"]
@@ -165,7 +165,7 @@ def test_tax_forms_are_searched_and_read(dex: SandboxServer, token: str, account
     ("path", "status"),
     [("?taxYear=1999", 409), ("?taxYear=soon", 400), ("?accountId=nosuch", 404), ("/nosuch", 404), ("/x-tax2024", 404)],
 )
-def test_tax_forms_that_do_not_exist(dex: SandboxServer, token: str, path: str, status: int) -> None:
+def test_missing_tax_forms_get_404(dex: SandboxServer, token: str, path: str, status: int) -> None:
     response = call(dex, f"/tax-forms/v2/mikomo{path}", token)
     assert response.status_code == status
     assert isinstance(response.json()["code"], int)

@@ -71,19 +71,19 @@ def test_connect_see_accounts_and_verified_headers(demo: Demo, browser: httpx.Cl
     assert "Mikomo Bank" in browser.get(f"{demo.url}/akoya/").text
 
 
-def test_page_that_needs_a_bank_leads_there_and_back(demo: Demo, browser: httpx.Client) -> None:
+def test_page_that_requires_a_bank_redirects_to_connect_and_back(demo: Demo, browser: httpx.Client) -> None:
     page = browser.get(f"{demo.url}/accounts")
     assert str(page.url).startswith(demo.sandbox.url)
     assert str(connect(browser, page).url) == f"{demo.url}/accounts"
 
 
-def test_without_a_bank_the_open_pages_are_shown_and_carry_no_token(demo: Demo, browser: httpx.Client) -> None:
+def test_public_pages_without_a_bank_are_shown_without_a_token(demo: Demo, browser: httpx.Client) -> None:
     page = browser.get(f"{demo.url}/headers")
     assert page.status_code == 200
     assert "Akoya-Id-Token" not in page.text
 
 
-def test_app_believes_nobody_but_the_gateway(demo: Demo) -> None:
+def test_app_refuses_requests_without_the_gateways_signature(demo: Demo) -> None:
     forged = {"Akoya-Connector": "mikomo", "Akoya-Id-Token": "x", "Akoya-Owner": "somebody"}
     response = HTTP.get(f"{demo.app_url}/accounts", headers=forged)
     assert response.status_code == 401
@@ -91,7 +91,7 @@ def test_app_believes_nobody_but_the_gateway(demo: Demo) -> None:
     assert "Not verified" in HTTP.get(f"{demo.app_url}/headers", headers=forged).text
 
 
-def test_secrets_of_the_demo_are_for_its_user_alone(demo: Demo) -> None:
+def test_secrets_of_the_demo_are_readable_by_its_user_only(demo: Demo) -> None:
     modes = {path.name: path.stat().st_mode & 0o077 for path in demo.config.parent.iterdir()}
     assert {"client_id", "client_secret", "store.key", "signing.pem"} <= set(modes)
     assert [name for name in ("client_secret", "store.key", "signing.pem") if modes[name]] == []
@@ -133,7 +133,7 @@ def test_demo_with_a_wildcard_host_is_reachable_from_outside_and_keeps_its_urls(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command_prints_its_urls_and_a_signal_stops_everything(number: signal.Signals) -> None:
+def test_demo_command_prints_its_urls_and_stops_on_a_signal(number: signal.Signals) -> None:
     with demo_command() as (process, url):
         assert HTTP.get(url).status_code == 200
         process.send_signal(number)
@@ -155,7 +155,7 @@ def test_demo_killed_takes_its_gateway_along() -> None:
         HTTP.get(url)
 
 
-def test_gateway_that_goes_away_ends_the_wait(demo: Demo) -> None:
+def test_wait_ends_when_the_gateway_exits(demo: Demo) -> None:
     with Demo(0, bank_port=0) as second:
         assert second.url != demo.url
         assert second._gateway is not None
@@ -163,7 +163,7 @@ def test_gateway_that_goes_away_ends_the_wait(demo: Demo) -> None:
         assert second.wait() == second._gateway.returncode
 
 
-def test_port_that_is_taken_is_said() -> None:
+def test_port_in_use_is_reported() -> None:
     with listen() as taken:
         command = [sys.executable, "-c", "from akoya_gateway.cli import main; main()", "demo", "--port"]
         run = subprocess.run(

@@ -19,7 +19,7 @@ def claims(server: SandboxServer, token: str) -> dict[str, object]:
     return dict(jwt.decode(token, keys).claims)
 
 
-def test_connection_cut_before_leaves_the_token_alive(akoya_sandbox: SandboxServer) -> None:
+def test_connection_cut_before_the_change_leaves_the_token_valid(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["refresh_token"]
     akoya_sandbox.fault("cut_before", "token.refresh_token", times=1)
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
@@ -27,7 +27,7 @@ def test_connection_cut_before_leaves_the_token_alive(akoya_sandbox: SandboxServ
     assert refresh(akoya_sandbox, token).status_code == 200
 
 
-def test_connection_cut_after_has_spent_the_token(akoya_sandbox: SandboxServer) -> None:
+def test_connection_cut_after_the_change_has_consumed_the_token(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["refresh_token"]
     akoya_sandbox.fault("cut_after", "token.refresh_token", times=1)
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
@@ -37,7 +37,7 @@ def test_connection_cut_after_has_spent_the_token(akoya_sandbox: SandboxServer) 
     assert refresh(akoya_sandbox, token).status_code == 400
 
 
-def test_connection_cut_during_gives_half_an_answer(akoya_sandbox: SandboxServer) -> None:
+def test_connection_cut_during_the_response_truncates_it(akoya_sandbox: SandboxServer) -> None:
     token = connect(akoya_sandbox)["refresh_token"]
     akoya_sandbox.fault("cut_during", "token.refresh_token", times=1)
     with pytest.raises(httpx.RemoteProtocolError, match=r"incomplete|without sending complete"):
@@ -45,7 +45,7 @@ def test_connection_cut_during_gives_half_an_answer(akoya_sandbox: SandboxServer
     assert refresh(akoya_sandbox, token).status_code == 400
 
 
-def test_cut_at_the_code_grant_uses_the_code_up(akoya_sandbox: SandboxServer) -> None:
+def test_connection_cut_at_the_code_grant_consumes_the_code(akoya_sandbox: SandboxServer) -> None:
     code = code_for(akoya_sandbox)
     akoya_sandbox.fault("cut_after", "token.authorization_code", times=1)
     with pytest.raises(httpx.RemoteProtocolError):
@@ -54,7 +54,7 @@ def test_cut_at_the_code_grant_uses_the_code_up(akoya_sandbox: SandboxServer) ->
 
 
 @pytest.mark.parametrize(("kind", "spent"), [("status", False), ("status_after", True)])
-def test_a_5xx_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
+def test_5xx_fault_before_or_after_the_change_is_returned(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
     token = connect(akoya_sandbox)["refresh_token"]
     akoya_sandbox.fault(kind, "token", status=502, times=1)
     assert refresh(akoya_sandbox, token).status_code == 502
@@ -62,7 +62,7 @@ def test_a_5xx_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: st
 
 
 @pytest.mark.parametrize(("kind", "spent"), [("slow", False), ("slow_after", True)])
-def test_slow_answer_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
+def test_slow_response_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
     form = {
         "grant_type": "refresh_token",
         "refresh_token": connect(akoya_sandbox)["refresh_token"],
@@ -82,7 +82,7 @@ def test_slow_answer_before_or_after_the_change(akoya_sandbox: SandboxServer, ki
     assert [event["outcome"] for event in refreshes()] == (["issued"] if spent else [])
 
 
-def test_slow_waits_and_then_answers(akoya_sandbox: SandboxServer) -> None:
+def test_slow_fault_delays_the_response(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("slow", "jwks", seconds=0.2, times=1)
     began = time.monotonic()
     assert HTTP.get(akoya_sandbox.jwks_uri).status_code == 200
@@ -90,7 +90,7 @@ def test_slow_waits_and_then_answers(akoya_sandbox: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["html", "garbage"])
-def test_something_else_than_json(akoya_sandbox: SandboxServer, kind: str) -> None:
+def test_fault_returns_a_body_other_than_json(akoya_sandbox: SandboxServer, kind: str) -> None:
     token = connect(akoya_sandbox)["refresh_token"]
     akoya_sandbox.fault(kind, "token", times=1)
     response = refresh(akoya_sandbox, token)
@@ -100,7 +100,7 @@ def test_something_else_than_json(akoya_sandbox: SandboxServer, kind: str) -> No
     assert refresh(akoya_sandbox, token).status_code == 200
 
 
-def test_wrong_sub_on_refresh(akoya_sandbox: SandboxServer) -> None:
+def test_fault_changes_the_sub_on_refresh(akoya_sandbox: SandboxServer) -> None:
     first = connect(akoya_sandbox)
     akoya_sandbox.fault("wrong_sub", "token.refresh_token", times=1)
     second = refresh(akoya_sandbox, first["refresh_token"]).json()
@@ -114,14 +114,14 @@ def test_claims_can_be_changed_and_removed(akoya_sandbox: SandboxServer) -> None
     assert "sub" not in found
 
 
-def test_id_token_that_has_ended_already(akoya_sandbox: SandboxServer) -> None:
+def test_fault_expires_the_id_token(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("lifetime", seconds=-10, times=1)
     tokens = connect(akoya_sandbox)
     assert tokens["expires_in"] == 86_400
     assert call(akoya_sandbox, "/balances/v2/mikomo", tokens["id_token"]).json()["code"] == 602
 
 
-def test_bad_signature(akoya_sandbox: SandboxServer) -> None:
+def test_fault_breaks_the_signature(akoya_sandbox: SandboxServer) -> None:
     akoya_sandbox.fault("bad_signature", times=1)
     tokens = connect(akoya_sandbox)
     with pytest.raises(BadSignatureError):
@@ -129,7 +129,7 @@ def test_bad_signature(akoya_sandbox: SandboxServer) -> None:
     assert call(akoya_sandbox, "/balances/v2/mikomo", tokens["id_token"]).json()["code"] == 602
 
 
-def test_keys_rotated_and_keys_down(akoya_sandbox: SandboxServer) -> None:
+def test_faults_rotate_and_disable_the_keys(akoya_sandbox: SandboxServer) -> None:
     def kids() -> list[str]:
         return [key["kid"] for key in HTTP.get(akoya_sandbox.jwks_uri).json()["keys"]]
 
@@ -143,7 +143,7 @@ def test_keys_rotated_and_keys_down(akoya_sandbox: SandboxServer) -> None:
     assert kids()
 
 
-def test_rotated_secret(akoya_sandbox: SandboxServer) -> None:
+def test_fault_rotates_the_client_secret(akoya_sandbox: SandboxServer) -> None:
     token, old = connect(akoya_sandbox)["refresh_token"], akoya_sandbox.client_secret
     akoya_sandbox.fault("secret_rotated", "*", times=1)
     assert refresh(akoya_sandbox, token).status_code == 401
@@ -154,7 +154,7 @@ def test_rotated_secret(akoya_sandbox: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize(("dialect", "error"), [("dex", "invalid_request"), ("hydra", "invalid_grant")])
-def test_dead_token_stays_dead(dialect: str, error: str) -> None:
+def test_invalidated_refresh_token_stays_invalid(dialect: str, error: str) -> None:
     with SandboxServer(SandboxSettings(dialect=SandboxDialect(dialect))) as server:
         token = connect(server)["refresh_token"]
         server.fault("dead_token", "token.refresh_token", times=1)
@@ -204,6 +204,6 @@ def test_faults_from_the_command_line() -> None:
     ["", "boom", "slow@nowhere", "slow,times=0", "slow,times=x", "slow,probability=2", "slow,seconds", "slow,x=1",
      "status,status=99"],
 )  # fmt: skip
-def test_fault_that_cannot_be_meant_is_refused(text: str) -> None:
+def test_fault_with_contradictory_properties_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Fault.parse_option(text)

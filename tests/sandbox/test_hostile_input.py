@@ -45,7 +45,7 @@ def test_browser_is_never_sent_to_an_unregistered_place(pairs: list[tuple[str, s
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
-def test_any_query_is_judged(query: str) -> None:
+def test_any_query_gets_a_request_or_an_error(query: str) -> None:
     assert isinstance(validate_request(CONTEXT, query), ShownError)
 
 
@@ -55,7 +55,7 @@ def test_query_of_a_thousand_parameters_is_shown_an_error() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
-def test_fault_option_is_a_fault_or_a_value_error(text: str) -> None:
+def test_fault_option_is_parsed_or_raises_value_error(text: str) -> None:
     try:
         assert isinstance(Fault.parse_option(text), Fault)
     except ValueError as error:
@@ -77,12 +77,12 @@ def segment(text: str) -> str:
         max_size=5,
     )
 )
-def test_no_made_up_token_is_a_bearer(parts: list[str]) -> None:
+def test_invented_token_is_refused_as_a_bearer(parts: list[str]) -> None:
     assert KEYS.verify(".".join(parts)) is None
 
 
 @pytest.mark.parametrize("header", [b"Basic \xff\xfe", b"Basic ====", b"B\xc3\xa4sic x"])
-def test_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: bytes) -> None:
+def test_non_ascii_authorization_header_gets_invalid_client(dex: SandboxServer, header: bytes) -> None:
     response = HTTP.post(
         f"{dex.url}/token", data={"grant_type": "authorization_code"}, headers=[(b"Authorization", header)]
     )
@@ -90,5 +90,5 @@ def test_header_that_is_not_ascii_is_a_bad_client(dex: SandboxServer, header: by
 
 
 @pytest.mark.parametrize("token", [segment("[]") + ".e30.x", segment('{"alg":"none"}') + ".e30.", "a.b.c.d.e"])
-def test_mangled_bearer_is_602(dex: SandboxServer, token: str) -> None:
+def test_malformed_bearer_gets_602(dex: SandboxServer, token: str) -> None:
     assert call(dex, "/balances/v2/mikomo", token).json()["code"] == 602

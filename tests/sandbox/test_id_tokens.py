@@ -43,7 +43,7 @@ def test_hydra_adds_its_claims_and_an_array_aud(hydra: SandboxServer) -> None:
     assert {"rat", "sid", "jti", "auth_time"} <= set(claims)
 
 
-def test_form_of_aud_is_a_setting() -> None:
+def test_form_of_aud_is_configurable() -> None:
     with SandboxServer(SandboxSettings(audience=Audience.ARRAY)) as server:
         assert read(server, connect(server)["id_token"])[1]["aud"] == [server.client_id]
 
@@ -73,7 +73,7 @@ def test_at_hash_is_of_the_access_token() -> None:
         assert read(server, tokens["id_token"])[1]["at_hash"] == base64.urlsafe_b64encode(half).rstrip(b"=").decode()
 
 
-def test_es256_and_lifetime_and_issuer_are_settings() -> None:
+def test_es256_lifetime_and_issuer_are_configurable() -> None:
     settings = SandboxSettings(alg="ES256", id_token_lifetime=900, issuer="https://idp.example/")
     with SandboxServer(settings) as server:
         tokens = connect(server)

@@ -16,7 +16,7 @@ def akoya_sandbox_settings():
     return SandboxSettings(id_token_lifetime=900)
 
 
-def test_connects(akoya_sandbox):
+def test_plugin_fixture_connects_a_bank(akoya_sandbox):
     query = httpx.QueryParams(
         connector="mikomo", client_id=akoya_sandbox.client_id, response_type="code",
         redirect_uri="http://127.0.0.1:8080/akoya/callback", scope="openid offline_access", state="12345678",
@@ -30,7 +30,7 @@ def test_connects(akoya_sandbox):
     assert answer.json()["expires_in"] == 900
 
 
-def test_is_fresh(akoya_sandbox):
+def test_plugin_fixture_is_reset_for_each_test(akoya_sandbox):
     assert akoya_sandbox.events() == []
 """
 
@@ -50,7 +50,7 @@ def test_another_project_gets_the_fixture_from_the_entry_point(tmp_path: Path) -
     assert "2 passed" in run.stdout
 
 
-def test_plugin_imports_nothing_heavy() -> None:
+def test_plugin_does_not_import_the_server() -> None:
     script = (
         "import sys, akoya_gateway.sandbox.fixtures\n"
         "print([m for m in ('starlette', 'uvicorn', 'httpx', 'joserfc', 'cryptography', 'jinja2') if m in sys.modules])"

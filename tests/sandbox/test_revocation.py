@@ -18,7 +18,7 @@ def test_after_a_revocation_data_calls_give_602_and_refreshes_fail(either: Sandb
     assert refresh(either, tokens["refresh_token"]).status_code == 400
 
 
-def test_other_grants_of_the_user_stay(either: SandboxServer) -> None:
+def test_revocation_keeps_other_grants_of_the_user(either: SandboxServer) -> None:
     first, second = connect(either), connect(either)
     revoke(either, first["refresh_token"])
     assert call(either, "/accounts-info/v2/mikomo", second["id_token"]).status_code == 200
@@ -35,14 +35,16 @@ def test_other_grants_of_the_user_stay(either: SandboxServer) -> None:
         ({"token_type_hint": None}, 400, "unsupported_token_type"),
     ],
 )
-def test_refused_revocations(either: SandboxServer, changes: dict[str, str | None], status: int, error: str) -> None:
+def test_invalid_revocations_are_refused(
+    either: SandboxServer, changes: dict[str, str | None], status: int, error: str
+) -> None:
     tokens = connect(either)
     response = revoke(either, **({"token": tokens["refresh_token"]} | changes))
     assert (response.status_code, response.json()) == (status, {"error": error})
     assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
 
 
-def test_credentials_are_taken_from_the_body_alone(either: SandboxServer) -> None:
+def test_revocation_accepts_credentials_only_in_the_body(either: SandboxServer) -> None:
     tokens = connect(either)
     basic = (either.client_id, either.client_secret)
     for changes, status in (({"client_id": None, "client_secret": None}, 400), ({}, 401)):
@@ -51,7 +53,7 @@ def test_credentials_are_taken_from_the_body_alone(either: SandboxServer) -> Non
     assert call(either, "/accounts-info/v2/mikomo", tokens["id_token"]).status_code == 200
 
 
-def test_spent_refresh_token_still_names_the_grant_to_revoke(either: SandboxServer) -> None:
+def test_used_refresh_token_still_revokes_its_grant(either: SandboxServer) -> None:
     first = connect(either)
     second = refresh(either, first["refresh_token"]).json()
     assert revoke(either, first["refresh_token"]).status_code == 200
@@ -59,7 +61,7 @@ def test_spent_refresh_token_still_names_the_grant_to_revoke(either: SandboxServ
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_revoking_twice_is_a_setting(status: int) -> None:
+def test_second_revocation_gets_the_configured_response(status: int) -> None:
     with SandboxServer(SandboxSettings(revoke_unknown_status=status)) as server:
         token = connect(server)["refresh_token"]
         assert revoke(server, token).status_code == 200

@@ -21,12 +21,12 @@ from akoya_gateway.sandbox import Audience, SandboxDialect, SandboxSettings
         {"audience": "choir"},
     ],
 )
-def test_wrong_setting_is_a_value_error(wrong: dict[str, Any]) -> None:
+def test_invalid_setting_raises_value_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         SandboxSettings(**wrong)
 
 
-def test_words_are_taken_for_their_members() -> None:
+def test_enum_settings_accept_their_values() -> None:
     words: dict[str, Any] = {"dialect": "hydra", "audience": "string"}
     settings = SandboxSettings(**words)
     assert settings.dialect is SandboxDialect.HYDRA

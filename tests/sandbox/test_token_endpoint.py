@@ -50,7 +50,7 @@ def test_code_gives_the_documented_members(either: SandboxServer) -> None:
     assert body["scope"] == "openid profile offline_access"
 
 
-def test_refresh_gives_a_new_pair(either: SandboxServer) -> None:
+def test_refresh_returns_a_new_pair(either: SandboxServer) -> None:
     first = connect(either)
     second = refresh(either, first["refresh_token"]).json()
     assert second["refresh_token"] != first["refresh_token"]
@@ -58,7 +58,7 @@ def test_refresh_gives_a_new_pair(either: SandboxServer) -> None:
     assert refresh(either, second["refresh_token"]).status_code == 200
 
 
-def test_refresh_with_an_ended_id_token_gives_a_new_pair(akoya_sandbox: SandboxServer) -> None:
+def test_refresh_with_an_expired_id_token_returns_a_new_pair(akoya_sandbox: SandboxServer) -> None:
     first = connect(akoya_sandbox)
     akoya_sandbox.advance(86_401)
     assert call(akoya_sandbox, "/accounts-info/v2/mikomo", first["id_token"]).json()["code"] == 602
@@ -74,7 +74,7 @@ def test_without_offline_access_there_is_no_refresh_token(either: SandboxServer)
 
 
 @pytest.mark.parametrize("token", ["wrong", "used", "expired"])
-def test_refresh_token_that_is_used_wrong_or_expired(token: str) -> None:
+def test_used_wrong_or_expired_refresh_token_is_refused(token: str) -> None:
     with SandboxServer(SandboxSettings(refresh_token_lifetime=1000)) as server:
         presented = connect(server)["refresh_token"]
         if token == "used":
@@ -87,7 +87,7 @@ def test_refresh_token_that_is_used_wrong_or_expired(token: str) -> None:
 
 
 @pytest.mark.parametrize("token", [None, ""])
-def test_missing_refresh_token(dex: SandboxServer, token: str | None) -> None:
+def test_missing_refresh_token_is_refused(dex: SandboxServer, token: str | None) -> None:
     body = {"error": "invalid_request", "error_description": "No refresh token in request"}
     assert refused(refresh(dex, token), 400, body)
 
@@ -96,27 +96,27 @@ def test_missing_refresh_token(dex: SandboxServer, token: str | None) -> None:
     "changes",
     [{"client_secret": "wrong"}, {"client_secret": None}, {"client_id": "wrong"}, {"client_id": None}],
 )
-def test_refresh_with_a_bad_client_leaves_the_token_alive(dex: SandboxServer, changes: dict[str, Any]) -> None:
+def test_refresh_with_a_bad_client_leaves_the_token_valid(dex: SandboxServer, changes: dict[str, Any]) -> None:
     token = connect(dex)["refresh_token"]
     assert refused(refresh(dex, token, **changes), 401, BAD_CLIENT)
     assert refresh(dex, token).status_code == 200
 
 
 @pytest.mark.parametrize("auth", [("f2c1e6a0-5f0e-4d7a-9a52-0c6f5a3d7b11", "wrong"), ("wrong", "wrong"), None])
-def test_code_with_a_bad_client_leaves_the_code_alive(dex: SandboxServer, auth: tuple[str, str] | None) -> None:
+def test_code_grant_with_a_bad_client_leaves_the_code_valid(dex: SandboxServer, auth: tuple[str, str] | None) -> None:
     code = code_for(dex)
     assert refused(redeem(dex, code, auth=auth), 401, BAD_CLIENT)
     assert redeem(dex, code).status_code == 200
 
 
-def test_code_that_is_used(dex: SandboxServer) -> None:
+def test_used_code_is_refused(dex: SandboxServer) -> None:
     code = code_for(dex)
     tokens = redeem(dex, code).json()
     assert refused(redeem(dex, code), 400, BAD_CODE)
     assert refresh(dex, tokens["refresh_token"]).status_code == 200
 
 
-def test_code_lives_five_minutes(akoya_sandbox: SandboxServer) -> None:
+def test_code_expires_after_five_minutes(akoya_sandbox: SandboxServer) -> None:
     code, late = code_for(akoya_sandbox), code_for(akoya_sandbox)
     akoya_sandbox.advance(299)
     assert redeem(akoya_sandbox, code).status_code == 200
@@ -125,12 +125,12 @@ def test_code_lives_five_minutes(akoya_sandbox: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("code", ["wrong", "", None])
-def test_code_that_is_wrong_or_missing(dex: SandboxServer, code: str | None) -> None:
+def test_wrong_or_missing_code_is_refused(dex: SandboxServer, code: str | None) -> None:
     assert refused(redeem(dex, code), 400, BAD_CODE)
 
 
 @pytest.mark.parametrize("uri", [REDIRECT + "/", "https://evil.example/", None])
-def test_redirect_uri_that_is_not_the_one_of_the_authorization(dex: SandboxServer, uri: str | None) -> None:
+def test_redirect_uri_other_than_the_one_of_the_authorization_is_refused(dex: SandboxServer, uri: str | None) -> None:
     code = code_for(dex)
     body = {"error": "invalid_request", "error_description": "redirect_uri did not match URI from initial request"}
     assert refused(redeem(dex, code, redirect_uri=uri), 400, body)
@@ -138,7 +138,7 @@ def test_redirect_uri_that_is_not_the_one_of_the_authorization(dex: SandboxServe
 
 
 @pytest.mark.parametrize("grant_type", [None, "", "password", "client_credentials"])
-def test_grant_type_that_is_missing_or_wrong(dex: SandboxServer, grant_type: str | None) -> None:
+def test_missing_or_wrong_grant_type_is_refused(dex: SandboxServer, grant_type: str | None) -> None:
     assert refused(redeem(dex, code_for(dex), grant_type=grant_type), 400, {"error": "invalid_grant"})
 
 
@@ -168,12 +168,12 @@ def test_refresh_grant_refuses_http_basic(either: SandboxServer) -> None:
     assert refresh(either, token).status_code == 200
 
 
-def test_two_ways_at_once_are_refused(either: SandboxServer) -> None:
+def test_two_client_authentication_methods_at_once_are_refused(either: SandboxServer) -> None:
     response = refresh(either, connect(either)["refresh_token"], auth=(either.client_id, either.client_secret))
     assert response.status_code == 401
 
 
-def test_accepted_ways_are_a_setting() -> None:
+def test_accepted_client_authentication_methods_are_configurable() -> None:
     both = frozenset(ClientMethod)
     with SandboxServer(SandboxSettings(code_auth=both, refresh_auth=both)) as server:
         body = {"client_id": server.client_id, "client_secret": server.client_secret}
@@ -192,13 +192,13 @@ def test_secret_with_reserved_characters_is_form_encoded_in_basic() -> None:
 @pytest.mark.parametrize(
     "header", ["Basic", "Basic !!!", "Bearer abc", "Basic " + base64.b64encode(b"\xff:x").decode()]
 )
-def test_mangled_authorization_header_is_a_bad_client(either: SandboxServer, header: str) -> None:
+def test_malformed_authorization_header_gets_invalid_client(either: SandboxServer, header: str) -> None:
     form = {"grant_type": "authorization_code", "code": "x"}
     response = HTTP.post(f"{either.url}/token", data=form, headers={"Authorization": header})
     assert response.status_code == 401
 
 
-def test_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None:
+def test_repeated_parameter_gets_invalid_request(either: SandboxServer) -> None:
     response = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
@@ -209,7 +209,7 @@ def test_repeated_parameter_is_an_invalid_request(either: SandboxServer) -> None
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"grant_type=" + b"a" * 70_000, b"{}"])
-def test_body_that_is_no_form_is_refused(either: SandboxServer, content: bytes) -> None:
+def test_body_other_than_a_form_is_refused(either: SandboxServer, content: bytes) -> None:
     response = HTTP.post(
         f"{either.url}/token",
         auth=(either.client_id, either.client_secret),
@@ -236,14 +236,14 @@ def test_hydra_reuse_revokes_the_whole_family() -> None:
         assert server.events("token")[-2]["reason"] == "spent"
 
 
-def test_hydra_code_reuse_revokes_what_the_code_gave(hydra: SandboxServer) -> None:
+def test_hydra_code_reuse_revokes_the_tokens_of_the_code(hydra: SandboxServer) -> None:
     code = code_for(hydra)
     tokens = redeem(hydra, code).json()
     assert hydra_refused(redeem(hydra, code), 400, "invalid_grant")
     assert hydra_refused(refresh(hydra, tokens["refresh_token"]), 400, "invalid_grant")
 
 
-def test_hydra_answers_with_its_own_errors(hydra: SandboxServer) -> None:
+def test_hydra_returns_its_own_errors(hydra: SandboxServer) -> None:
     token = connect(hydra)["refresh_token"]
     assert hydra_refused(redeem(hydra, "wrong"), 400, "invalid_grant")
     assert hydra_refused(redeem(hydra, code_for(hydra), redirect_uri="https://evil.example/"), 400, "invalid_grant")
@@ -255,7 +255,7 @@ def test_hydra_answers_with_its_own_errors(hydra: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("dialect", list(SandboxDialect))
-def test_grace_period_takes_a_spent_token_for_a_while(dialect: SandboxDialect) -> None:
+def test_grace_period_accepts_a_used_token_until_it_ends(dialect: SandboxDialect) -> None:
     with SandboxServer(SandboxSettings(dialect=dialect, rotation_grace=30)) as server:
         token = connect(server)["refresh_token"]
         assert refresh(server, token).status_code == 200
@@ -264,7 +264,7 @@ def test_grace_period_takes_a_spent_token_for_a_while(dialect: SandboxDialect) -
         assert refresh(server, token).status_code == 400
 
 
-def test_rolling_refresh_token_lives_on_with_each_use() -> None:
+def test_rolling_refresh_token_is_extended_by_each_use() -> None:
     with SandboxServer(SandboxSettings(refresh_token_lifetime=100, refresh_token_rolling=True)) as server:
         token = connect(server)["refresh_token"]
         for _ in range(3):
@@ -285,7 +285,7 @@ def challenge(verifier: str) -> dict[str, str]:
     }
 
 
-def test_pkce_is_honoured_where_it_was_begun(either: SandboxServer) -> None:
+def test_pkce_challenge_is_enforced_when_one_was_sent(either: SandboxServer) -> None:
     verifier = "v" * 43
     code = code_for(either, **challenge(verifier))
     assert redeem(either, code).json()["error"] == "invalid_grant"
@@ -301,7 +301,7 @@ def test_verifier_without_a_challenge_is_refused(dex: SandboxServer) -> None:
 # Options of the response
 
 
-def test_members_of_the_answer_can_be_switched() -> None:
+def test_members_of_the_response_are_configurable() -> None:
     settings = SandboxSettings(expires_in=False, access_token=True, grant_id_in_answer=False)
     with SandboxServer(settings) as server:
         assert set(connect(server)) == {"id_token", "token_type", "refresh_token", "scope", "access_token"}

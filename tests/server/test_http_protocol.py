@@ -142,7 +142,7 @@ async def test_trailer_is_no_header(port: int, cut: int) -> None:
     assert response.endswith(b"\r\n\r\nhost transfer-encoding connection")
 
 
-async def test_what_is_not_http_is_400(port: int) -> None:
+async def test_request_that_is_not_http_gets_400(port: int) -> None:
     response = await talk(port, b"\x16\x03\x01\x02\x00\x01\x00")
     assert response.startswith(b"HTTP/1.1 400")
     assert b"urn:akoya-gateway:problem:bad-request" in response

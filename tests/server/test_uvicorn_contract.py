@@ -31,7 +31,7 @@ UNSET = {"url", "response", "scope"}
 """Attributes that uvicorn sets when a request arrives, as the lists of names say."""
 
 
-def test_uvicorn_has_what_we_use() -> None:
+def test_uvicorn_has_the_private_attributes_in_use() -> None:
     assert missing_names() == []
 
 
@@ -70,7 +70,7 @@ def own_names(ours: type) -> set[str]:
     return assigned | set(vars(ours))
 
 
-def test_cycle_uses_only_what_our_transport_has() -> None:
+def test_uvicorn_cycle_uses_only_members_of_the_transport() -> None:
     source = inspect.getsource(RequestResponseCycle)
     assert {part.split("(")[0] for part in source.split("self.transport.")[1:]} <= set(RequestTransport.__slots__)
 

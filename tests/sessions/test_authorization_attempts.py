@@ -145,6 +145,6 @@ async def test_unavailable_store_is_reported(env: AttemptsEnv) -> None:
     assert isinstance(await env.attempts.consume(state, env.browser), AuthorizationAttempt)
 
 
-async def test_only_a_token_of_ours_binds_a_browser(env: AttemptsEnv) -> None:
+async def test_only_a_token_of_the_gateway_binds_a_browser(env: AttemptsEnv) -> None:
     with pytest.raises(ValueError, match="token of ours"):
         await env.attempts.begin("mikomo", "guessable", "/")

@@ -38,7 +38,7 @@ COOKIE = Cookie("__Host-akoya", secure=True)
         b"junk; ;; =; " + OURS,
     ],
 )
-def test_our_cookie_is_found_among_others(header: bytes) -> None:
+def test_session_cookie_is_found_among_others(header: bytes) -> None:
     assert read_cookie(header, NAME) == VALUE
 
 
@@ -62,7 +62,7 @@ def test_our_cookie_is_found_among_others(header: bytes) -> None:
         NAME + b"=x; " + OURS,
     ],
 )
-def test_what_is_not_ours_or_not_clear_is_no_cookie(header: bytes) -> None:
+def test_foreign_or_ambiguous_cookies_are_ignored(header: bytes) -> None:
     assert read_cookie(header, NAME) is None
 
 
@@ -76,7 +76,7 @@ def test_million_junk_cookies_are_walked_over_once() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_judged(header: bytes) -> None:
+def test_cookie_header_with_any_bytes_is_parsed_or_ignored(header: bytes) -> None:
     value = read_cookie(header, NAME)
     assert value is None or len(value) == 43
     stripped = strip_cookies(header, (NAME,))
@@ -92,7 +92,9 @@ pairs = st.lists(
 
 
 @given(pairs, st.sampled_from([b";", b"; ", b" ; "]))
-def test_stripping_takes_ours_and_leaves_the_others_as_they_were(cookies: list[bytes], separator: bytes) -> None:
+def test_stripping_removes_gateway_cookies_and_keeps_the_others_unchanged(
+    cookies: list[bytes], separator: bytes
+) -> None:
     names = gateway_cookie_names(COOKIE)
     stripped = strip_cookies(separator.join(cookies), names)
     left = [] if stripped is None else [pair.strip(b" \t") for pair in stripped.split(b";")]
@@ -100,7 +102,7 @@ def test_stripping_takes_ours_and_leaves_the_others_as_they_were(cookies: list[b
     assert [pair for pair in left if pair] == [pair for pair in others if pair]
 
 
-def test_header_without_ours_is_not_touched() -> None:
+def test_cookie_header_without_gateway_cookies_is_unchanged() -> None:
     header = b"a=b;  c = d ;e"
     assert strip_cookies(header, gateway_cookie_names(COOKIE)) is header
 
@@ -135,7 +137,7 @@ def test_binding_cookie_comes_back_from_another_site() -> None:
     assert browser_cookie_name(COOKIE) == "__Host-akoya-browser"
 
 
-def test_what_we_give_out_is_what_we_read() -> None:
+def test_session_id_that_is_issued_is_accepted() -> None:
     value = new_token()
     pair = set_cookie(COOKIE, value, 1).partition(b";")[0]
     assert read_cookie(pair, NAME) == value

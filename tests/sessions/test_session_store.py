@@ -301,7 +301,7 @@ async def test_read_ahead_is_read_once(env: SessionsEnv) -> None:
     assert env.sessions.cached_entry(value) is not kept
 
 
-async def test_what_ended_at_another_replica_ends_with_the_read_ahead(env: SessionsEnv) -> None:
+async def test_grant_ended_at_another_replica_ends_with_the_read_ahead(env: SessionsEnv) -> None:
     session, value = await env.sessions.start()
     await env.replica().end(session)
     env.now += 0.85

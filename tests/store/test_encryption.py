@@ -22,7 +22,7 @@ def test_key_id_is_eight_hex_digits_and_tells_keys_apart() -> None:
     assert all(len(key.id) == 8 and int(key.id, 16) >= 0 for key in (OLD, NEW, OTHER))
 
 
-def test_what_was_sealed_opens_and_never_looks_the_same_twice() -> None:
+def test_sealed_body_opens_and_each_ciphertext_differs() -> None:
     keyring = Keyring([OLD])
     first, second = keyring.encrypt(b"refresh token", b"here"), keyring.encrypt(b"refresh token", b"here")
     assert keyring.decrypt(first, b"here") == keyring.decrypt(second, b"here") == b"refresh token"

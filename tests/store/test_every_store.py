@@ -15,7 +15,7 @@ def record(key: str = "k1", **changes: object) -> Record:
     return Record(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-async def test_what_was_put_is_got_unchanged(store: Store, clock: FakeClock) -> None:
+async def test_record_is_returned_as_it_was_put(store: Store, clock: FakeClock) -> None:
     given = record(body=bytes(range(256)), expires_at=clock() + 100.125)
     assert await store.put(given) is True
     assert await store.get("grant", "k1") == given
@@ -133,7 +133,7 @@ async def test_records_without_a_group_are_kept_counted_and_scanned(store: Store
     assert [r async for r in store.scan("grant")] == [record(group="")]
 
 
-async def test_what_was_deleted_is_listed_no_more_and_may_come_back(store: Store) -> None:
+async def test_deleted_record_is_not_listed_and_can_be_created_again(store: Store) -> None:
     for _ in range(3):
         assert await store.put(record())
         assert len(await store.find("grant", "owner-1")) == 1

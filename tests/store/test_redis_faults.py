@@ -528,7 +528,7 @@ def test_address_is_parsed_with_its_escapes_decoded_once() -> None:
     assert url.where == "rediss+sentinel://a:1,[::1],c.example/my/3"
 
 
-async def test_valkey_is_another_word_for_redis(own_redis: RedisServer) -> None:
+async def test_valkey_url_is_accepted_as_redis(own_redis: RedisServer) -> None:
     store = open_store(own_redis.url.replace("redis", "valkey"))
     await store.open()
     assert await store.put(grant())

@@ -97,7 +97,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("after", [1, 37, 150])
-async def test_what_was_acknowledged_before_a_kill_is_there(path: Path, after: int) -> None:
+async def test_acknowledged_write_survives_a_kill(path: Path, after: int) -> None:
     process = helper(path, "write")
     assert process.stdout is not None
     acknowledged = [process.stdout.readline().strip() for _ in range(after)]
@@ -272,7 +272,7 @@ async def test_page_that_is_corrupted_under_a_running_gateway_is_an_error_until_
     await store.close()
 
 
-async def test_whatever_byte_of_the_file_is_altered_no_wrong_body_comes_out(path: Path) -> None:
+async def test_altered_byte_in_the_file_never_yields_a_wrong_body(path: Path) -> None:
     keyring = Keyring([EncryptionKey("k", b"k" * 32)])
     store = EncryptedStore(SQLiteStore(str(path)), keyring)
     await store.open()

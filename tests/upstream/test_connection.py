@@ -67,7 +67,7 @@ def test_no_way_of_cutting_it_makes_a_refused_response_pass(name: str, cuts: lis
 @pytest.mark.parametrize("response", BEHIND.values(), ids=BEHIND.keys())
 @settings(max_examples=60, deadline=None)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
-def test_what_comes_behind_a_response_closes_the_connection_however_it_is_cut(response: bytes, cuts: list[int]) -> None:
+def test_data_after_a_response_closes_the_connection_in_any_segmentation(response: bytes, cuts: list[int]) -> None:
     holder, transport = deliver(response, cuts)
     assert holder.diary[-2:] == [b"ok", "end"]
     assert transport.closed

@@ -61,7 +61,7 @@ def test_idempotent_request_on_a_connection_that_was_just_closing_is_sent_again(
     ("method", "body"),
     [("POST", None), ("POST", b"x"), ("PATCH", b"x"), ("PUT", b"x"), ("DELETE", b"x"), ("LOCK", None)],
 )
-def test_what_may_have_had_an_effect_or_a_body_is_never_sent_twice(method: str, body: bytes | None) -> None:
+def test_request_with_a_body_or_a_possible_effect_is_never_sent_twice(method: str, body: bytes | None) -> None:
     with RawUpstream(dies_on_second) as upstream, proxied(upstream.origin) as proxy:
         assert fetch(proxy.port)[2] == b"1"
         status, _, response = fetch(proxy.port, "/once", method=method, body=body)
@@ -385,7 +385,7 @@ def test_tls_upstream_that_cannot_be_verified_gets_no_request(authority: Authori
         assert upstream.heads == []
 
 
-def test_upstream_that_wants_our_certificate_gets_it(authority: Authority) -> None:
+def test_upstream_that_requests_a_client_certificate_gets_it(authority: Authority) -> None:
     certificate, key = authority.issue("gateway")
     context = server_context(authority, mutual=True)
     tls = UpstreamTLS(ca=authority.file, certificate=certificate, key=key)

@@ -34,7 +34,7 @@ def read(
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("sent", RIGHT.values(), ids=RIGHT.keys())
-def test_what_is_right_passes_byte_for_byte(sent: Any, masked: bool) -> None:
+def test_valid_frames_pass_byte_for_byte(sent: Any, masked: bool) -> None:
     data = frames(sent, mask=masked)
     passed, reader = read(data, masked=masked)
     assert passed == data
@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[int, Any]] = {
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("code", "sent"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_refused_whole(code: int, sent: Any, masked: bool) -> None:
+def test_invalid_frames_are_refused(code: int, sent: Any, masked: bool) -> None:
     """Everything before the invalid frame passes. No byte of that frame, or after it, ever passes."""
     before = frames([(TEXT, b"before", {}), *sent[:-1]], mask=masked)
     after = frames([(TEXT, b"after", {})], mask=masked)

@@ -65,7 +65,7 @@ def test_upstream_that_cannot_respond_is_502_at_once() -> None:
         assert fetch(proxy.port, method="POST", body=b"x")[0] == 502
 
 
-def test_half_an_answer_is_never_completed() -> None:
+def test_truncated_response_is_never_completed_with_other_data() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")

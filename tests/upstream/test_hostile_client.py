@@ -264,7 +264,7 @@ def test_pipelined_requests_get_responses_in_order(echo: Proxied) -> None:
             assert json.loads(client.response().body)["target"] == f"/echo?{number}"
 
 
-def test_expect_100_continue_is_answered_and_not_forwarded(echo: Proxied) -> None:
+def test_expect_100_continue_gets_100_and_is_not_forwarded(echo: Proxied) -> None:
     with Client(echo.port) as client:
         client.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -53,7 +53,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize(("begin", "more"), ENDLESS.values(), ids=ENDLESS.keys())
-def test_what_never_ends_and_brings_no_content_is_cut_soon(begin: bytes, more: bytes) -> None:
+def test_endless_response_without_content_is_cut(begin: bytes, more: bytes) -> None:
     """The response is aborted without a timeout, because bytes keep arriving."""
     pieces: list[bytes] = []
 

@@ -172,7 +172,7 @@ def test_name_that_is_no_token_is_refused(name: bytes) -> None:
         write([HOST, (name, b"a")])
 
 
-def test_names_are_judged_alike_the_second_time_and_after_many_others() -> None:
+def test_cached_header_names_are_classified_as_at_first_after_other_clients_names() -> None:
     writer = RequestWriter(ForwardedHeaders(), b"fallback")
     for number in range(6000):
         writer.write("GET", b"/", [HOST, (b"x-%d" % number, b"")], peer=None, scheme="http")

@@ -116,7 +116,7 @@ def test_common_response_is_plain() -> None:
         (b"\r\n\r\nok", b"\n\nok"),
     ],
 )
-def test_what_is_not_plain_is_left_to_the_parser(old: bytes, new: bytes) -> None:
+def test_complex_head_is_left_to_the_parser(old: bytes, new: bytes) -> None:
     assert old in GOOD
     assert not agrees(GOOD.replace(old, new, 1))
 
@@ -127,7 +127,7 @@ def test_head_without_end_and_one_of_many_lines_are_left_to_the_parser() -> None
     assert ResponseHeadCache().read(GOOD.replace(b"Server: x\r\n", b"Server: x\r\n" * 200, 1)) is None
 
 
-def test_what_is_kept_is_bounded_and_what_was_forgotten_is_learnt_again() -> None:
+def test_cache_is_bounded_and_evicted_entries_are_computed_again() -> None:
     heads = ResponseHeadCache()
     for number in range(10_000):
         found = heads.read(GOOD.replace(b"Server: x", b"X-Request-Id: %d" % number, 1))

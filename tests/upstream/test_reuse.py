@@ -343,7 +343,7 @@ BETWEEN = {
     ids=["length", "204", "chunked"],
 )
 @pytest.mark.parametrize("stray", BETWEEN.values(), ids=BETWEEN.keys())
-def test_whatever_arrives_on_an_idle_connection_closes_it(first: bytes, stray: bytes) -> None:
+def test_data_on_an_idle_connection_closes_it(first: bytes, stray: bytes) -> None:
     strays = Strays(first=first, stray=stray)
     with RawUpstream(strays) as upstream, proxied(upstream.origin) as proxy:
         assert fetch(proxy.port)[2] in (b"first", b"")

@@ -326,7 +326,7 @@ class TestHostileClients:
             s.client.sock.close()
             assert rest(s.app) == b""
 
-    def test_closing_and_not_waiting_for_the_answer(self) -> None:
+    def test_close_without_waiting_for_the_response(self) -> None:
         with scene() as s:
             s.client.send(frame(CLOSE, BYE, mask=True))
             s.client.sock.close()
@@ -345,7 +345,7 @@ class TestHostileClients:
             assert time.monotonic() - began > 0.3
             assert rest(s.app) == b""
 
-    def test_talking_on_after_our_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_frames_after_the_gateways_close_are_discarded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 3.0)
         with scene() as s:
             s.end()

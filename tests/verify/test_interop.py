@@ -60,7 +60,7 @@ def our_keys(algorithm: str) -> dict[str, v.Key]:
     return {key["kid"]: known}
 
 
-def test_independent_verifier_accepts_ours(algorithm: str) -> None:
+def test_independent_verifier_accepts_the_gateways_signature(algorithm: str) -> None:
     made = signer(signing(algorithm), "https://a", "http://b").prepare(FULL)
     headers = made.headers(b"POST", b"app.example.com:8080", b"/a%20b/c", b"x=%2F&y", time.time())
     request = Request(
@@ -78,7 +78,7 @@ def test_independent_verifier_accepts_ours(algorithm: str) -> None:
             verifier.verify(forged, max_age=datetime.timedelta(minutes=5), expect_tag="akoya-gateway")
 
 
-def test_we_accept_what_an_independent_signer_makes(algorithm: str) -> None:
+def test_signature_of_an_independent_signer_verifies(algorithm: str) -> None:
     request = Request("GET", "https://app.example.com/a%20b?x=%2F", {"Akoya-Owner": "o1", "Akoya-Connector": "mikomo"})
     now = datetime.datetime.now(tz=datetime.UTC)
     others.HTTPMessageSigner(signature_algorithm=ALGORITHMS[algorithm], key_resolver=resolver(algorithm)).sign(
@@ -98,7 +98,7 @@ def test_we_accept_what_an_independent_signer_makes(algorithm: str) -> None:
         v.verify("GET", "app.example.com", "/a%20b", "x=%2f", headers, our_keys(algorithm), time.time())
 
 
-def test_independent_jose_library_accepts_our_assertion(algorithm: str) -> None:
+def test_independent_jose_library_accepts_the_gateways_assertion(algorithm: str) -> None:
     made = signer(signing(algorithm, SigningScheme.JWT), "https://app", "http://up").prepare(FULL)
     ((name, token),) = made.headers(b"GET", b"h", b"/", b"", time.time())
     assert name == b"akoya-assertion"
@@ -123,7 +123,7 @@ class _no_warning:
     def __exit__(self, *_: object) -> None: ...
 
 
-def test_we_accept_the_assertion_of_an_independent_signer() -> None:
+def test_assertion_of_an_independent_signer_verifies() -> None:
     from joserfc.jwk import ECKey
 
     key = KEYS["ecdsa-p256-sha256"]
@@ -185,7 +185,7 @@ def test_any_part_cut_short_is_refused(data: Any) -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=60)), max_size=6), st.text(max_size=60))
-def test_hostile_headers_raise_nothing_but_not_verified(headers: list[tuple[str, str]], value: str) -> None:
+def test_hostile_headers_raise_only_not_verified(headers: list[tuple[str, str]], value: str) -> None:
     lines = [*headers, ("signature-input", value), ("signature", value), ("akoya-assertion", value)]
     with pytest.raises(v.NotVerified):
         v.verify("GET", "h", "/", "", lines, {}, 0.0)
@@ -231,7 +231,7 @@ def test_keys_are_read_from_pem_jwk_and_thumbprints_agree() -> None:
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
-def test_one_signature_has_one_spelling(algorithm: str) -> None:
+def test_signature_with_another_base64_spelling_is_refused(algorithm: str) -> None:
     """Setting unused base64 bits spells the same octets differently (RFC 9651 section 4.2.7, RFC 4648 section 3.5)."""
     parts = parts_of(algorithm)
     text = parts[-1].decode()
@@ -243,7 +243,7 @@ def test_one_signature_has_one_spelling(algorithm: str) -> None:
         verify_parts(algorithm, parts)
 
 
-def test_one_assertion_has_one_spelling(algorithm: str) -> None:
+def test_assertion_with_another_base64_spelling_is_refused(algorithm: str) -> None:
     now = 1_790_000_000.0
     made = signer(signing(algorithm, SigningScheme.JWT), "i", "a", clock=lambda: now).prepare(FULL)
     ((_, token),) = made.headers(b"GET", b"h", b"/", b"", now)
@@ -255,5 +255,5 @@ def test_one_assertion_has_one_spelling(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "md5=:AAAA:", "sha-256", "sha-256=AAAA", "sha-256=:AAAA:", "nonsense,"])
-def test_digest_that_says_nothing_matches_no_body(digest: str) -> None:
+def test_empty_digest_matches_no_body(digest: str) -> None:
     assert not v.body_matches(digest, b"")

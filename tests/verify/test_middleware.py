@@ -142,7 +142,7 @@ def send_request(port: int, target: str, lines: Lines, method: str = "GET", body
         connection.close()
 
 
-def test_signed_request_reaches_the_app_with_what_was_said(entrypoint: Any) -> None:
+def test_signed_request_reaches_the_app_with_its_claims(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
         status, verified = send_request(port, "/api?a=1&a=%2F", signed(port, query="a=1&a=%2F"))
         assert status == 200
@@ -171,7 +171,7 @@ def test_added_header_is_refused(entrypoint: Any, name: str, value: str) -> None
         assert (status, problem["status"]) == (401, 401)
 
 
-def test_no_signature_no_app(entrypoint: Any) -> None:
+def test_unsigned_request_does_not_reach_the_app(entrypoint: Any) -> None:
     with entrypoint(known()) as port:
         status, problem = send_request(port, "/api", [("Host", f"127.0.0.1:{port}"), ("Akoya-Owner", "evil")])
         assert status == 401
@@ -180,7 +180,7 @@ def test_no_signature_no_app(entrypoint: Any) -> None:
         assert send_request(port, "/api", signed(port), method="POST", body=b"x")[0] == 401
 
 
-def test_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any) -> None:
+def test_exempt_path_passes_without_gateway_headers(entrypoint: Any) -> None:
     with entrypoint(known(), exempt={"/healthz"}) as port:
         lines = [("Host", "h"), ("Akoya-Owner", "evil"), ("akoya_id_token", "evil")]
         assert send_request(port, "/healthz", lines) == (200, {"owner": None, "token": None, "got": 0, "names": []})
@@ -203,18 +203,18 @@ def test_exempt_path_gets_through_without_any_of_our_headers(entrypoint: Any) ->
         ("/static/./x", False),
     ],
 )
-def test_pattern_exempts_what_is_plainly_below(entrypoint: Any, path: str, free: bool) -> None:
+def test_exempt_pattern_matches_only_normalized_paths_below_it(entrypoint: Any, path: str, free: bool) -> None:
     with entrypoint(known(), exempt={"/static/*"}) as port:
         assert send_request(port, path, [("Host", "h"), ("Akoya-Owner", "evil")])[0] == (200 if free else 401)
 
 
 @pytest.mark.parametrize("pattern", ["healthz", "/a*", "/*/b", "*"])
-def test_pattern_that_is_none_is_refused(pattern: str) -> None:
+def test_invalid_exempt_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="neither"):
         v.WsgiVerifier(wsgi_app, known(), exempt={pattern})
 
 
-def test_covered_body_is_compared(entrypoint: Any) -> None:
+def test_covered_body_is_compared_with_its_digest(entrypoint: Any) -> None:
     with entrypoint(known(), largest_body=1000) as port:
         body = b"a" * 900
         assert send_request(port, "/api", signed(port, "POST", body=body), "POST", body)[1]["got"] == 900
@@ -223,7 +223,7 @@ def test_covered_body_is_compared(entrypoint: Any) -> None:
         assert send_request(port, "/api", signed(port, "POST", body=long), "POST", long)[0] == 401
 
 
-def test_request_is_not_accepted_twice_where_that_is_wanted(entrypoint: Any) -> None:
+def test_replayed_request_is_refused_when_replay_protection_is_on(entrypoint: Any) -> None:
     with entrypoint(known(), replay=v.ReplayCache()) as port:
         lines = signed(port)
         assert send_request(port, "/api", lines)[0] == 200
@@ -269,7 +269,7 @@ def test_replaced_key_is_fetched_without_blocking_the_requests_of_other_clients(
         assert not fetches.acquire(blocking=False), "a forged signature causes no fetch within ten seconds"
 
 
-def test_without_keys_the_answer_is_503(entrypoint: Any) -> None:
+def test_request_without_fetched_keys_gets_503(entrypoint: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/jwks"
     with entrypoint(v.RemoteKeys(url, timeout=1)) as port:
@@ -277,7 +277,7 @@ def test_without_keys_the_answer_is_503(entrypoint: Any) -> None:
         assert (status, problem["detail"]) == (503, "keys-unavailable")
 
 
-def test_jwt_scheme(entrypoint: Any) -> None:
+def test_jwt_scheme_verifies_assertions(entrypoint: Any) -> None:
     made = signer(signing("ed25519", SigningScheme.JWT), "https://gateway", "http://app").prepare(
         replace(FULL, expires_at=int(time.time()) + 900)
     )
@@ -291,7 +291,7 @@ def test_jwt_scheme(entrypoint: Any) -> None:
         assert send_request(port, "/any", lines)[1]["detail"] == "wrong-audience"
 
 
-def test_half_a_jwt_policy_is_refused() -> None:
+def test_incomplete_jwt_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="together"):
         v.AsgiVerifier(asgi_app, known(), audience="x")
 

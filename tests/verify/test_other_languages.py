@@ -96,7 +96,7 @@ def test_shared_secret_is_the_text_without_the_white_space_around_it(
 
 
 @pytest.mark.parametrize("language", ["node", "go", "java"])
-def test_no_language_accepts_a_request_of_which_one_byte_was_changed(
+def test_no_language_accepts_a_request_with_one_byte_changed(
     language: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     built: Path = request.getfixturevalue(language)
@@ -207,7 +207,7 @@ def test_key_replaced_under_the_same_id_is_fetched_and_forgeries_cause_no_other_
         assert fetches == dict.fromkeys(ports, 2)
 
 
-def test_we_accept_what_two_npm_libraries_sign(tmp_path: Path) -> None:
+def test_signatures_of_two_npm_libraries_verify(tmp_path: Path) -> None:
     folder = npm_install(INTEROP, tmp_path / "interop")
     now = int(time.time())
     env = {"AKOYA_NODE_MODULES": str(folder / "sign.mjs")}

@@ -39,7 +39,7 @@ def lines(language: str, url: str) -> str:
     return str(LINES[language].replace(ADDRESS, url))
 
 
-def test_python() -> None:
+def test_python_example_verifies_requests() -> None:
     made = signer(signing("ed25519"), "https://a", "http://b").prepare(FULL)
     request = {"method": "GET", "host": "app.example.com", "path": "/a", "query": "x=1"}
     headers = made.headers(b"GET", b"app.example.com", b"/a", b"x=1", time.time())
@@ -53,7 +53,7 @@ def test_python() -> None:
     assert last_access == "2026-09-21T14:12:37Z"
 
 
-def test_node(node: Path) -> None:
+def test_node_example_verifies_requests(node: Path) -> None:
     with key_server(jwks(signing("ed25519"))) as url:
         text = lines("js", url).rstrip()
         assert text.endswith("});")
@@ -64,7 +64,7 @@ def test_node(node: Path) -> None:
             assert fetch(port, "ed25519", nothing) == (200, FULL.owner)
 
 
-def test_go(go: Path, tmp_path: Path) -> None:
+def test_go_example_verifies_requests(go: Path, tmp_path: Path) -> None:
     with key_server(jwks(signing("ed25519"))) as url:
         text = lines("go", url).replace('http.ListenAndServe(":3000", ', "serve(")
         main = f"""package main
@@ -99,7 +99,7 @@ func main() {{
             assert fetch(port, "ed25519", change_owner)[0] == 401
 
 
-def test_java(java: Path, tmp_path: Path) -> None:
+def test_java_example_verifies_requests(java: Path, tmp_path: Path) -> None:
     with key_server(jwks(signing("ed25519"))) as url:
         program = f"""import java.util.ArrayList;
 

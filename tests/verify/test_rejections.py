@@ -28,7 +28,7 @@ def changed(name: str, old: str, new: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x80"])
-def test_value_that_would_add_a_line_to_the_signature_base(end: str) -> None:
+def test_value_that_would_add_a_line_to_the_signature_base_is_refused(end: str) -> None:
     with pytest.raises(v.NotVerified) as refused:
         verify_message(changed("akoya-connector", "mikomo", f'mikomo{end}"akoya-scope": all'))
     assert refused.value.reason == "malformed"
@@ -37,7 +37,7 @@ def test_value_that_would_add_a_line_to_the_signature_base(end: str) -> None:
 @pytest.mark.parametrize(
     "component", ['"@scheme"', '"@target-uri"', '"@query-param";name="x"', "scope", "1", "?1", ":AAAA:"]
 )
-def test_component_that_the_gateway_does_not_sign(component: str) -> None:
+def test_component_that_the_gateway_does_not_sign_is_refused(component: str) -> None:
     with pytest.raises(v.NotVerified) as refused:
         verify_message(changed("signature-input", '"@method"', f'"@method" {component}'))
     assert refused.value.reason == "malformed"
@@ -62,36 +62,36 @@ HEADER = {"alg": "HS256", "kid": MAC, "typ": "akoya-assertion+jwt"}
 CLAIMS = {"iss": "https://i", "aud": "https://a", "sub": "o", "jti": "j", "iat": 990, "exp": 1050}
 
 
-def test_assertion_that_the_next_ones_are_made_of_is_good() -> None:
+def test_base_assertion_of_the_next_tests_verifies() -> None:
     assert verdict(HEADER, CLAIMS).owner == "o"
 
 
 @pytest.mark.parametrize("claims", [[], "x", 1, None])
-def test_claims_that_are_no_object(claims: Any) -> None:
+def test_claims_other_than_an_object_are_refused(claims: Any) -> None:
     with pytest.raises(v.NotVerified, match="no JSON object"):
         verdict(HEADER, claims)
 
 
 @pytest.mark.parametrize("name", ["iat", "exp"])
 @pytest.mark.parametrize("value", [None, True, "990", -1, 1e12, [990]])
-def test_times_that_are_none(name: str, value: Any) -> None:
+def test_invalid_times_are_refused(name: str, value: Any) -> None:
     with pytest.raises(v.NotVerified, match="no iat and exp"):
         verdict(HEADER, {**CLAIMS, name: value})
 
 
 @pytest.mark.parametrize("kid", [None, "", 1, ["mac"], {}])
-def test_key_id_that_is_none(kid: Any) -> None:
+def test_invalid_key_id_is_refused(kid: Any) -> None:
     with pytest.raises(v.NotVerified, match="no kid"):
         verdict({**HEADER, "kid": kid}, CLAIMS)
 
 
 @pytest.mark.parametrize("jti", [None, "", 7])
-def test_replay_cache_wants_a_name_to_remember(jti: Any) -> None:
+def test_replay_cache_without_a_nonce_raises(jti: Any) -> None:
     with pytest.raises(v.NotVerified):
         verdict(HEADER, {**CLAIMS, "jti": jti}, replay=v.ReplayCache())
 
 
-def test_replay_cache_takes_each_nonce_once_and_refuses_rather_than_forgets() -> None:
+def test_replay_cache_accepts_each_nonce_once_and_refuses_when_full() -> None:
     cache = v.ReplayCache(capacity=2)
     for nonce, reason in [
         (None, "no-nonce"),
@@ -113,7 +113,7 @@ def test_replay_cache_takes_each_nonce_once_and_refuses_rather_than_forgets() ->
 @pytest.mark.parametrize(
     "secret", ["", "x" * 31, b"x" * 31, f"  {'x' * 31}\n", "-----BEGIN PUBLIC KEY-----\n" + "A" * 40]
 )
-def test_shared_secret_that_is_short_or_a_public_key(secret: str | bytes) -> None:
+def test_shared_secret_that_is_short_or_a_public_key_is_refused(secret: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"32 bytes|PEM"):
         v.secret_key("k", secret)
 
@@ -128,6 +128,6 @@ EC = next(key["public_jwk"] for key in MESSAGES["keys"] if key["kid"] == "ec")
      {**ED, "use": "enc"}, {**ED, "alg": "HS256"}, {**EC, "alg": "ES384"}, {**ED, "x": "AA"}, {**EC, "y": EC["x"]},
      {"kty": "oct", "k": "AAAA", "kid": "k"}, {}],
 )  # fmt: skip
-def test_jwk_that_is_for_something_else(jwk: dict[str, Any]) -> None:
+def test_jwk_for_another_purpose_is_refused(jwk: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         v.jwk_key(jwk)

@@ -45,7 +45,7 @@ def server() -> Server:
     return Server()
 
 
-def test_set_is_fetched_once_and_kept(server: Server) -> None:
+def test_key_set_is_fetched_once_and_cached(server: Server) -> None:
     keys = server.keys()
     assert keys.peek("ed") is None
     assert server.fetches == 0
@@ -85,7 +85,7 @@ def test_many_callers_share_one_fetch(server: Server) -> None:
     assert server.fetches == 1
 
 
-def test_known_key_never_waits_for_a_refresh(server: Server) -> None:
+def test_cached_key_does_not_wait_for_a_refresh(server: Server) -> None:
     keys = server.keys(max_age=300)
     assert keys.get("ed")
     server.now += 301
@@ -99,7 +99,7 @@ def test_known_key_never_waits_for_a_refresh(server: Server) -> None:
     assert keys.peek("ed") is None
 
 
-def test_old_set_stays_while_the_new_cannot_be_had_but_not_for_ever(server: Server) -> None:
+def test_old_key_set_is_used_for_a_bounded_time_while_the_new_one_cannot_be_fetched(server: Server) -> None:
     keys = server.keys(max_age=300, stale=3600)
     assert keys.get("ed")
     server.down = True
@@ -115,7 +115,7 @@ def test_old_set_stays_while_the_new_cannot_be_had_but_not_for_ever(server: Serv
 @pytest.mark.parametrize(
     "garbage", [b"", b"[]", b"{}", b'{"keys": 1}', b"\xff", b'{"keys": ["x", null, {"kty": 1}]}', b"[" * 100_000]
 )
-def test_document_that_is_no_key_set_brings_no_key(server: Server, garbage: bytes) -> None:
+def test_document_other_than_a_key_set_contains_no_key(server: Server, garbage: bytes) -> None:
     server.document = garbage
     try:
         assert server.keys().get("ed") is None
@@ -134,7 +134,7 @@ def test_garbage_does_not_replace_a_good_set(server: Server) -> None:
     assert keys.get("ed")
 
 
-def test_secret_in_a_key_set_is_passed_over() -> None:
+def test_secret_in_a_key_set_is_ignored() -> None:
     oct_key = {"kty": "oct", "k": "A" * 43, "kid": "evil", "alg": "HS256"}
     assert list(v.jwks_keys(json.dumps({"keys": [oct_key, KEYS["ed25519"]["public_jwk"]]}))) == ["ed"]
 
@@ -178,12 +178,12 @@ def test_nonce_is_accepted_once_until_it_has_expired() -> None:
         {**KEYS["ed25519"]["public_jwk"], "alg": "HS256"},
     ],
 )
-def test_jwk_that_is_not_for_our_signatures_is_refused(bad: dict[str, Any]) -> None:
+def test_jwk_for_another_use_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         v.jwk_key(bad)
 
 
-def test_short_or_public_text_is_no_secret() -> None:
+def test_short_text_or_public_key_is_refused_as_a_secret() -> None:
     with pytest.raises(ValueError, match="32"):
         v.secret_key("k", "short")
     with pytest.raises(ValueError, match="PEM"):

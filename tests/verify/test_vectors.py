@@ -32,12 +32,12 @@ def judge_assertion(one: dict[str, Any]) -> v.Verified:
 
 
 @pytest.mark.parametrize("case", MESSAGES["cases"], ids=lambda one: one["name"])
-def test_signed_request_verifies_and_says_what_was_signed(case: dict[str, Any]) -> None:
+def test_signed_request_verifies_and_returns_the_signed_claims(case: dict[str, Any]) -> None:
     check_claims(verify_message(case), case["says"])
 
 
 @pytest.mark.parametrize("attack", MESSAGES["attacks"], ids=lambda one: one["name"])
-def test_attack_is_refused(attack: dict[str, Any]) -> None:
+def test_forged_request_is_refused(attack: dict[str, Any]) -> None:
     with pytest.raises(v.NotVerified) as refused:
         verify_message(attack)
     assert refused.value.reason == attack["reason"]
@@ -64,7 +64,7 @@ def test_forged_assertion_is_refused(attack: dict[str, Any]) -> None:
     assert refused.value.reason == attack["reason"]
 
 
-def test_vectors_are_what_the_generator_writes(tmp_path: Path) -> None:
+def test_vectors_equal_the_output_of_the_generator(tmp_path: Path) -> None:
     source = (VECTORS / "generate.py").read_text(encoding="utf-8")
     (tmp_path / "generate.py").write_text(source, encoding="utf-8")
     subprocess.run([sys.executable, str(tmp_path / "generate.py")], check=True)
