@@ -79,7 +79,7 @@ def list_keys(config: Path) -> None:
     """List the signing keys with ID, algorithm and state (signing, waiting or retired), and the store keys."""
     from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
-    loaded = _load(config)
+    loaded = _load(config, ("signing",), ("sessions",))
     schedule, now = _schedule(loaded), time.time()
     for key in schedule.keys:
         click.echo(f"signing  {key.id}  {key.algorithm.value}  {key_generation.state(schedule, key, now)}")
@@ -98,7 +98,7 @@ def rotate(config: Path, lead: str, if_older_than: str | None) -> None:
     reads the file again on reload. If the configuration lists the keys one by one, the key is written to a new file
     beside the first, and the necessary changes are printed.
     """
-    _load(config)
+    _load(config, ("signing",))
     wait = _duration(lead, "--in")
     age = None if if_older_than is None else _duration(if_older_than, "--if-older-than")
     files = _key_files(config)
@@ -115,7 +115,7 @@ def public(config: Path, pem: bool) -> None:
     """Print the public keys, for verifiers that do not fetch them. Shared secrets are never printed."""
     from akoya_gateway.signing import jwks  # noqa: PLC0415
 
-    loaded = _load(config)
+    loaded = _load(config, ("signing",))
     if not pem:
         click.echo(jwks(loaded.signing).decode())
         _warn_if_shared(loaded)
@@ -141,11 +141,14 @@ def _warn_if_shared(config: Config) -> None:
         click.echo("hmac-sha256 has no public keys: give verifiers the secret itself", err=True)
 
 
-def _load(config: Path) -> Config:
+def _load(config: Path, *secrets: tuple[str, ...]) -> Config:
+    """Load the configuration with the secrets below these keys.
+
+    Others, such as those of clients, may be out of reach of the operator's shell.
+    """
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
 
-    # Other secrets, such as those of clients, may be out of reach of the operator's shell.
-    return load_config(config, secrets=(("signing",), ("sessions",)))
+    return load_config(config, secrets=secrets)
 
 
 def _schedule(config: Config) -> Any:
@@ -181,7 +184,7 @@ def _key_files(config: Path) -> list[Path | None]:
 def _rotate_set(file: Path, config: Path, lead: float, age: float | None) -> None:
     from akoya_gateway.signing import key_generation  # noqa: PLC0415
 
-    algorithm = _load(config).signing.algorithm
+    algorithm = _load(config, ("signing",)).signing.algorithm
     with _locked(file):
         text, now = file.read_text("utf-8-sig"), time.time()
         if '"keys"' not in text:
@@ -202,7 +205,7 @@ def _rotate_list(config: Path, files: list[Path | None]) -> None:
     from akoya_gateway.signing import key_generation  # noqa: PLC0415
     from akoya_gateway.signing.keys import thumbprint  # noqa: PLC0415
 
-    algorithm = _load(config).signing.algorithm
+    algorithm = _load(config, ("signing",)).signing.algorithm
     private = key_generation.generate_private_key(algorithm)
     key_id = thumbprint(private)[:12]
     suffix = ".txt" if isinstance(private, bytes) else ".pem"
@@ -223,7 +226,12 @@ def _rotate_list(config: Path, files: list[Path | None]) -> None:
 def _locked(file: Path) -> Iterator[None]:
     """Allow only one rotation at a time, also between replicas that share the folder."""
     lock = file.with_name(f".{file.name}.lock")
-    with lock.open("w") as held:
+    try:
+        held = lock.open("w")
+    except OSError as fault:
+        click.echo(f"{lock} cannot be written: {fault.strerror}", err=True)
+        raise SystemExit(1) from None
+    with held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
 

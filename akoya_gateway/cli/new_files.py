@@ -15,13 +15,18 @@ def write_new(file: Path, text: str, mode: int = SECRET) -> None:
     """Create a file and make it durable.
 
     Raises:
-        OSError: The file exists or cannot be written.
+        OSError: The file exists or cannot be written. Nothing is left of a new file that could not be written, because
+            an empty key file would keep the next attempt from creating it.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        file.unlink()
+        raise
 
 
 def write_new_or_exit(file: Path, text: str) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from akoya_gateway.cli import main
+from tests.support.tiny_disk import fill, free, tiny_disk
+
+__all__ = ["tiny_disk"]
 
 CONFIG = """\
 version: 1
@@ -45,6 +48,9 @@ class Shell:
         monkeypatch.setenv("CLIENT_SECRET", "a-secret-that-is-long-enough")
         monkeypatch.setenv("STORE_KEY", base64.b64encode(bytes(range(32))).decode())
         monkeypatch.setenv("COLUMNS", "200")
+
+    def forget(self, name: str) -> None:
+        self._monkeypatch.delenv(name)
 
     def keys(self, *arguments: str, code: int = 0) -> str:
         self._monkeypatch.setattr(sys, "argv", ["akoya-gateway", "keys", *arguments])
@@ -148,3 +154,25 @@ def test_two_rotations_at_once_make_two_keys(shell: Shell) -> None:
     running = [subprocess.Popen(command, cwd=shell.folder, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [one.wait(60) for one in running] == [0, 0]
     assert len({jwk["kid"] for jwk in shell.read("keys.json")["keys"]}) == 3
+
+
+def test_keys_on_a_full_disk_are_not_written_in_part_and_the_old_ones_stay(shell: Shell, tiny_disk: Path) -> None:
+    """A key file that was left empty would keep the next attempt from creating it: keys are never overwritten."""
+    keys, new = tiny_disk / "keys.json", tiny_disk / "new.pem"
+    shell.config(f"[{{file: {keys}}}]")
+    shell.keys("new", "--set", "--out", str(keys))
+    before = keys.read_bytes()
+    fill(tiny_disk)
+    shell.forget("STORE_KEY")  # only the signing keys are needed
+    assert "No space left on device" in shell.keys("rotate", code=1)
+    assert "No space left on device" in shell.keys("new", "--out", str(new), code=1)
+    assert keys.read_bytes() == before
+    assert {path.name for path in tiny_disk.iterdir()} <= {"keys.json", "ballast", ".keys.json.lock"}
+    free(tiny_disk)
+    shell.keys("rotate")
+    shell.keys("new", "--out", str(new))
+    assert keys.read_bytes() != before
+    before = keys.read_bytes()
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    assert "Read-only file system" in shell.keys("rotate", code=1)
+    assert keys.read_bytes() == before

@@ -19,6 +19,9 @@ from akoya_gateway.config import load_config
 from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
 from tests.support.config_documents import ENVIRON, changed
 from tests.support.redis_servers import RedisServer
+from tests.support.tiny_disk import fill, tiny_disk
+
+__all__ = ["tiny_disk"]
 
 RECORDS = (
     Record("grant", "k1", b"a refresh token", group="owner"),
@@ -165,6 +168,15 @@ def test_backup_never_overwrites_and_leaves_nothing_of_a_failed_one(tmp_path: Pa
     assert not (tmp_path / "other").exists()
     done = run("backup", tmp_path / "no" / "folder", "--config", config)
     assert (done.exit_code, "No such file or directory" in done.output) == (1, True)
+
+
+def test_backup_on_a_full_disk_fails_and_leaves_nothing(tmp_path: Path, tiny_disk: Path) -> None:
+    config = configured(tmp_path, f"sqlite://{tmp_path}/grants.db")
+    write(config, *RECORDS)
+    fill(tiny_disk)
+    done = run("backup", tiny_disk / "store.backup", "--config", config)
+    assert (done.exit_code, "No space left on device" in done.output) == (1, True), done.output
+    assert [path.name for path in tiny_disk.iterdir()] == ["ballast"]
 
 
 def test_backup_on_a_file_system_without_links_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

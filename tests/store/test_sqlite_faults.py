@@ -12,7 +12,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,9 @@ from akoya_gateway.errors import StoreUnavailable, UndecryptableRecord
 from akoya_gateway.store import DamagedRecord, EncryptedStore, Keyring, Record, open_store
 from akoya_gateway.store.sqlite import SQLiteStore
 from akoya_gateway.store.sqlite_database import APPLICATION_ID, MIGRATIONS
+from tests.support.tiny_disk import tiny_disk
+
+__all__ = ["tiny_disk"]
 
 HELPER = """
 import asyncio, sys
@@ -80,20 +83,6 @@ async def sqlite(path: Path) -> AsyncIterator[SQLiteStore]:
     await store.open()
     yield store
     await store.close()
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.parametrize("after", [1, 37, 150])
