@@ -230,13 +230,13 @@ def test_traefik_files_have_the_form_that_the_responses_need() -> None:
 def test_request_without_one_valid_host_is_refused(env: GatewayEnv, host: str) -> None:
     original = ("X-Original-Method: GET", "X-Original-URI: /public/x")
     forwarded = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /public/x")
-    nginx = ask(env, *original, f"Host: {host}")
-    traefik = ask(env, *forwarded, "Host: app.example", f"X-Forwarded-Host: {host}")
-    envoy = ask(env, f"Host: {host}", below="/public/x")
+    nginx = fetch(env, *original, f"Host: {host}")
+    traefik = fetch(env, *forwarded, "Host: app.example", f"X-Forwarded-Host: {host}")
+    envoy = fetch(env, f"Host: {host}", below="/public/x")
     # nginx `auth_request` turns 400 into 500.
     assert (nginx[0], traefik[0], envoy[0]) == (403, 400, 400)
-    assert {answer[1]["detail"] for answer in (nginx, traefik, envoy)} == {"There must be one valid Host."}
+    assert {response[1]["detail"] for response in (nginx, traefik, envoy)} == {"There must be one valid Host."}
     assert [
-        ask(env, *original, "Host: app.example:8080")[0],
-        ask(env, *forwarded, "X-Forwarded-Host: [::1]:80")[0],
+        fetch(env, *original, "Host: app.example:8080")[0],
+        fetch(env, *forwarded, "X-Forwarded-Host: [::1]:80")[0],
     ] == [200, 200]
