@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from akoya_gateway.grants import GrantRepository, GrantState
-from tests.chaos.clients import ask
+from tests.chaos.clients import fetch
 from tests.chaos.replicas import CACHES, Fleet, Visitor, age, readyz
 from tests.support.metrics import values
 from tests.support.tiny_disk import fill, free, tiny_disk
@@ -42,7 +42,7 @@ async def test_full_disk_during_a_refresh_loses_no_grant(tiny_disk: Path) -> Non
             await expire(repository, visitor)
             spent = len(fleet.refreshes())
             fleet.akoya.fault("slow_after", "token.refresh_token", seconds=1.0, times=1)
-            request = asyncio.ensure_future(ask(fleet.port, visitor.cookie))
+            request = asyncio.ensure_future(fetch(fleet.port, visitor.cookie))
             await until_async(lambda: issued(spent + 1), "the old refresh token is spent")
             fill(tiny_disk)
 
@@ -74,7 +74,7 @@ async def test_full_disk_during_a_refresh_loses_no_grant(tiny_disk: Path) -> Non
             assert grant is not None
             assert grant.state is GrantState.LIVE
             await expire(repository, visitor)
-            assert (await ask(fleet.port, visitor.cookie)).status == 200
+            assert (await fetch(fleet.port, visitor.cookie)).status == 200
         assert {use["outcome"] for use in fleet.refreshes()} == {"issued"}, "a spent refresh token was sent again"
 
 
@@ -90,12 +90,12 @@ async def test_full_disk_before_a_refresh_sends_none(tiny_disk: Path) -> None:
             await expire(repository, visitor)
             fill(tiny_disk)
             await until_async(not_ready, "nothing can be written")
-            assert (await ask(fleet.port, visitor.cookie)).status == 503
+            assert (await fetch(fleet.port, visitor.cookie)).status == 503
             assert fleet.refreshes() == []
             free(tiny_disk)
 
             async def served() -> bool:
-                return (await ask(fleet.port, visitor.cookie)).status == 200
+                return (await fetch(fleet.port, visitor.cookie)).status == 200
 
             await until_async(served, "there is room again")
         assert [use["outcome"] for use in fleet.refreshes()] == ["issued"]
