@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from akoya_gateway.oauth.outcomes import TokenSet
+from akoya_gateway.secret import Secret
 
 _PREFIX = "g_"
 _RECORD_ID_LENGTH = 22
@@ -119,6 +120,8 @@ class Grant:
     """Load time of the newest configuration under which an attempt failed for a reason that a reload may remove."""
     reuse: Reuse | None = None
     """Set while the grant is uncertain and the provider may still accept a spent token."""
+    fallback: Secret | None = field(default=None, repr=False)
+    """The refresh token to try if the current one, which came in a doubtful response, is refused."""
 
     @property
     def id(self) -> str:

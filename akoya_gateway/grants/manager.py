@@ -402,8 +402,9 @@ class GrantManager:
     async def _queue_revocation(self, grant: Grant) -> None:
         endpoint = token_endpoint_for(self._providers, grant.key)
         nowhere = endpoint is not None and endpoint.client.environment.revocation_endpoint is None
-        if grant.tokens.refresh_token is not None and not nowhere:
-            await self.revocation_queue.enqueue(grant, grant.tokens.refresh_token)
+        for token in (grant.tokens.refresh_token, grant.fallback):
+            if token is not None and not nowhere:
+                await self.revocation_queue.enqueue(grant, token)
 
     def on_disconnect(self, listener: DisconnectListener) -> Callable[[], None]:
         """Call `listener` with each grant that this process disconnects. Return a function that removes it."""

@@ -49,6 +49,8 @@ def encode(grant: Grant) -> bytes:
         document["lease"] = [lease.holder, lease.started_at, lease.expires_at, lease.sent]
     if grant.reuse is not None:
         document["reuse"] = [grant.reuse.at, grant.reuse.until]
+    if grant.fallback is not None:
+        document["fallback"] = grant.fallback.reveal()
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -75,7 +77,7 @@ def decode(body: bytes, version: int) -> Grant:
 
 def _grant(document: dict[str, Any], version: int) -> Grant:
     tokens, lease, reuse = document["tokens"], document.get("lease"), document.get("reuse")
-    refresh_token = tokens["refresh_token"]
+    refresh_token, fallback = tokens["refresh_token"], document.get("fallback")
     return Grant(
         key=GrantKey(*document["key"]),
         tokens=TokenSet(
@@ -100,4 +102,5 @@ def _grant(document: dict[str, Any], version: int) -> Grant:
         untrusted=document.get("untrusted", 0),
         failed_under=document.get("failed_under", 0.0),
         reuse=None if reuse is None else Reuse(*reuse),
+        fallback=None if fallback is None else Secret(fallback),
     )

@@ -66,6 +66,10 @@ contrast, is kept by each process (`trust`).
 
 Three things do end the grant in this situation: another `sub` (the user signed in to another account at the bank);
 a refusal of the old refresh token if the response contained no new one; and the limit of unknown outcomes, above.
+
+A refresh token that came without a bearer may be a text about the one that was sent ("is required"). It is used first,
+because the one that was sent is spent if it is genuine. The other stays in `fallback` and is used if it is refused,
+which costs nothing: a provider that revokes the family then revokes only what it has already refused.
 """
 
 from __future__ import annotations
@@ -156,12 +160,15 @@ def _accept(grant: Grant, event: ProviderResponded, now: float) -> Grant:
         untrusted=0,
         failed_under=0.0,
         reuse=None,
+        fallback=None,
     )
 
 
 def _refuse(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
+    if grant.fallback is not None:
+        return _distrusted(grant, grant.fallback, event, now)
     return _ended(grant, Reason.OUTCOME_UNKNOWN if grant.unknowns else Reason.DEAD_TOKEN)
 
 
@@ -200,10 +207,18 @@ def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
         return grant
     if outcome.reason is DistrustReason.SUBJECT:
         return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
+    if outcome.refresh_token is None:
+        return _distrusted(grant, None, event, now)
+    doubted = grant.fallback or grant.tokens.refresh_token if outcome.doubtful else None
+    return replace(_distrusted(grant, outcome.refresh_token, event, now), fallback=doubted)
+
+
+def _distrusted(grant: Grant, refresh_token: Secret | None, event: ProviderResponded, now: float) -> Grant:
+    """Back off, with `refresh_token` in place of the current one unless it is None."""
     updated = grant
-    if outcome.refresh_token is not None:
-        updated = replace(grant, tokens=replace(grant.tokens, refresh_token=outcome.refresh_token))
-        updated = replace(updated, unknowns=0, reuse=None)
+    if refresh_token is not None:
+        updated = replace(grant, tokens=replace(grant.tokens, refresh_token=refresh_token))
+        updated = replace(updated, unknowns=0, reuse=None, fallback=None)
     untrusted = 1 if grant.failed_under < event.since else grant.untrusted + 1
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
@@ -220,7 +235,8 @@ def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
 def _revoke(grant: Grant, event: RevokeRequested, now: float) -> Grant:
     """Leave a tombstone without tokens, so that late writers find the grant revoked and versions keep increasing."""
     blank = replace(grant.tokens, bearer=Secret(""), refresh_token=None, expires_at=0.0, scope=(), consent_id=None)
-    return replace(grant, tokens=blank, state=GrantState.REVOKED, lease=None, reason=Reason.DISCONNECTED)
+    revoked = replace(grant, tokens=blank, state=GrantState.REVOKED, lease=None, reason=Reason.DISCONNECTED)
+    return replace(revoked, fallback=None)
 
 
 def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
@@ -241,6 +257,7 @@ def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
         untrusted=0,
         failed_under=0.0,
         reuse=None,
+        fallback=None,
     )
 
 
@@ -275,7 +292,8 @@ def _uncertain(grant: Grant, reason: Reason, now: float, jitter: float, grace: f
 
 
 def _ended(grant: Grant, reason: Reason) -> Grant:
-    return replace(grant, state=GrantState.NEEDS_RECONNECT, lease=None, reason=reason, retry_at=0.0, reuse=None)
+    ended = replace(grant, state=GrantState.NEEDS_RECONNECT, lease=None, reason=reason, retry_at=0.0)
+    return replace(ended, reuse=None, fallback=None)
 
 
 def _carry_over(new: TokenSet, old: TokenSet) -> TokenSet:
@@ -339,7 +357,7 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             LeaseRenewed: Transition(_renew, (_REFRESHING,), "another holder has the lease"),
             LeaseExpired: Transition(_expire, (_UNCERTAIN, _LIVE, _DEAD), "the lease has not expired"),
             TokensIssued: Transition(_accept, (_LIVE, _DEAD), "the response is about an older token"),
-            Refused: Transition(_refuse, (_DEAD,), "an older token, or another lease holder"),
+            Refused: Transition(_refuse, (_DEAD, _LIVE), "an older token, or another lease holder"),
             ClientRejected: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another lease holder"),
             ProviderDown: Transition(_postpone, (_LIVE, _UNCERTAIN), "an older token, or another lease holder"),
             OutcomeUnknown: Transition(_mark_unknown, (_UNCERTAIN, _DEAD), "an older token, or another lease holder"),
@@ -353,7 +371,7 @@ TABLE: Mapping[GrantState, Mapping[type, Transition | NoTransition]] = MappingPr
             LeaseExpired: NoTransition(_NO_LEASE),
             # The holder was only slow; its response resolves the uncertainty.
             TokensIssued: _LATE,
-            Refused: Transition(_refuse, (_DEAD,), "the response is about an older token"),
+            Refused: Transition(_refuse, (_DEAD, _LIVE), "the response is about an older token"),
             ClientRejected: NoTransition(_NOT_HELD),
             ProviderDown: NoTransition(_NOT_HELD),
             OutcomeUnknown: NoTransition(_NOT_HELD),

@@ -161,13 +161,15 @@ class Untrusted:
     endpoint over an authenticated connection, in response to a request that only the gateway could make. The refresh
     token that was sent is dead once a new one exists (docs/akoya.md section 4), so the new one must be stored durably
     in its place, or the grant is lost. It must then be used only for a later refresh or a revocation. If it is None,
-    the old refresh token remains in place.
+    the old refresh token remains in place. If it is `doubtful`, the old one is tried if the new one is refused.
     """
 
     detail: str
     refresh_token: Secret | None = field(default=None)
     reason: DistrustReason = DistrustReason.ID_TOKEN
     reply: Reply | None = field(default=None, compare=False)
+    doubtful: bool = field(default=False, compare=False)
+    """No bearer came with the refresh token, which may be a text about the one that was sent. Keep that one as well."""
 
     @property
     def refresh_token_rotated(self) -> bool:

@@ -7,13 +7,15 @@ How a response is evaluated; the first match wins:
 1. 2xx: the tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or
    `Untrusted` if at least a new refresh token could be read. With any other status, or elsewhere in the body, it counts
    only next to a bearer, because an error may quote or explain the parameter `refresh_token`. A body without tokens but
-   with a readable `error` is evaluated as if its status were 400, because some providers send errors with 200.
+   with a readable `error` is evaluated as if its status were 400 if it is 200, because some providers send errors with
+   200. Any other 2xx with an error is `OutcomeUnknown`.
 2. The environment's `dialect.errors`. A rule without a status matches 4xx only, unless its category is `provider_down`:
    dex sends `invalid_request` with 500 when its storage fails, and the token is then still valid.
 3. 429, 408, 425, and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
 4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of docs/akoya.md section 1a). The exception,
-   also for a rule of the dialect, is an `invalid_request` whose description says that the request lost a race in the
-   provider's database and should be repeated, as Ory Hydra sends it: `ProviderDown`.
+   also for a rule of the dialect, is a description (`oauth.error_descriptions`) that says that the request lost a race
+   in the provider's database and should be repeated, as Ory Hydra sends it: `ProviderDown`; or that the request was
+   incomplete or the token is that of another client, because a proxy or our configuration is wrong: `ClientRejected`.
 5. Any other 4xx: `ClientRejected`. An unknown error code never ends a grant: losing a user's consent because of a web
    application firewall or a wrong URL is worse than an alarm.
 6. 502 and 504: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.
@@ -31,6 +33,7 @@ from functools import partial
 
 from akoya_gateway.config.model import Bearer, Client, Dialect, ErrorCategory, ErrorRule
 from akoya_gateway.oauth.client_authentication import FormRequest, authenticated_request
+from akoya_gateway.oauth.error_descriptions import blames_client, means_retry
 from akoya_gateway.oauth.outcomes import (
     ClientRejected,
     DownReason,
@@ -51,13 +54,12 @@ MAX_TOKEN_BYTES = 64 * 1024
 MAX_REFRESH_TOKEN_BYTES = MAX_TOKEN_BYTES
 MAX_SCOPE_BYTES = 2048
 MAX_SCOPE_VALUES = 256
-MAX_DESCRIPTION = 300
+MAX_DESCRIPTION = 500
 MAX_LIFETIME = 400 * 86_400
 """Seconds. A larger `expires_in` is ignored."""
 MAX_RETRY_AFTER = 3600.0
 
-# RFC 6749 appendix A.17 (VSCHAR) and A.4 (NQCHAR).
-_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+", re.ASCII)
+# RFC 6749 appendix A.4 (NQCHAR).
 _SCOPE_VALUE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
 
 _NAMES = frozenset(
@@ -73,8 +75,7 @@ _NAMES = frozenset(
         "error_description",
     }
 )
-_RETRY = re.compile(r"please retry|multiple concurrent requests using the same token", re.IGNORECASE)
-"""The description that Ory Hydra (fosite) sends when a refresh lost a race in its database."""
+_CONTROLS = "\ufeff\0\t\r\n"
 
 _BUSY = frozenset({408, 425, 429})
 _BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
@@ -91,6 +92,8 @@ class HttpResponse:
     body: bytes = field(repr=False)
     retry_after: str | None = None
     """The raw value of the `Retry-After` header."""
+    surplus: bytes = field(default=b"", repr=False, compare=False)
+    """What was received after the end of the body. It counts where a 2xx body alone is not complete JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,9 @@ def read_members(response: HttpResponse) -> Members:
     If the body is not a JSON object or is too long, the members before the error are returned, with a fault.
     """
     members = read_object(response.body[:MAX_BODY_BYTES], _NAMES)
+    if members.fault is not None and response.surplus and 200 <= response.status < 300:
+        longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES)
+        members = longer if _refresh_token(longer.get("refresh_token")) is not None else members
     return (
         Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(response.body) > MAX_BODY_BYTES else members
     )
@@ -195,14 +201,16 @@ def parse_error(
     dialect: Dialect, response: HttpResponse, reply: Reply, now: float
 ) -> Refused | ClientRejected | ProviderDown | OutcomeUnknown:
     """Evaluate a response without tokens by the rules 2 to 7 of the module docstring."""
-    status = 400 if 200 <= response.status < 300 else response.status
+    status = 400 if response.status == 200 else response.status
     word = reply.error or f"status_{response.status}"
     detail = f"the provider answered {response.status} ({word})"
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
     down = ProviderDown(detail, parse_retry_after(response.retry_after, now), status == 429, reason, reply)
     outcome = _by_rules(dialect, status, word, down)
-    if isinstance(outcome, Refused) and word == "invalid_request" and _RETRY.search(reply.description or ""):
+    if isinstance(outcome, Refused) and means_retry(word, reply.description or ""):
         return down
+    if isinstance(outcome, Refused) and blames_client(word, reply.description or ""):
+        return ClientRejected(word, reply)
     return outcome
 
 
@@ -277,7 +285,8 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     if fault is not None:
         error_text = f", error {reply.error}" if reply.error is not None and not unusable else ""
         detail = f"the token endpoint answered {reply.status} {fault}{error_text}"
-        return OutcomeUnknown(detail, reply) if new is None else Untrusted(detail, new, reply=reply)
+        doubtful = not (members.get("id_token") or members.get("access_token"))
+        return OutcomeUnknown(detail, reply) if new is None else Untrusted(detail, new, reply=reply, doubtful=doubtful)
     scope = members.get("scope")
     values = _scope_values(scope)
     access_token = members.get("access_token")
@@ -334,10 +343,19 @@ def _scope_values(scope: object) -> tuple[str, ...] | None:
 
 
 def _refresh_token(value: object) -> Secret | None:
-    """Return the refresh token, which some servers send as a number, or None if it is unreadable."""
+    """Return the refresh token, or None if it is unreadable.
+
+    RFC 6749 appendix A.17 allows printable ASCII only. Some servers send a number, a list of one, blanks around it or
+    other letters, and it cannot be asked for twice. It is sent form-encoded only.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         value = str(value)
-    if not isinstance(value, str) or len(value) > MAX_REFRESH_TOKEN_BYTES or not _REFRESH_TOKEN.fullmatch(value):
+    if not isinstance(value, str) or len(value) > MAX_REFRESH_TOKEN_BYTES:
+        return None
+    value = value.strip(_CONTROLS)
+    if not value.isprintable() or not value or "\ufffd" in value:
         return None
     return Secret(value)
 

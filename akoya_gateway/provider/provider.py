@@ -25,6 +25,7 @@ from akoya_gateway.oauth.outcomes import (
     DownReason,
     OutcomeUnknown,
     ProviderDown,
+    Refused,
     RevocationOutcome,
     TokenOutcome,
     TokenSet,
@@ -143,14 +144,17 @@ class Provider:
         return await self._validate_response(response, keys, nonce, expected_sub)
 
     def _parse_truncated(self, lost: ResponseLost, request: TokenRequest) -> TokenResponse | TokenFailure:
-        """Evaluate a truncated response.
+        """Evaluate a response that is truncated, compressed wrongly, or not valid HTTP.
 
-        It counts if it contains a complete JSON object, or a new refresh token, because the old one is spent then.
+        It counts if it contains a complete JSON object, or a new refresh token, because the old one is spent then. An
+        error in it does not end a grant.
         """
         if lost.part is not None:
             parsed = parse_token_response(
                 self._client.environment.dialect, lost.part, self._clock(), self._secrets(request)
             )
+            if isinstance(parsed, Refused):
+                return OutcomeUnknown(f"{lost.detail}, after {parsed.error}", parsed.reply)
             if isinstance(parsed, Untrusted) or read_members(lost.part).fault is None:
                 return parsed
         return OutcomeUnknown(lost.detail)

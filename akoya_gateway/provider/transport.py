@@ -3,8 +3,8 @@
 A refresh token is dead once it has been used, so after a failure the question is whether the provider may have received
 the request.
 
-- Not sent: no connection was made (`ConnectError`, `ConnectTimeout`, a proxy that refused), no connection was available
-  in the pool (`PoolTimeout`), or the deadline passed while connecting.
+- Not sent: no connection was made (`ConnectError`, `ConnectTimeout`, a proxy that refused or did not open the tunnel),
+  no connection was available in the pool (`PoolTimeout`), or the deadline passed while connecting.
 - Every other failure counts as sent, including unknown ones.
 
 Connections are not reused (`Connection: close`). A server may close an idle connection while the request is being
@@ -42,11 +42,11 @@ _NEVER_LEFT = (
 )
 
 
-_CONNECTED = frozenset(
-    {"connection.connect_tcp.complete", "connection.connect_unix_socket.complete", "connection.start_tls.complete"}
-)
-"""Trace events of httpcore whose `return_value` is a network stream."""
-_HEAD = re.compile(rb"\s*HTTP/\d\.\d (\d{3})\b.*?\r?\n\r?\n", re.DOTALL | re.IGNORECASE)
+_CONNECTED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
+"""Trace events of httpcore whose `return_value` is a network stream. A prefix says whether a proxy is involved."""
+_HEAD = re.compile(rb"\s*HTTP/\d(?:\.\d)? (\d{3})\b.*?\r?\n\r?\n", re.DOTALL | re.IGNORECASE)
+_ENCODING = re.compile(rb"\n(?:content|transfer)-encoding *:([^\r\n]*)", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"\s*([0-9a-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ class _Progress:
         self._received = bytearray()
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.startswith("connection."):
+        if event.endswith(_CONNECTED):
+            self._record(info["return_value"])
+        elif event.startswith("connection."):
             self.connecting = True
-            if event in _CONNECTED:
-                self._record(info["return_value"])
-        elif ".send_request_" in event:
-            self.sending = True
+        elif ".send_request_" in event and event.endswith(".started"):
+            self.sending = self.sending or info["request"].method != b"CONNECT"
 
     def _record(self, stream: Any) -> None:
         """Keep what is read from the network stream, up to twice the limit. The last stream counts: that of TLS."""
@@ -131,9 +131,21 @@ class _Progress:
 
     def outcome(self) -> HttpResponse | ResponseLost:
         try:
-            return self._made(self.body())
+            return self._made(self.body(), self._surplus())
         except UnreadableBody as fault:
-            return self._by_status() or ResponseLost(str(fault), self._made(fault.part) if fault.part else None)
+            return self._by_status(fault.part) or ResponseLost(
+                str(fault), self._made(fault.part) if fault.part else None
+            )
+
+    def _surplus(self) -> bytes:
+        """Return what was received after the end of the body, for a Content-Length that is too small.
+
+        Some servers count characters instead of bytes, and a 204 or 205 ends with its head.
+        """
+        if "transfer-encoding" in self.headers or "content-encoding" in self.headers:
+            return b""
+        head = _last_head(self._received)
+        return b"" if head is None else bytes(self._received[head.end() + len(self._raw) :])
 
     def response_lost(self, detail: str) -> HttpResponse | ResponseLost:
         """Return the outcome when the response could not be received completely.
@@ -143,38 +155,55 @@ class _Progress:
         """
         if self.whole:
             return self.outcome()
-        if (answer := self._by_status()) is not None:
-            return answer
         try:
             part = self.body()
         except UnreadableBody as fault:
             part = fault.part
+        if (answer := self._by_status(part)) is not None:
+            return answer
         return ResponseLost(detail, self._made(part) if part else self._not_http())
 
     def _not_http(self) -> HttpResponse | None:
-        """Return what follows the head of a 2xx response that httpcore could not parse, or None.
+        """Return the final response in what was received, if httpcore could not parse it, or None if it has no body."""
+        head = _last_head(self._received)
+        if head is None:
+            return None
+        rest, codings = bytes(self._received[head.end() :]), b",".join(_ENCODING.findall(head[0])).lower()
+        rest = _unchunked(rest) if b"chunked" in codings else rest
+        try:
+            body = plain_body(rest, codings.replace(b"chunked", b"").decode("latin-1"), "", self._limit)
+        except UnreadableBody as fault:
+            body = fault.part
+        return HttpResponse(int(head[1]), body) if body else None
 
-        Chunks are not decoded. Other statuses are ignored: a grant must not end because of a response that is invalid.
-        """
-        rest = bytes(self._received)
-        while (head := _HEAD.match(rest)) is not None:
-            status, rest = int(head[1]), rest[head.end() :]
-            if 200 <= status < 300 and rest:
-                try:
-                    return HttpResponse(status, plain_body(rest, "", "", self._limit))
-                except UnreadableBody as fault:
-                    return HttpResponse(status, fault.part) if fault.part else None
-            if status >= 200:
-                return None
-        return None
-
-    def _by_status(self) -> HttpResponse | None:
+    def _by_status(self, part: bytes) -> HttpResponse | None:
+        """Return the response if its status is sufficient. `part` is what was received of the body."""
         status = self.status or 0
-        return self._made(b"") if status in (408, 425, 429) or status >= 500 or 300 <= status < 400 else None
+        return self._made(part) if status in (408, 425, 429) or status >= 500 or 300 <= status < 400 else None
 
-    def _made(self, body: bytes) -> HttpResponse:
+    def _made(self, body: bytes, surplus: bytes = b"") -> HttpResponse:
         assert self.response is not None
-        return HttpResponse(self.response.status_code, body, self.headers.get("retry-after"))
+        return HttpResponse(self.response.status_code, body, self.headers.get("retry-after"), surplus)
+
+
+def _last_head(received: bytes | bytearray) -> re.Match[bytes] | None:
+    """Return the head of the final response (not 1xx) in the received bytes, with the status as its first group."""
+    head = _HEAD.match(received)
+    while head is not None and int(head[1]) < 200:
+        head = _HEAD.match(received, head.end())
+    return head
+
+
+def _unchunked(body: bytes) -> bytes:
+    """Return the content of a chunked body up to its end or its first invalid chunk (RFC 9112 section 7.1).
+
+    Tolerates bare line feeds and blanks. Returns `body` itself if it is not chunked.
+    """
+    content, at = bytearray(), 0
+    while (size := _CHUNK_SIZE.match(body, at)) is not None and int(size[1], 16):
+        at = size.end() + int(size[1], 16)
+        content += body[size.end() : at]
+    return bytes(content) or body
 
 
 async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpResponse | NotSent | ResponseLost:
@@ -196,6 +225,9 @@ async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) ->
             return NotSent(f"no connection to the provider within {timeout:g} s")
         return progress.response_lost(f"no complete response within {timeout:g} s")
     except Exception as fault:
+        if progress.connecting and not progress.sending:
+            # The proxy closed the connection, or did not speak HTTP, instead of opening the tunnel.
+            return NotSent(f"no connection to the provider ({type(fault).__name__})", DownReason.PROXY)
         # An unknown error must not count as "not sent". Its text is not used because it may quote the peer.
         return progress.response_lost(f"the connection failed ({type(fault).__name__})")
 

@@ -89,6 +89,7 @@ def events() -> list[Event]:
 
 def grants(state: GrantState) -> list[Grant]:
     made = [grant(state), grant(state, failures=2), grant(state, tokens=replace(tokens(), refresh_token=None))]
+    made.append(grant(state, fallback=Secret("refresh-00")))
     if state is GrantState.REFRESHING:
         lease = Lease("me", NOW - 30, NOW - 20, sent=True)
         made += [

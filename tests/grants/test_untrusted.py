@@ -14,6 +14,7 @@ from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.grants.events import Event, LeaseExpired, ProviderResponded, Reason, RefreshRequested
 from akoya_gateway.grants.pauses import MAX_BACK_OFF
 from akoya_gateway.grants.refresh_policy import offered_reconnect
+from akoya_gateway.grants.serialization import decode, encode
 from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.grants.trust import TrustTracker
 from akoya_gateway.oauth.outcomes import (
@@ -101,6 +102,36 @@ def test_what_an_untrusted_response_is_not_about_still_ends_the_grant(
         assert used is not None
         grant = transition(grant, ProviderResponded("me", used, response), NOW)
     assert (grant.state, grant.reason) == (GrantState.NEEDS_RECONNECT, reason)
+
+
+DOUBTFUL = Untrusted("no id_token", Secret("is required"), doubtful=True)
+NEW = TokensIssued(tokens(9))
+
+
+@pytest.mark.parametrize(
+    ("answers", "used", "state"),
+    [
+        ([DOUBTFUL, Refused("invalid_grant"), NEW], ["refresh-1", "is required", "refresh-1"], GrantState.LIVE),
+        ([DOUBTFUL, Refused("invalid_grant"), Refused("invalid_grant")], ["refresh-1", "is required", "refresh-1"], GrantState.NEEDS_RECONNECT),
+        ([DOUBTFUL, NEW], ["refresh-1", "is required"], GrantState.LIVE),
+        ([DOUBTFUL, untrusted(5), Refused("invalid_grant")], ["refresh-1", "is required", "refresh-5"], GrantState.NEEDS_RECONNECT),
+        ([DOUBTFUL, DOUBTFUL, Refused("invalid_request")], ["refresh-1", "is required", "is required"], GrantState.LIVE),
+        ([DOUBTFUL, ProviderDown("503"), Refused("invalid_grant")], ["refresh-1", "is required", "is required"], GrantState.LIVE),
+    ],
+)  # fmt: skip
+def test_token_that_came_without_a_bearer_is_used_before_the_one_that_was_sent(
+    answers: list[TokenOutcome], used: list[str], state: GrantState
+) -> None:
+    """A server may explain under `refresh_token`, with status 200, what is wrong with the request."""
+    grant, sent = Grant(KEY, tokens(), GrantState.LIVE, NOW - 100, NOW - 100), []
+    for answer in answers:
+        leased = decode(encode(transition(grant, RefreshRequested("me", 10.0), NOW)), 1)
+        assert leased.tokens.refresh_token is not None
+        sent.append(leased.tokens.refresh_token)
+        grant = transition(leased, ProviderResponded("me", sent[-1], answer), NOW)
+    assert sent == [Secret(text) for text in used]
+    assert grant.state is state
+    assert grant.fallback is None or grant.tokens.refresh_token == Secret("is required")
 
 
 def test_pauses_grow_from_five_seconds_to_a_quarter_of_an_hour() -> None:

@@ -322,12 +322,12 @@ def test_logged_part_of_an_error_has_no_secret() -> None:
     }
     response = HttpResponse(400, json.dumps(body).encode())
     parsed = parse_token_response(Dialect(), response, NOW, (Secret("ab~c"), Secret(SECRET)))
-    assert isinstance(parsed, Refused) and parsed.reply is not None
+    assert isinstance(parsed, ClientRejected) and parsed.reply is not None
     description = parsed.reply.description or ""
     assert description.startswith(
         "redirect_uri https://app.example.com/akoya/callback with short [...] and [...], code [...].y7 [...].[...].[...] [31mw"
     )
-    assert len(description) <= 300 and description.isprintable()
+    assert len(description) <= 500 and description.isprintable()
     assert (parsed.reply.status, parsed.reply.error) == (400, "invalid_request")
     quoted = parse_token_response(Dialect(), HttpResponse(400, b'{"error":"the-code"}'), NOW, (Secret("the-code"),))
     assert quoted == ClientRejected("unreadable")
@@ -357,7 +357,82 @@ def test_access_token_as_the_bearer_needs_its_type() -> None:
     )
 
 
-@pytest.mark.parametrize("refresh_token", [-7, 0, 0.5, False, [], ["a"], "a\nb", "ü", "x" * 65_537, {"a": 1}, True])
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (7, "7"),
+        ("r-2\n", "r-2"),
+        ("\ufeffr-2\0", "r-2"),
+        (["r-2"], "r-2"),
+        ("r\u00e9-2", "r\u00e9-2"),
+        ("r -2", "r -2"),
+    ],
+)
+def test_sloppy_refresh_token_is_read(value: Any, read: str) -> None:
+    tokens = parse(200, {**GOOD, "refresh_token": value})
+    assert isinstance(tokens, TokenResponse) and tokens.refresh_token == Secret(read)
+
+
+RFC_INVALID_REQUEST = (
+    "The request is missing a required parameter, includes an invalid parameter value, includes a parameter more than "
+    "once, or is otherwise malformed."
+)
+RFC_INVALID_GRANT = (
+    "The provided authorization grant (e.g., authorization code, resource owner credentials) or refresh token is "
+    "invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to "
+    "another client."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "description", "ends"),
+    [
+        ("invalid_request", "Refresh token is invalid or has already been claimed by another client.", True),
+        ("invalid_request", "The refresh_token parameter is expired", True),
+        ("invalid_request", "Invalid or expired code parameter.", True),
+        ("invalid_request", "bad token", True),
+        ("invalid_request", None, True),
+        ("invalid_request", "No refresh token in request", False),
+        ("invalid_request", "redirect_uri did not match URI from initial request", False),
+        ("invalid_request", RFC_INVALID_REQUEST + " The POST body can not be empty.", False),
+        ("invalid_request", RFC_INVALID_REQUEST, False),
+        ("invalid_request", "Content-Type must be application/x-www-form-urlencoded", False),
+        ("invalid_request", "Missing grant type", False),
+        ("invalid_request", "client_id is required", False),
+        ("invalid_grant", RFC_INVALID_GRANT, True),
+        ("invalid_grant", RFC_INVALID_GRANT + " The refresh token has not been found: not_found", True),
+        ("invalid_grant", "Token was issued long ago and does not exist", True),
+        ("invalid_grant", None, True),
+        (
+            "invalid_grant",
+            RFC_INVALID_GRANT
+            + " The OAuth 2.0 Client ID from this request does not match the ID during the initial token issuance.",
+            False,
+        ),
+        ("invalid_grant", "Refresh token was issued to a different client", False),
+        ("invalid_grant", "Refresh token not issued to this client", False),
+        ("invalid_grant", "The token does not belong to this client", False),
+    ],
+)
+def test_error_about_the_request_or_the_client_does_not_end_a_grant(
+    error: str, description: str | None, ends: bool
+) -> None:
+    """A proxy that removes the form, or another client_id in the configuration, would end the grants of all users."""
+    body = {"error": error} if description is None else {"error": error, "error_description": description}
+    for errors in ((), DEFAULT_ERRORS):
+        parsed = parse(400, body, Dialect(errors=errors))
+        assert parsed == (Refused(error) if ends else ClientRejected(error))
+
+
+@pytest.mark.parametrize("status", [201, 203, 204, 206, 226])
+def test_error_with_an_odd_2xx_status_ends_nothing(status: int) -> None:
+    assert isinstance(parse(status, {"error": "invalid_grant"}), OutcomeUnknown)
+    assert isinstance(parse(status, GOOD), TokenResponse)
+
+
+@pytest.mark.parametrize(
+    "refresh_token", [-7, 0, 0.5, False, [], ["a", "b"], "a\nb", "\ufffd", "x" * 65_537, {"a": 1}, True]
+)
 def test_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
     assert isinstance(parse(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
 

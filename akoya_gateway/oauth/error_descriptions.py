@@ -1,0 +1,43 @@
+"""Recognizes, by its description, an error of the token endpoint that is not about the token.
+
+`invalid_request` and `invalid_grant` mean a dead token at some providers, and a faulty request or another client at
+others. Descriptions are not standardized (RFC 6749 section 5.2), so they can only keep a grant from ending.
+"""
+
+from __future__ import annotations
+
+import re
+
+_RETRY = re.compile(r"please retry|multiple concurrent requests using the same token", re.IGNORECASE)
+"""The description that Ory Hydra (fosite) sends when a refresh lost a race in its database."""
+
+_FAULTY_REQUEST = re.compile(
+    r"missing|\bno refresh.?token|parameter|\bbody\b|content.type|\bform\b|more than once|repeated|duplicate"
+    r"|grant.?type|redirect.?ur[il]|client.?id\b|client.?authentication",
+    re.IGNORECASE,
+)
+"""The token endpoint did not understand the request: a proxy removed the form, or the configuration is wrong."""
+_ABOUT_TOKEN = re.compile(
+    r"expired|revoked|claimed|already|inactive|not found|unknown|not active|no longer|was used", re.IGNORECASE
+)
+
+_RFC_TEXT = re.compile(r"does not match the redirection uri.{0,60}or was issued to another client", re.IGNORECASE)
+"""The definition of `invalid_grant` (RFC 6749 section 5.2), which Ory Hydra sends whatever the cause is."""
+_OTHER_CLIENT = re.compile(
+    r"client.{0,40}(?:does not|doesn't|did not|not) match"
+    r"|(?:issued|belongs?|granted) (?:to|for) (?:another|a different|some other) client"
+    r"|not (?:issued|granted) (?:to|for) th(?:is|e) client|not belong to th(?:is|e) client",
+    re.IGNORECASE,
+)
+
+
+def means_retry(error: str, description: str) -> bool:
+    """Return True if the request lost a race in the provider's database and should be repeated."""
+    return error == "invalid_request" and _RETRY.search(description) is not None
+
+
+def blames_client(error: str, description: str) -> bool:
+    """Return True if the error is about the request or the client, so that the token may still be valid."""
+    if error == "invalid_request":
+        return _FAULTY_REQUEST.search(description) is not None and _ABOUT_TOKEN.search(description) is None
+    return error == "invalid_grant" and _OTHER_CLIENT.search(_RFC_TEXT.sub("", description)) is not None
