@@ -1,67 +1,34 @@
-"""Parses YAML into plain values, and records the position of each value and key.
-
-It uses PyYAML's events. They have the line and column and, unlike PyYAML's node composer, let this module limit depth,
-aliases and sizes while the text is parsed. Scalars are resolved by the YAML 1.2 core schema, as in editors: `on`, `no`
-and `12:30` are strings.
-"""
+"""Reads a YAML file into plain values, and records the position of each value and key. Limits its size."""
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
-from yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
+from yaml.events import MappingStartEvent, ScalarEvent, SequenceStartEvent
+
+from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, Path
+from akoya_gateway.config.yaml_nodes import (
+    MAX_DEPTH,
+    START_POSITION,
+    TOO_DEEP,
+    Node,
+    NodeReader,
+    Position,
+    Value,
+    syntax_diagnostic,
 )
 
-from akoya_gateway.config.diagnostics import ConfigurationError, Diagnostic, Path, did_you_mean, quoted
-
 MAX_BYTES = 1024 * 1024
-MAX_DEPTH = 40
 MAX_VALUES = 20_000
 """Maximum number of values after aliases are expanded: a few lines of nested aliases can stand for billions of values.
 """
 
-Value = dict[str, Any] | list[Any] | str | int | float | bool | None
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_BRACES = re.compile(r"[^\s\"'{,]\{[A-Za-z_]\w*\}")
-"""Matches a parameter in a text that is not quoted, such as `/api/{bank}`."""
-_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
-_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?\Z")
-_TAG = "tag:yaml.org,2002:"
-_TAGS = {
-    MappingStartEvent: {f"{_TAG}map"},
-    SequenceStartEvent: {f"{_TAG}seq"},
-    ScalarEvent: {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null")},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A position in the text. Line and column start at 1. Columns count characters."""
-
-    line: int
-    column: int
-
-
-_START_POSITION = Position(1, 1)
-_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _START_REMEDY = "start with `version: 1`; `akoya-gateway schema` prints all that can follow"
 
 
@@ -82,7 +49,7 @@ class Document:
         position = self.keys.get(path) if at_key else None
         above = path
         while position is None:
-            position = self.values.get(above, _START_POSITION if not above else None)
+            position = self.values.get(above, START_POSITION if not above else None)
             above = above[:-1]
         return Diagnostic(self.file, position.line, position.column, path, message, remedy)
 
@@ -104,11 +71,11 @@ def read_document(path: FilePath, name: str | None = None) -> Document:
 def parse_document(content: bytes, name: str) -> Document:
     """Parse content that has already been read. Like `read_document` otherwise."""
     text = _decode(content, name)
-    reader = _Reader(name, text)
+    reader = NodeReader(name, text)
     try:
         top = reader.top()
     except yaml.YAMLError as error:
-        raise ConfigurationError([*reader.diagnostics, _syntax_diagnostic(error, name, text)]) from None
+        raise ConfigurationError([*reader.diagnostics, syntax_diagnostic(error, name, text)]) from None
     if top is None:
         raise _file_error(name, "the file is empty", _START_REMEDY)
     builder = _Builder(name)
@@ -168,95 +135,6 @@ def _position_of(before: str) -> Position:
     return Position(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
-@dataclass(slots=True)
-class _Node:
-    """One node of the text. An alias is represented by the node it refers to, so a node may occur several times."""
-
-    position: Position
-    kind: type[Event]
-    scalar: Value = None
-    text: str = ""
-    items: list[_Node] = field(default_factory=list)
-    pairs: list[tuple[_Node, _Node]] = field(default_factory=list)
-    complete: bool = False
-
-
-class _Reader:
-    """Turns events into nodes. Errors that do not prevent further parsing are collected instead of raised."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self._name = name
-        self._events: Iterator[Event] = yaml.parse(text, Loader=_LOADER)
-        self._anchors: dict[str, _Node] = {}
-        self.diagnostics: list[Diagnostic] = []
-
-    def top(self) -> _Node | None:
-        node: _Node | None = None
-        documents = 0
-        for event in self._events:
-            if isinstance(event, DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    self._add_diagnostic(
-                        _event_position(event), "a second document starts here", "keep one document in the file"
-                    )
-                    break
-                node = self._node(next(self._events), 0)
-        return node
-
-    def _add_diagnostic(self, position: Position, message: str, remedy: str | None = None) -> None:
-        self.diagnostics.append(Diagnostic(self._name, position.line, position.column, (), message, remedy))
-
-    def _node(self, event: Event, depth: int) -> _Node:
-        position = _event_position(event)
-        if depth > MAX_DEPTH:
-            self._add_diagnostic(position, _TOO_DEEP)
-            raise ConfigurationError(self.diagnostics)
-        if isinstance(event, AliasEvent):
-            return self._alias(event.anchor or "", position)
-        node = _Node(position, type(event))
-        self._check_tag(event, position)
-        self._anchor(event, node)
-        if isinstance(event, ScalarEvent):
-            node.text = event.value
-            node.scalar = _resolve(event)
-        elif isinstance(event, SequenceStartEvent):
-            while not isinstance(item := next(self._events), SequenceEndEvent):
-                node.items.append(self._node(item, depth + 1))
-        else:
-            while not isinstance(key := next(self._events), MappingEndEvent):
-                node.pairs.append((self._node(key, depth + 1), self._node(next(self._events), depth + 1)))
-        node.complete = True
-        return node
-
-    def _anchor(self, event: Event, node: _Node) -> None:
-        name = getattr(event, "anchor", None)
-        if name is None:
-            return
-        if name in self._anchors:
-            self._add_diagnostic(node.position, f"the anchor &{name} is defined twice", "give it another name")
-        self._anchors[name] = node
-
-    def _alias(self, name: str, position: Position) -> _Node:
-        node = self._anchors.get(name)
-        if node is None:
-            remedy = did_you_mean(name, self._anchors) or "define it earlier with &, or quote a text that starts with *"
-            self._add_diagnostic(position, f"no anchor &{name} before this alias", remedy)
-            return _Node(position, ScalarEvent, complete=True)
-        if not node.complete:
-            self._add_diagnostic(
-                position, f"the alias *{name} is inside the node that it refers to", "remove the cycle"
-            )
-            return _Node(position, ScalarEvent, complete=True)
-        return node
-
-    def _check_tag(self, event: Event, position: Position) -> None:
-        tag = getattr(event, "tag", None)
-        if tag is not None and tag != "!" and tag not in _TAGS[type(event)]:
-            short_tag = tag.replace(_TAG, "!!")
-            self._add_diagnostic(position, f"unknown tag {quoted(short_tag)}", "write the plain value without a tag")
-
-
 class _Builder:
     """Turns nodes into values with their paths. Aliases are expanded here, so the number of values is limited here."""
 
@@ -270,12 +148,12 @@ class _Builder:
     def _add_diagnostic(self, position: Position, path: Path, message: str, remedy: str | None = None) -> None:
         self.diagnostics.append(Diagnostic(self._name, position.line, position.column, path, message, remedy))
 
-    def value(self, node: _Node, path: Path) -> Value:
+    def value(self, node: Node, path: Path) -> Value:
         self._count += 1
         if self._count > MAX_VALUES or len(path) > MAX_DEPTH:
             what = f"more than {MAX_VALUES} values, each alias counted as what it stands for"
             if len(path) > MAX_DEPTH:
-                what = _TOO_DEEP
+                what = TOO_DEEP
             self._add_diagnostic(node.position, (), what, "a configuration needs a few hundred values at most")
             raise ConfigurationError(self.diagnostics)
         self.values[path] = node.position
@@ -285,7 +163,7 @@ class _Builder:
             return [self.value(item, (*path, index)) for index, item in enumerate(node.items)]
         return self._mapping(node, path)
 
-    def _mapping(self, node: _Node, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: Node, path: Path) -> dict[str, Any]:
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, value in node.pairs:
@@ -307,7 +185,7 @@ class _Builder:
                 own[key.text] = self.value(value, here)
         return merged | own
 
-    def _merge(self, node: _Node, path: Path, merged: dict[str, Any]) -> None:
+    def _merge(self, node: Node, path: Path, merged: dict[str, Any]) -> None:
         """Apply `<<: *alias` or `<<: [*one, *two]` (YAML merge key type). The mapping's own keys take precedence."""
         sources = node.items if node.kind is SequenceStartEvent else [node]
         for source in sources:
@@ -328,28 +206,6 @@ class _Builder:
                     del places[old]
 
 
-def _event_position(event: Event) -> Position:
-    mark = event.start_mark
-    return Position(mark.line + 1, mark.column + 1) if mark else _START_POSITION
-
-
-def _resolve(event: ScalarEvent) -> Value:
-    """Resolve a scalar by the YAML 1.2 core schema (YAML 1.2.2 section 10.3.2).
-
-    Octal and hexadecimal numbers, infinities and not-a-number are not supported and stay strings.
-    """
-    text: str = event.value
-    if event.tag in (f"{_TAG}str", "!") or event.style:  # Quoted, literal and folded scalars are strings.
-        return text
-    if _NULL.match(text):
-        return None
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
-    if _INTEGER.match(text):
-        return int(text)
-    return float(text) if _FLOAT.match(text) else text
-
-
 def kind_of(value: Value) -> str:
     """Return the name of the value's type for messages."""
     if value is None:
@@ -361,44 +217,3 @@ def kind_of(value: Value) -> str:
     if isinstance(value, str):
         return "a text"
     return "a list" if isinstance(value, list) else "a mapping"
-
-
-_SYNTAX: tuple[tuple[str, str, str | None], ...] = (
-    # libyaml's own limit. Newer versions can reach it before our check does, because their scanner reads ahead.
-    ("maximum nesting depth", _TOO_DEEP, "a configuration needs a few levels"),
-    ("found character '\\t'", "a tab cannot indent or start a value", "use spaces"),
-    ("that cannot start any token", "a character that cannot start a value", "quote the value"),
-    ("mapping values are not allowed", "a `:` where no key can be", "check the indentation, or quote a text with `: `"),
-    ("could not find expected ':'", "a key without its `:`", "add it, or quote the text"),
-    ("did not find expected key", "a key was expected here", "check the indentation and commas"),
-    ("did not find expected ',' or", "a list or mapping in brackets is not closed, or a comma is missing", None),
-    ("did not find expected '-'", "an item of the list was expected here", "check the indentation"),
-    ("found unexpected end of stream", "a quoted text is not closed", "add the closing quote"),
-    ("expected alphabetic or numeric", "a name was expected after & or *", "quote a text that starts with & or *"),
-    ("undefined tag handle", "unknown tag", "write the plain value without a tag"),
-)
-
-
-def _syntax_diagnostic(error: yaml.YAMLError, name: str, text: str) -> Diagnostic:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    problem = str(getattr(error, "problem", None) or "it cannot be read as YAML")
-    position = Position(mark.line + 1, mark.column + 1) if mark else _START_POSITION
-    lines = text.split("\n")
-    line = lines[position.line - 1] if position.line <= len(lines) else ""
-    indent = line[: len(line) - len(line.lstrip())]
-    if "\t" in indent:
-        column = indent.index("\t") + 1
-        return Diagnostic(
-            name, position.line, column, (), "a tab in the indentation", "YAML is indented by spaces only"
-        )
-    for start, message, remedy in _SYNTAX:
-        if start in problem:
-            advice = remedy
-            if advice is None and _BRACES.search(line):
-                advice = 'quote texts with braces, such as "/api/{connector}/*" and "{connector}"'
-            opened = getattr(error, "context_mark", None)
-            if opened and "is not closed" in message:
-                position = Position(opened.line + 1, opened.column + 1)
-            return Diagnostic(name, position.line, position.column, (), message, advice)
-    printable = problem.encode("ascii", "backslashreplace").decode()[:200]
-    return Diagnostic(name, position.line, position.column, (), f"not YAML: {printable}", None)

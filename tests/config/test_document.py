@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.config.diagnostics import ConfigurationError
-from akoya_gateway.config.document import MAX_VALUES, Position, parse_document, read_document
+from akoya_gateway.config.document import MAX_VALUES, parse_document, read_document
+from akoya_gateway.config.yaml_nodes import Position
 
 
 def _fault(content: bytes) -> str:
