@@ -173,7 +173,7 @@ def test_cve_2026_54273_pipelining(target: Target) -> None:
     folder = target.public.rpartition("/")[0]
     requests = "".join(f"GET {folder}/{number} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n" for number in range(30))
     requests += f"GET {target.protected} HTTP/1.1\r\nHost: {target.authority}\r\nConnection: close\r\n\r\n"
-    data = talk(target, requests.encode(), wait=5)
+    data = talk(target, requests.encode(), wait=30)
     assert not reached(data, target.protected)
     if target.env is not None:
         paths = [
@@ -288,8 +288,7 @@ def test_cve_2020_7694_log_injection(tmp_path: Path) -> None:
             target.fetch(
                 "/accounts", f"User-Agent: {text}", f"X-Request-Id: {text}", f"Referer: {text}", f"Cookie: akoya={text}"
             )
-        time.sleep(0.3)
-        lines = env.log().splitlines()
+    lines = env.log().splitlines()
     assert len(lines) > 5
     for line in lines:
         assert isinstance(json.loads(line), dict), line

@@ -21,7 +21,7 @@ CHANGES: dict[str, Any] = {
         {"path": "/send/{connector}/*", "require": "{connector}", "upstream": "bank-data", "methods": ["GET", "POST"]},
         *ACCESS,
     ],
-    "upstreams": {"bank-data": {"data_api": "double", "timeout": "18s"}},
+    "upstreams": {"bank-data": {"data_api": "double", "timeout": "60s"}},
 }
 
 

@@ -39,12 +39,9 @@ def server() -> Iterator[ProductsServer]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["sidecar", "app"])
-def env(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, server: ProductsServer
-) -> Iterator[GatewayEnv]:
-    folder = tmp_path_factory.mktemp("env")
-    with OtherProducts(folder, server.url, changes=CHANGES, entrypoint=request.param) as env:
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory, server: ProductsServer) -> Iterator[GatewayEnv]:
+    with OtherProducts(tmp_path_factory.mktemp("env"), server.url, changes=CHANGES) as env:
         yield env
 
 

@@ -10,7 +10,6 @@ import asyncio
 import json
 import re
 import socket
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from tests.support.forward_auth import cookies, unchunked
 from tests.support.processes import AppServer
 from tests.support.request_recorder import RequestRecorder
 from tests.support.upstream_apps import asgi_app
+from tests.support.waiting import until
 
 import yaml  # isort: skip
 from websockets.exceptions import InvalidStatus
@@ -87,6 +87,8 @@ class Entrypoints:
         self.recorder = RequestRecorder()
         self._folder = folder
         self._member = self._ended = self._several = self._half = ""
+        self._log_position = 0
+        self._log_records: dict[str, tuple[str, str]] = {}
         self.grants: dict[str, str] = {}
         """Grant IDs: `first`, `second` and `other` of the user with several logins, `foreign` of the member, `live` and
         `ended` of the user one of whose logins has ended.
@@ -238,17 +240,27 @@ class Entrypoints:
     def _logged(self, name: str, status: int) -> tuple[str, str]:
         """Return rule and outcome from the sidecar's access log.
 
-        Requests that the server itself rejects (400, 431, 505) are not logged.
+        Requests that the server itself rejects (400, 431, 505) are not logged. The line of a later request shows that
+        they will not be.
         """
-        # The line is written after the response, and other events may name the request as well.
-        deadline = time.monotonic() + (1.0 if status in (0, 400, 431) else 30.0)
-        while time.monotonic() < deadline:
-            for line in reversed(self.env.log().splitlines()[-50:]):
-                if f'"event":"request","request_id":"{name}"' in line:
-                    record = json.loads(line)
-                    return record["rule"], record["outcome"]
-            time.sleep(0.01)
-        return "-", "-"
+        awaited = name
+        if status in (0, 400, 431, 505):
+            awaited = new_id()
+            exchange(self.env.port, "GET", "/akoya/jwks.json", [f"Host: {HOST}", f"X-Request-Id: {awaited}"])
+        until(lambda: awaited in self._read_log(), "the request is logged")  # The line is written after the response.
+        return self._log_records.get(name, ("-", "-"))
+
+    def _read_log(self) -> dict[str, tuple[str, str]]:
+        """Read what was added to the sidecar's log, and return rule and outcome of all requests by their IDs."""
+        with self.env.gateway.log.open("rb") as log:
+            log.seek(self._log_position)
+            added = log.read().rpartition(b"\n")[0]
+        self._log_position += len(added) + 1 if added else 0
+        for line in added.splitlines():
+            if b'"event":"request"' in line:
+                record = json.loads(line)
+                self._log_records[record["request_id"]] = (record["rule"], record["outcome"])
+        return self._log_records
 
     def _outcome(self, response: Response, rule: str, word: str) -> Outcome:
         body = response.body if isinstance(response.body, dict) else {}

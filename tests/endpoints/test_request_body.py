@@ -16,7 +16,7 @@ from akoya_gateway.server.uvicorn_server import DrainingServer, server_config
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     try:
-        status, text = 200, await read_body(receive, 100, 0.5)
+        status, text = 200, await read_body(receive, 100, 0.5 if scope["path"] == "/short" else 30.0)
     except UserError as error:
         status, text = error.status, error.code.encode()
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(text))]})
@@ -48,11 +48,12 @@ async def port() -> AsyncIterator[int]:
 async def test_body(port: int, length: int, pieces: tuple[bytes, ...], expected: bytes) -> None:
     """A body that arrives byte by byte gets no more time than any other."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length)
+    path = b"/short" if expected == b"body-timeout" else b"/"
+    writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, length))
     for piece in pieces:
         writer.write(piece)
         await asyncio.sleep(0.03)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         head = await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(len(expected)) == expected
     assert head.startswith(b"HTTP/1.1 200") is (expected == b"something")

@@ -17,6 +17,7 @@ from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from tests.support.cancellation import cut, ended
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
+from tests.support.waiting import until_async
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Ask = Callable[..., Awaitable[list[dict[str, Any]]]]
@@ -284,13 +285,13 @@ def test_cancelled_request_frees_its_connection_and_affects_no_other_request(
             general.clear()
             before = upstream[1].left
             hanging = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
-            await asyncio.sleep(0.05)
+            await until_async(lambda: any(b"/hang" in head for head in upstream[1].heads), "the request has arrived")
             hanging.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await hanging
             # The only connection of the pool is free again.
             assert status_of(await answer_of(app, scope_of("/accounts/a", cookie))) == 200
-            assert upstream[1].left == before + 1
+            await until_async(lambda: upstream[1].left == before + 1, "the upstream has noticed it")
 
     asyncio.run(main())
 

@@ -6,17 +6,26 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.forward_auth import ProxiedEnv, raw
 from tests.support.proxies import PROXIES, ProxyMissing, program
+from tests.support.waiting import WITHIN
+
+
+def is_complete(request: bytes) -> bool:
+    """Return whether the bytes end where the request does, including its trailers."""
+    head, end, body = request.partition(b"\r\n\r\n")
+    if re.search(rb"(?i)\r\ntransfer-encoding: *chunked", head):
+        return body.endswith(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
 
 
 class RawApp:
-    """Records the bytes of one request and responds when no more arrive."""
+    """Records the bytes of one request and responds to it."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -34,14 +43,13 @@ class RawApp:
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
         with connection:
-            connection.settimeout(0.5)
-            try:
-                while chunk := connection.recv(65536):
-                    self.received += chunk
-            except TimeoutError:
-                pass
+            connection.settimeout(WITHIN)
+            while not is_complete(self.received) and (chunk := connection.recv(65536)):
+                self.received += chunk
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            time.sleep(0.2)
+            connection.shutdown(socket.SHUT_WR)
+            while chunk := connection.recv(65536):
+                self.received += chunk
 
 
 def passes_trailers(proxy: str) -> bool:

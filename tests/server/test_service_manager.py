@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_without_systemd_nothing_fails(environ: dict[str, str]) -> None:
 
 def test_address_in_the_abstract_namespace_is_used() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
-        received.bind("\0akoya-gateway-test-notify")
+        name = f"akoya-gateway-test-{os.getpid()}"
+        received.bind(f"\0{name}")
         received.settimeout(60)
-        ServiceManager({"NOTIFY_SOCKET": "@akoya-gateway-test-notify"}).ready()
+        ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).ready()
         assert received.recv(4096).startswith(b"READY=1")

@@ -88,8 +88,8 @@ def test_app_cannot_send_more_than_the_largest_message(running: Running, app: Ap
 
 def test_socket_on_which_nothing_comes_is_closed_and_one_in_use_is_not(running: Running) -> None:
     with dial(running) as socket:
-        for _ in range(5):
-            time.sleep(0.9)
+        for _ in range(45):
+            time.sleep(0.1)
             socket.send("alive")
             assert socket.recv(30) == "alive"
         assert closing(socket) == 1001

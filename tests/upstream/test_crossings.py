@@ -66,7 +66,8 @@ class Clients:
     def __init__(self, port: int, kinds: Sequence[str], seconds: float) -> None:
         self.port = port
         self.kinds = kinds
-        self.until = time.monotonic() + seconds
+        self._until = time.monotonic() + seconds
+        self._enough = 20 * seconds
         self.seen: Counter[str] = Counter()
         self.wrong: list[bytes] = []
 
@@ -75,12 +76,16 @@ class Clients:
         victims = [self.client(number, number % 2 == 0, ("ok",)) for number in range(CLIENTS, 2 * CLIENTS)]
         await asyncio.gather(*attackers, *victims)
 
+    def goes_on(self) -> bool:
+        """Return whether the time is not over, or a busy machine has served too few requests to prove anything."""
+        return time.monotonic() < self._until or self.seen["ok 200"] <= self._enough
+
     async def client(self, number: int, keep: bool, kinds: Sequence[str]) -> None:
         turn = 0
-        while time.monotonic() < self.until:
+        while self.goes_on():
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
             try:
-                while time.monotonic() < self.until:
+                while self.goes_on():
                     turn += 1
                     kind = kinds[(number + turn) % len(kinds)]
                     if not await self.exchange(reader, writer, kind, f"/public/{kind}/{number}-{turn}", keep):
@@ -136,7 +141,6 @@ def crossings(
         dict(sorted(clients.seen.items())),
     )
     assert not clients.wrong, clients.wrong[0]
-    assert clients.seen["ok 200"] > 20 * seconds
     return clients.seen
 
 

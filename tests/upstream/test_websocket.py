@@ -282,8 +282,8 @@ def test_idle_websocket_is_closed(tunnel: bool) -> None:
         proxied(origin_of(server), websocket=bounds, tunnel=tunnel) as proxy,
         dial(proxy) as socket,
     ):
-        for _ in range(4):
-            time.sleep(0.8)
+        for _ in range(33):
+            time.sleep(0.1)
             socket.send("alive")
             assert socket.recv(30) == "alive"
         with pytest.raises(ConnectionClosed) as closed:
