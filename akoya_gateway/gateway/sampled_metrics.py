@@ -6,15 +6,16 @@ None of this runs per request. The functions read the objects of the active conf
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.grants.grant import GrantState
-from akoya_gateway.grants.inventory import Inventory, current_inventory
+from akoya_gateway.grants.inventory import SESSIONS, TOKENS, Inventory, current_inventory
 from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
 from akoya_gateway.signing.keys import LoadedKey
+from akoya_gateway.store.base import StoreSize
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 
 FIRST_COUNT_AFTER = 10.0
@@ -32,9 +33,14 @@ class SampledMetrics:
         self._gateway = gateway
         self._router = router
         self._inventory: Inventory | None = None
+        self._size: StoreSize | None = None
         metrics.sample("grants_in_use", self._cached_owners)
         metrics.sample("grants", self._grants)
+        metrics.sample("grant_tokens", self._tokens)
         metrics.sample("sessions", self._sessions)
+        metrics.sample("store_records", self._records)
+        metrics.sample("store_bytes", self._store_bytes)
+        metrics.sample("store_max_bytes", self._store_max_bytes)
         metrics.sample("grants_counted_timestamp_seconds", self._counted_at)
         metrics.sample("revocations_waiting", self._revocations)
         metrics.sample("signing_key_start_timestamp_seconds", self._key_starts)
@@ -58,6 +64,7 @@ class SampledMetrics:
         if runtime is None:
             return
         try:
+            self._size = await runtime.encrypted_store.size()
             self._inventory = await current_inventory(runtime.encrypted_store, runtime.clock) or self._inventory
         except GatewayError:
             # Requests and /readyz report the failure, and a metric shows the age of the count.
@@ -68,18 +75,36 @@ class SampledMetrics:
         yield (), 0 if runtime is None else runtime.grants.cached_owners
 
     def _grants(self) -> Series:
-        runtime, inventory = self._gateway.current_runtime, self._inventory
-        if runtime is None or inventory is None:
-            return
-        connectors = runtime.config.connectors.values()
-        known = [(one.client.environment.name, one.key, str(state)) for one in connectors for state in GrantState]
-        known = [key for key in known if key[2] != str(GrantState.REVOKED)]
-        zeros = dict.fromkeys(known if len(known) <= MAX_LABEL_SETS // 2 else (), 0)
-        yield from {**zeros, **inventory.grants}.items()
+        if self._inventory is not None:
+            states = [str(state) for state in GrantState if state is not GrantState.REVOKED]
+            yield from {**self._zeros(states), **self._inventory.grants}.items()
+
+    def _tokens(self) -> Series:
+        if self._inventory is not None:
+            yield from {**self._zeros(TOKENS), **self._inventory.tokens}.items()
+
+    def _zeros(self, values: Sequence[str]) -> dict[tuple[str, str, str], int]:
+        """Return 0 for each connector and value, as in `entrypoints.known_series`."""
+        runtime = self._gateway.current_runtime
+        connectors = () if runtime is None else runtime.config.connectors.values()
+        known = [(one.client.environment.name, one.key, value) for one in connectors for value in values]
+        return dict.fromkeys(known if len(known) <= MAX_LABEL_SETS // 2 else (), 0)
 
     def _sessions(self) -> Series:
         if self._inventory is not None:
-            yield (), self._inventory.sessions
+            yield (), self._inventory.records[SESSIONS]
+
+    def _records(self) -> Series:
+        if self._inventory is not None:
+            yield from (((kind,), count) for kind, count in self._inventory.records.items())
+
+    def _store_bytes(self) -> Series:
+        if self._size is not None:
+            yield (), self._size.used
+
+    def _store_max_bytes(self) -> Series:
+        if self._size is not None:
+            yield (), self._size.limit
 
     def _counted_at(self) -> Series:
         if self._inventory is not None:

@@ -1,4 +1,4 @@
-"""Counts the grants in the store by environment, connector and state, for metrics.
+"""Counts the grants in the store by environment, connector, state and token, and all records by kind, for metrics.
 
 Counting reads and decrypts every grant, so one process counts for all that share the store. It claims the count with a
 record that expires, and stores the result for the others to read.
@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.grants.grant import GrantState
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import EncryptedStore
 
 KIND = "chore"
-SESSIONS = "session"
-"""Kind of the records of `sessions.session_store`, which this package does not import."""
+GRANTS, SESSIONS = "grant", "session"
+RECORD_KINDS = ("attempt", "forwarding", GRANTS, "last_access", "login_names", "revocation", SESSIONS)
+"""Kinds of the records that users cause, also those of packages that this one does not import."""
 RESULT, CLAIM = "inventory", "counting"
 """Keys of the records: the last result, and the claim of the process that counts."""
 
@@ -28,6 +30,10 @@ COUNT_INTERVAL = 300.0
 """Minimum seconds from one count to the next."""
 MAX_SHARE = 20.0
 """Minimum pause after a count, as a multiple of the time that the count took."""
+SOON = COUNT_INTERVAL
+"""Seconds in which a token `ends_soon`: before the next count."""
+TOKENS = ("valid", "ends_soon", "expired")
+"""How long the token of a grant that can be refreshed lasts. An expired one is refreshed when its user comes back."""
 CLAIM_SECONDS = 600.0
 """Seconds after which another process counts if the one with the claim has exited."""
 
@@ -43,8 +49,10 @@ class Inventory:
     seconds: float
     grants: Mapping[tuple[str, str, str], int]
     """Number of grants by environment, connector and state. Combinations without a grant are left out."""
-    sessions: int = 0
-    """Number of sessions of users."""
+    tokens: Mapping[tuple[str, str, str], int]
+    """Number of grants with tokens by environment, connector and one of `TOKENS`."""
+    records: Mapping[str, int]
+    """Number of records by kind."""
 
 
 async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | None:
@@ -62,36 +70,50 @@ async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | 
     if not await store.put(Record(KIND, CLAIM, b"{}", expires_at=now + CLAIM_SECONDS)):
         return last
     try:
-        inventory = await _count(GrantRepository(store), now, await store.count(SESSIONS))
+        inventory = await _count(store, now)
         await store.put(Record(KIND, RESULT, _encode(inventory), 1 if record is None else record.version + 1))
     finally:
         await store.delete(KIND, CLAIM)
     return inventory
 
 
-async def _count(grants: GrantRepository, now: float, sessions: int) -> Inventory:
+async def _count(store: EncryptedStore, now: float) -> Inventory:
     began = time.monotonic()
+    records = {kind: await store.count(kind) for kind in RECORD_KINDS}
     found: Counter[tuple[str, str, str]] = Counter()
+    tokens: Counter[tuple[str, str, str]] = Counter()
     seen = 0
-    async for grant in grants.scan():
+    async for grant in GrantRepository(store).scan():
         found[grant.key.environment, grant.key.connector, str(grant.state)] += 1
+        if grant.state is not GrantState.NEEDS_RECONNECT:
+            left = grant.tokens.expires_at - now
+            token = "expired" if left <= 0 else "ends_soon" if left < SOON else "valid"
+            tokens[grant.key.environment, grant.key.connector, token] += 1
         seen += 1
         if seen % BATCH == 0:
             await asyncio.sleep(PAUSE)
-    return Inventory(now, time.monotonic() - began, found, sessions)
+    return Inventory(now, time.monotonic() - began, found, tokens, records)
 
 
 def _encode(inventory: Inventory) -> bytes:
-    grants = [[*key, count] for key, count in inventory.grants.items()]
-    document = {"counted_at": inventory.counted_at, "seconds": inventory.seconds, "sessions": inventory.sessions}
-    return json.dumps({**document, "grants": grants}).encode()
+    document = {
+        "counted_at": inventory.counted_at,
+        "seconds": inventory.seconds,
+        "grants": [[*key, count] for key, count in inventory.grants.items()],
+        "tokens": [[*key, count] for key, count in inventory.tokens.items()],
+        "records": dict(inventory.records),
+    }
+    return json.dumps(document).encode()
 
 
 def _decode(record: Record) -> Inventory | None:
-    """Return the inventory of a record, or None if a newer release wrote it."""
+    """Return the inventory of a record, or None if another release wrote it."""
     try:
         document = json.loads(record.body)
-        grants = {(environment, connector, state): n for environment, connector, state, n in document["grants"]}
-        return Inventory(document["counted_at"], document["seconds"], grants, document["sessions"])
+        grants, tokens = (
+            {(environment, connector, value): n for environment, connector, value, n in document[name]}
+            for name in ("grants", "tokens")
+        )
+        return Inventory(document["counted_at"], document["seconds"], grants, tokens, document["records"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -75,6 +75,10 @@ METRICS = (
     _gauge("grants_in_use", "Owners whose grants are cached in memory.", sampled=True),
     # Of one store, so each process reports the same values.
     _gauge("grants", "Grants in the store.", "environment", "connector", "state", combine=max, sampled=True),
+    _gauge(
+        "grant_tokens", "Grants by how long their token lasts.", "environment", "connector", "token",
+        combine=max, sampled=True,
+    ),
     _gauge("sessions", "Sessions of users in the store.", combine=max, sampled=True),
     _gauge("grants_counted_timestamp_seconds", "Time at which the grants were counted.", combine=max, sampled=True),
     _gauge("revocations_waiting", "Refresh tokens still to be revoked at the provider.", combine=max, sampled=True),
@@ -98,6 +102,9 @@ METRICS = (
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5),
     ),
     _counter("store_errors", "Store calls that failed.", "operation"),
+    _gauge("store_records", "Records in the store.", "kind", combine=max, sampled=True),
+    _gauge("store_bytes", "Size of the store.", combine=max, sampled=True),
+    _gauge("store_max_bytes", "Maximum size of the store.", combine=max, sampled=True),
     _counter("upstream_failures", "Failed upstream requests.", "upstream", "kind"),
     _gauge("upstream_connections", "Connections to the upstream.", "upstream", "state", sampled=True),
     _gauge("upstream_connections_max", "Maximum number of connections (`pool`).", "upstream", sampled=True),
@@ -116,6 +123,7 @@ METRICS = (
     _gauge("signing_key_signs", "1 if this key signs now, else 0.", "key", combine=max, sampled=True),
     # The process
     _gauge("start_timestamp_seconds", "Time since which the counters count.", combine=min),
+    _gauge("file_descriptors_used_ratio", "Open file descriptors by their limit.", combine=max, sampled=True),
     _counter("worker_restarts", "Workers that exited and were replaced.", "reason"),
     _gauge("draining", "1 if the process is shutting down, else 0.", combine=max, sampled=True),
     _counter("config_reloads", "Reloads of the configuration.", "result", combine=max),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
@@ -135,6 +138,7 @@ class Worker:
         self._tasks: set[asyncio.Task[object]] = set()
         self._public: DrainingServer | None = None
         metrics.sample("draining", lambda: [((), float(self._readiness.draining))])
+        metrics.sample("file_descriptors_used_ratio", _file_descriptors_used)
         metrics.sample("requests_in_flight", self._requests_in_flight)
         metrics.sample("client_connections", self._client_connections)
 
@@ -256,3 +260,11 @@ class Worker:
         task: asyncio.Task[object] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _file_descriptors_used() -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield the share of this process's file descriptors that are open. Nothing where there is no /proc."""
+    with contextlib.suppress(OSError):
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit > 0:
+            yield (), sum(1 for _ in Path("/proc/self/fd").iterdir()) / limit

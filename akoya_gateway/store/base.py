@@ -31,6 +31,15 @@ class Record:
     expires_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """How full a store is, in bytes."""
+
+    used: int
+    limit: int
+    """The most that it can take up."""
+
+
 class Store(Protocol):
     """The storage operations.
 
@@ -92,6 +101,9 @@ class Store(Protocol):
 
     async def kinds(self) -> tuple[str, ...]:
         """Return every kind that has records, sorted. Maintenance only: it may read the whole store."""
+
+    async def size(self) -> StoreSize | None:
+        """Return how full the store is, or None if it has no limit or does not tell."""
 
     def scan(self, kind: str) -> AsyncIterator[Record]:
         """Yield every live record of a kind, in no particular order.

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from akoya_gateway.errors import UndecryptableRecord
 from akoya_gateway.log import logger
-from akoya_gateway.store.base import Record, Store
+from akoya_gateway.store.base import Record, Store, StoreSize
 from akoya_gateway.store.encryption import DamagedRecord, Keyring
 
 log = logger("akoya_gateway.store")
@@ -78,6 +78,9 @@ class EncryptedStore:
 
     async def count(self, kind: str, group: str | None = None) -> int:
         return await self._timed("count", self.store.count(kind, group))
+
+    async def size(self) -> StoreSize | None:
+        return await self.store.size()
 
     async def kinds(self) -> tuple[str, ...]:
         return await self.store.kinds()

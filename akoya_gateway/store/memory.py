@@ -34,6 +34,9 @@ class MemoryStore:
     async def check(self) -> None:
         pass
 
+    async def size(self) -> None:
+        """Return None: there is no limit but the memory of the process."""
+
     async def get(self, kind: str, key: str) -> Record | None:
         return self._live(kind, key)
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.base import Record
+from akoya_gateway.store.base import Record, StoreSize
 from akoya_gateway.store.change_notifier import ChangeNotifier, wait_until_changed
 from akoya_gateway.store.sqlite_database import OpenConnection, SQLiteDatabase
 from akoya_gateway.store.sqlite_thread import ConnectionThread, JobResult
@@ -173,6 +173,10 @@ class SQLiteStore:
         sql = _COUNT if group is None else _COUNT_GROUP
         (found,) = await self._read(lambda c: c.execute(sql, parameters).fetchone())
         return int(found)
+
+    async def size(self) -> StoreSize:
+        """Return the size of the database with its log, and what it can grow to on its disk."""
+        return await self._read(lambda _: self._file.size())
 
     async def kinds(self) -> tuple[str, ...]:
         parameters = {"now": self._clock()}

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.base import StoreSize
 
 APPLICATION_ID = 0x616B6F79
 """The application ID `akoy`, at byte 68 of the file (sqlite.org/fileformat2.html section 1.3.16)."""
@@ -109,6 +110,15 @@ class SQLiteDatabase:
         """
         with self.translated_errors():
             return self._place() == opened.file_id
+
+    def size(self) -> StoreSize:
+        """Return the size of the file with its log, and what it can grow to. Raises `StoreUnavailable`."""
+        with self.translated_errors():
+            used = self.path.stat().st_size
+            with contextlib.suppress(FileNotFoundError):
+                used += Path(f"{self.path}-wal").stat().st_size
+            disk = os.statvfs(self.path)
+            return StoreSize(used, used + disk.f_bavail * disk.f_frsize)
 
     def _place(self) -> tuple[int, int]:
         try:

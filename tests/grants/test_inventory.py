@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 from akoya_gateway.grants import inventory
 from akoya_gateway.grants.inventory import CLAIM, COUNT_INTERVAL, KIND, RESULT, current_inventory
-from akoya_gateway.sessions import session_store
 from akoya_gateway.store import EncryptedStore
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.memory import MemoryStore
@@ -40,8 +41,11 @@ def store(env: GrantEnv) -> EncryptedStore:
     return EncryptedStore(env.store, RING)  # type: ignore[arg-type]
 
 
-def test_kind_of_sessions_is_that_of_the_session_store() -> None:
-    assert inventory.SESSIONS == session_store.KIND
+def test_kinds_of_records_are_those_of_the_packages_that_write_them() -> None:
+    """Without the bookkeeping of the gateway: claims of a background job, and the calls of a data API."""
+    package = Path(inventory.__file__).parents[1]
+    kinds = {kind for file in package.rglob("*.py") for kind in re.findall(r'^KIND = "(\w+)"', file.read_text(), re.M)}
+    assert {*inventory.RECORD_KINDS} == kinds - {"chore", "data_rate", "pulse"}
 
 
 async def test_grants_are_counted_by_connector_and_state(
@@ -56,7 +60,19 @@ async def test_grants_are_counted_by_connector_and_state(
     assert found is not None
     environment = grants[0].key.environment
     assert found.grants == {(environment, "mikomo", "live"): 2, (environment, "other", "live"): 1}
-    assert (found.counted_at, found.sessions) == (clock.now, 1)
+    assert (found.counted_at, found.records[inventory.SESSIONS], found.records["grant"]) == (clock.now, 1, 4)
+    assert found.tokens == {(environment, "mikomo", "valid"): 2, (environment, "other", "valid"): 1}
+
+
+async def test_tokens_are_counted_by_how_long_they_last(env: GrantEnv, store: EncryptedStore, clock: Clock) -> None:
+    """The grant of the emulated provider lasts 900 seconds."""
+    grant = await env.connect()
+    for seconds, token in ((590, "valid"), (20, "ends_soon"), (300, "expired")):
+        clock.now += seconds
+        assert await store.delete(KIND, RESULT) or token == "valid"
+        found = await current_inventory(store, clock)
+        assert found is not None
+        assert found.tokens == {(grant.key.environment, "mikomo", token): 1}
 
 
 async def test_other_processes_read_the_count_until_it_is_old(

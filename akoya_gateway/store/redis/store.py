@@ -13,7 +13,7 @@ from typing import Any
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import StoreUnavailable
-from akoya_gateway.store.base import Record
+from akoya_gateway.store.base import Record, StoreSize
 from akoya_gateway.store.change_notifier import ChangeNotifier, wait_until_changed
 from akoya_gateway.store.redis import scripts
 from akoya_gateway.store.redis.client import CommandLimiter, RedisClient, TooFewReplicas, connect
@@ -173,6 +173,17 @@ class RedisStore:
         after = f"({self._clock()!r}"
         counts = await self._read([("ZCOUNT", self._keys.shard(kind, n), after, "+inf") for n in range(SHARDS)])
         return sum(counts)
+
+    async def size(self) -> StoreSize | None:
+        """Return the memory of the server and its `maxmemory`. None for a cluster, where each server has its own."""
+        if self._url.topology is Topology.CLUSTER:
+            return None
+        try:
+            (memory,) = await self._read([("INFO", "memory")])
+        except StoreUnavailable:
+            return None
+        limit = memory.get("maxmemory", 0)
+        return StoreSize(memory["used_memory"], limit) if limit else None
 
     async def kinds(self) -> tuple[str, ...]:
         """Return every kind that has records, found by scanning all keys of the servers.
