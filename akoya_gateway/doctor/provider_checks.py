@@ -84,7 +84,7 @@ async def _discovery(about: str, environment: Environment, http: httpx.AsyncClie
         found = await get(http, environment.issuer.rstrip("/") + DISCOVERY, MAX_DISCOVERY, CONNECT_TIMEOUT)
         published = json.loads(found.body)
         issuer = str(published["issuer"])
-    except (FetchFailed, ValueError, KeyError, TypeError):
+    except (FetchFailed, ValueError, KeyError, TypeError, RecursionError):
         return []
     if issuer != environment.issuer:
         says = f"{environment.issuer} is configured, but the provider publishes {issuer}"

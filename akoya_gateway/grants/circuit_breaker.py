@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from akoya_gateway.clock import Clock
+from akoya_gateway.clock import Clock, remaining
 
 FIRST_PAUSE = 10.0
 """Approximate seconds for which the breaker blocks requests when it opens. Doubled by each failed probe."""
 MAX_PAUSE = 120.0
 """Longest pause in seconds, before jitter."""
+_LONGEST = 1.25 * MAX_PAUSE
 PROBE_TIMEOUT = 30.0
 """Seconds after which another probe may start if no result was recorded. Otherwise the breaker could stay open forever.
 """
@@ -45,7 +46,7 @@ class CircuitBreaker:
 
     def wait(self) -> float:
         """Return the seconds until a request may be sent; 0.0 means now."""
-        return max(self._until - self._clock(), 0.0)
+        return remaining(self._until, self._clock(), _LONGEST)
 
     def enter(self) -> bool:
         """Return True if the caller may send a request.

@@ -246,7 +246,7 @@ class GrantManager:
             return NeedsReconnect(grant)
         endpoint = token_endpoint_for(self._providers, grant.key)
         held = self.health.wait(endpoint.client, grant.connector) if endpoint is not None else 0.0
-        retry_after = max(ceil(max(held_until(grant, self._since) - now, held)), 1)
+        retry_after = max(ceil(max(held_until(grant, now, self._since) - now, held)), 1)
         if endpoint is None or any(fault.client == grant.key.client for fault in self.registration_problems):
             return RegistrationFault(retry_after=retry_after)
         if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):

@@ -13,6 +13,12 @@ MAX_UNKNOWN_OUTCOMES = 8
 MAX_BACK_OFF = 900.0
 """Longest back-off in seconds."""
 
+MAX_HOLD = 1800.0
+"""Seconds above which a wait was begun while the clock of some replica was ahead. No pause is longer."""
+
+MAX_LEASE_AHEAD = 3600.0
+"""As `MAX_HOLD`, for a lease. Longer, because ending the lease of a replica that is alive doubts its request."""
+
 UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
 """Pause in seconds after the first untrusted response, and the factor for each further one.
 

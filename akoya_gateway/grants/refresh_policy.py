@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from akoya_gateway.clock import remaining
 from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.grant import Grant, GrantState
+from akoya_gateway.grants.pauses import MAX_HOLD, MAX_LEASE_AHEAD
 
 
 class Action(Enum):
@@ -58,12 +60,14 @@ def next_action(
         since: As in `held_until`.
     """
     if grant.state is GrantState.REFRESHING:
-        if grant.lease is None or grant.lease.expires_at <= now:
+        if grant.lease is None or not remaining(grant.lease.expires_at, now, MAX_LEASE_AHEAD):
             return _EXPIRE
         return NextAction(Action.WAIT, grant.lease.expires_at)
     if grant.state is GrantState.LIVE:
         due = due_at(grant, refresh_before, early)
-    elif grant.state is GrantState.UNCERTAIN and grant.reuse is not None and now < grant.reuse.until:
+    elif (
+        grant.state is GrantState.UNCERTAIN and grant.reuse is not None and remaining(grant.reuse.until, now, MAX_HOLD)
+    ):
         if now >= grant.reuse.at:
             return _REFRESH
         return NextAction(Action.USE if now < grant.tokens.expires_at else Action.HOLD, grant.reuse.at)
@@ -76,19 +80,22 @@ def next_action(
         return NextAction(Action.USE, due)
     if grant.tokens.refresh_token is None and now < grant.tokens.expires_at:
         return NextAction(Action.USE, grant.tokens.expires_at)
-    held = held_until(grant, since)
+    held = held_until(grant, now, since)
     return NextAction(Action.HOLD, held) if now < held else _REFRESH
 
 
-def held_until(grant: Grant, since: float) -> float:
-    """Return the earliest time of the next refresh.
+def held_until(grant: Grant, now: float, since: float) -> float:
+    """Return the earliest time of the next refresh, or 0.0 if that is now.
 
     Args:
         grant: The grant.
+        now: The current time.
         since: When the current configuration was loaded. If the grant failed before that for a reason that a reload may
             have removed, it may be refreshed at once.
     """
-    return 0.0 if grant.reason in _BY_CONFIGURATION and grant.failed_under < since else grant.retry_at
+    if grant.reason in _BY_CONFIGURATION and grant.failed_under < since:
+        return 0.0
+    return grant.retry_at if remaining(grant.retry_at, now, MAX_HOLD) else 0.0
 
 
 def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:

@@ -120,13 +120,13 @@ class RefreshScheduler:
         The time is randomized, so that replicas, and grants that were connected at the same time, do not refresh at
         once.
         """
-        spread = self._random()
-        if grant.state is GrantState.UNCERTAIN and grant.reuse is not None and self._clock() < grant.reuse.until:
+        spread, now = self._random(), self._clock()
+        if grant.state is GrantState.UNCERTAIN and grant.reuse is not None and now < grant.reuse.until:
             return grant.reuse.at
         if grant.state is GrantState.UNCERTAIN:
-            return max(grant.tokens.expires_at, grant.retry_at) + spread
+            return max(grant.tokens.expires_at, held_until(grant, now, self._since)) + spread
         early = due_at(grant, self._refresh_before, EARLY_FACTOR - (EARLY_FACTOR - 1.1) * spread)
-        return max(early, held_until(grant, self._since))
+        return max(early, held_until(grant, now, self._since))
 
     def _schedule(self, grant: Grant, due: float) -> None:
         environment = grant.key.environment

@@ -19,6 +19,7 @@ class RequestPacer:
         self._clock = clock
         self._until = 0.0
         self._next = 0.0
+        self._seen = 0.0
 
     def on_rate_limited(self) -> None:
         """Start or extend the pacing after a 429 response."""
@@ -30,6 +31,9 @@ class RequestPacer:
         A turn that is not used is not given back.
         """
         now = self._clock()
+        if now < self._seen:  # the clock was set back
+            self._until = self._next = 0.0
+        self._seen = now
         if now >= max(self._until, self._next):
             return 0.0
         mine = max(self._next, now)

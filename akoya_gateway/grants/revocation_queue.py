@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from akoya_gateway.clock import Clock
+from akoya_gateway.clock import Clock, remaining
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant, public_id
 from akoya_gateway.grants.interfaces import TokenEndpoint
@@ -170,7 +170,8 @@ class RevocationQueue:
         """Return when the entry is due (Unix seconds). While the circuit breaker is open, that is its next probe."""
         endpoint = self._endpoint(entry)
         held = self._health.wait(endpoint.client) if endpoint is not None else 0.0
-        return max(entry.next_at, self._clock() + held)
+        now = self._clock()
+        return now + max(remaining(entry.next_at, now, MAX_PAUSE), held)
 
     def _endpoint(self, entry: QueuedRevocation) -> TokenEndpoint | None:
         endpoint = self._providers.get(entry.client)

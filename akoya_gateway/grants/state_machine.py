@@ -78,6 +78,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from akoya_gateway.clock import remaining
 from akoya_gateway.grants.events import (
     Event,
     LeaseExpired,
@@ -92,6 +93,7 @@ from akoya_gateway.grants.grant import Grant, GrantState, Lease
 from akoya_gateway.grants.pauses import (
     MAX_BACK_OFF,
     MAX_GRANT_BACK_OFF,
+    MAX_LEASE_AHEAD,
     MAX_UNKNOWN_OUTCOMES,
     UNTRUSTED_GROWTH,
     UNTRUSTED_PAUSE,
@@ -131,7 +133,7 @@ def _renew(grant: Grant, event: LeaseRenewed, now: float) -> Grant:
 
 
 def _expire(grant: Grant, event: LeaseExpired, now: float) -> Grant:
-    if grant.lease is not None and now < grant.lease.expires_at:
+    if grant.lease is not None and remaining(grant.lease.expires_at, now, MAX_LEASE_AHEAD):
         return grant
     if grant.lease is not None and not grant.lease.sent:
         return _released(grant)

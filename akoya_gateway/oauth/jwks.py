@@ -30,6 +30,7 @@ _CURVES = {
 }
 ALGORITHMS = _RSA.union(*_CURVES.values())
 """All supported algorithms. No key verifies any other."""
+_BASE64URL = str.maketrans("+/", "-_")
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 
@@ -136,10 +137,15 @@ def _algorithms(member: dict[str, Any]) -> frozenset[str]:
 
 
 def _import(member: dict[str, Any]) -> RSAKey | ECKey | OKPKey | None:
-    """Import the public members only. Other members, including private key material, are never read."""
+    """Import the public members only. Other members, including private key material, are never read.
+
+    Some servers pad the numbers or write them in plain base64, which RFC 7518 section 2 does not allow.
+    """
     needed = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}[member["kty"]]
     public: dict[str, str | list[str]] = {
-        name: member[name] for name in needed if isinstance(member.get(name), str) and len(member[name]) <= 2048
+        name: member[name] if name == "crv" else "".join(member[name].split()).rstrip("=").translate(_BASE64URL)
+        for name in needed
+        if isinstance(member.get(name), str) and len(member[name]) <= 2048
     }
     if len(public) != len(needed):
         return None

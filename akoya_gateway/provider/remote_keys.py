@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from akoya_gateway.clock import Clock
+from akoya_gateway.clock import Clock, remaining
 from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, KeySet, UnreadableKeys, read_keys
 from akoya_gateway.provider.transport import FetchFailed, get
 
@@ -88,9 +88,9 @@ class RemoteKeySet:
             KeysUnavailable: There are no usable keys.
         """
         now = self._clock()
-        if self._cached is not None and now < self._cached.fresh_until:
+        if self._cached is not None and remaining(self._cached.fresh_until, now, MAX_AGE):
             return self._cached.keys
-        if now >= self._retry_at:
+        if not remaining(self._retry_at, now, RETRY_STALE):
             await self._fetch_once()
             now = self._clock()
         if self._cached is None or now >= self._cached.fresh_until + MAX_STALE:

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from joserfc.jwk import ECKey, OctKey, OKPKey
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, UnreadableKeys, read_keys
 from akoya_gateway.oauth.roca import has_roca_fingerprint
@@ -77,6 +77,14 @@ def test_key_is_used_whatever_its_kid_is(kid: Any, read_as: str | None) -> None:
     """`kid` is a hint (RFC 7515 section 4.1.4). Without this key no token could be verified."""
     keys = read({**good(), "kid": kid})
     assert [key.kid for key in keys.keys] == [read_as]
+
+
+def test_numbers_in_padded_or_plain_base64_are_read() -> None:
+    numbers = good()["n"]
+    for spelled in (numbers + "==", numbers.replace("-", "+").replace("_", "/"), numbers[:40] + "\r\n" + numbers[40:]):
+        key = read({**good(), "n": spelled}).keys[0].key
+        assert isinstance(key, RSAKey)
+        assert key.as_dict(private=False)["n"] == numbers
 
 
 def test_private_parts_are_not_read() -> None:

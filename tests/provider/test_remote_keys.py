@@ -63,6 +63,18 @@ async def test_keys_are_fetched_once_while_they_are_fresh(http: httpx.AsyncClien
         assert len(server.received) == 2
 
 
+async def test_keys_are_fetched_after_the_clock_was_set_back(http: httpx.AsyncClient, clock: Time) -> None:
+    async with serve(keys=in_turn(reply(500), keys(rsa_key()), keys(ec_key()))) as server:
+        keys_of = source(server, http, clock)
+        clock.now += 86_400
+        with pytest.raises(KeysUnavailable):
+            await keys_of.current()
+        clock.now -= 86_400
+        assert [key.kid for key in (await keys_of.current()).keys] == ["r1"]
+        clock.now -= 10 * MAX_AGE
+        assert [key.kid for key in (await keys_of.current()).keys] == ["e1"]
+
+
 async def test_one_fetch_serves_all_waiters(http: httpx.AsyncClient, clock: Time) -> None:
     async def slowly(server: Server, request: Received, writer: asyncio.StreamWriter) -> bool | None:
         await asyncio.sleep(0.1)

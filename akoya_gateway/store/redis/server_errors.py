@@ -46,7 +46,28 @@ _ADVICE = {
     "MASTERDOWN": "the primary is down",
     "NOPERM": "the user may not run a command the store needs; see docs/stores.md for the ACL",
     "LOADING": "it is loading its data",
+    "MOVED": "it is part of a cluster; use redis+cluster:// in sessions.store",
+    "ASK": "it is part of a cluster; use redis+cluster:// in sessions.store",
+    "TRYAGAIN": "the cluster is moving a slot; the next attempt may succeed",
+    "BUSY": "a script of another program blocks it; look at SCRIPT KILL and busy-reply-threshold",
+    "WRONGTYPE": "a key of the gateway belongs to another program; choose another prefix",
+    "DENIED": "it runs in protected mode; set a password or its bind address",
+    "NOPROTO": "it does not speak a protocol version that the client needs; it needs Redis 6.2 or newer",
 }
+
+_TEXTS = (
+    (
+        "max number of clients",
+        "it has too many clients; raise its maxclients, or find the program that leaks them",
+    ),
+    (
+        "without any password configured",
+        "it has no password; remove the one in sessions.store",
+    ),
+    ("SELECT is not allowed", "it is part of a cluster; use redis+cluster:// in sessions.store"),
+    ("DB index is out of range", "it has no database of this number; look at the end of the URL in sessions.store"),
+)
+"""Parts of server errors without a code of their own, and what to do."""
 
 
 def _connect_error(fault: BaseException | None) -> str | None:
@@ -60,6 +81,10 @@ def _connect_error(fault: BaseException | None) -> str | None:
 
 def error_text(fault: Exception) -> str:
     """Describe an error. Only the error code is taken from the server's text, which may repeat data that was sent."""
+    if isinstance(fault, ResponseError | RedisConnectionError):
+        for part, advice in _TEXTS:
+            if part in str(fault):
+                return advice
     if isinstance(fault, AuthenticationError):
         return "the user or password was refused"
     code = error_code(fault)
