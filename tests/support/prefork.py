@@ -1,4 +1,4 @@
-"""Starts `akoya-gateway` commands by forking a process that has already imported the gateway.
+"""Starts `akoya-gateway` and `uvicorn` commands by forking a process that has already imported the gateway.
 
 Imports take four fifths of the CPU time that a gateway needs until it serves, and the tests start hundreds of gateways.
 In all other respects a forked gateway is like an executed one: it has a session, a working directory, an environment,
@@ -27,13 +27,19 @@ LARGEST = 1 << 20
 NUMBER = struct.Struct("i")
 
 
-class ForkedProcess:
-    """`akoya-gateway ARGUMENTS`, with the methods of `subprocess.Popen` that the tests use."""
+PROGRAMS = {"akoya_gateway": "akoya-gateway", "uvicorn": "uvicorn"}
+"""The modules that can be run without executing `python -m`, and the names of their commands."""
 
-    def __init__(self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> None:
-        self.args = ["akoya-gateway", *arguments]
+
+class ForkedProcess:
+    """`python -m MODULE ARGUMENTS`, with the methods of `subprocess.Popen` that the tests use."""
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int
+    ) -> None:
+        self.args = [PROGRAMS[module], *arguments]
         self.returncode: int | None = None
-        request = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}).encode()
+        request = json.dumps({"arguments": self.args, "env": dict(env), "cwd": str(cwd)}).encode()
         self._report, theirs = os.pipe()
         try:
             socket.send_fds(_server(env["PYTHONPATH"]), [request], [theirs, output])
@@ -133,12 +139,14 @@ def _become(request: Mapping[str, object], output: int) -> None:
     os.chdir(str(request["cwd"]))
     os.environ.clear()
     os.environ.update(dict(request["env"]))  # type: ignore[call-overload]
-    sys.argv = ["akoya-gateway", *request["arguments"]]  # type: ignore[misc]
+    sys.argv = list(request["arguments"])  # type: ignore[call-overload]
     gc.enable()
 
 
 if __name__ == "__main__":
     gc.disable()
+    import uvicorn
+
     import akoya_gateway.cli.run
     import akoya_gateway.entrypoints.sidecar
     import akoya_gateway.server.worker  # noqa: F401
@@ -146,4 +154,4 @@ if __name__ == "__main__":
 
     # The socket is not closed here: a forked process has another file under its number.
     if serve(socket.socket(fileno=os.dup(int(sys.argv[1])))):
-        main()
+        (uvicorn.main if sys.argv[0] == "uvicorn" else main)()

@@ -26,7 +26,7 @@ from starlette.routing import Mount
 from akoya_gateway import Gateway, load_config
 from tests.support.logs import complete_lines
 from tests.support.ports import free_port
-from tests.support.prefork import ForkedProcess
+from tests.support.prefork import PROGRAMS, ForkedProcess
 from tests.support.waiting import until
 
 PYTHON = sys.executable
@@ -116,9 +116,9 @@ class GatewayProcess:
     def start(self) -> Self:
         command = self.command()
         with self.log.open("ab") as out:
-            if self.prefork:
-                arguments = command[command.index("akoya_gateway") + 1 :]
-                self.process = ForkedProcess(arguments, env=self._environ, cwd=self.folder, output=out.fileno())
+            module, *arguments = command[2:]
+            if self.prefork and module in PROGRAMS:
+                self.process = ForkedProcess(module, arguments, env=self._environ, cwd=self.folder, output=out.fileno())
             else:
                 self.process = subprocess.Popen(
                     command,
@@ -172,7 +172,7 @@ class AnyServerProcess(GatewayProcess):
     """`akoya_gateway:sidecar` under uvicorn, started with the options of docs/operations.md."""
 
     def start(self) -> Self:
-        self.prefork, self._admin = False, None  # uvicorn serves no admin listener
+        self._admin = None  # uvicorn serves no admin listener
         return super().start()
 
     def command(self) -> list[str]:
