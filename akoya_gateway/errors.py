@@ -129,7 +129,7 @@ class ProviderError(GatewayError):
 
     status = 502
     code = "provider-failed"
-    title = "The bank connection service did not answer"
+    title = "The bank connection service did not respond"
 
 
 class UpstreamError(GatewayError):
@@ -137,4 +137,4 @@ class UpstreamError(GatewayError):
 
     status = 502
     code = "upstream-failed"
-    title = "The application did not answer"
+    title = "The application did not respond"

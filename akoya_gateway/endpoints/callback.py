@@ -127,11 +127,11 @@ class CallbackEndpoint:
     ) -> Secret:
         """Validate all that can be checked without a request to Akoya and return the code. Raises `GatewayError`."""
         if request.scope["path"] != connector.client.callback_path:
-            raise UserError("The bank answered at the wrong address.", code="wrong-callback")
+            raise UserError("The bank's response arrived at the wrong address.", code="wrong-callback")
         if isinstance(callback, MalformedResponse):
-            raise UserError(f"The bank's answer cannot be read: {callback.reason}.", code="bad-callback")
+            raise UserError(f"The bank's response cannot be read: {callback.reason}.", code="bad-callback")
         if foreign_issuer(callback, connector.client.environment):
-            raise UserError("The answer came from another sign-in service.", code="foreign-issuer")
+            raise UserError("The response came from another sign-in service.", code="foreign-issuer")
         if isinstance(callback, AuthorizationRefused):
             raise refusal(callback)
         self._require_same_browser_owner(request, attempt)

@@ -88,10 +88,10 @@ class Provider:
             nonce: The nonce of the authorization request.
         """
         request = exchange_request(self._client, code, code_verifier)
-        answer = await self._request(request, nonce, expected_sub=None)
-        if isinstance(answer, TokensIssued) and not answer.tokens.scope:
-            return TokensIssued(replace(answer.tokens, scope=self._client.scopes))  # RFC 6749 section 5.1
-        return answer
+        outcome = await self._request(request, nonce, expected_sub=None)
+        if isinstance(outcome, TokensIssued) and not outcome.tokens.scope:
+            return TokensIssued(replace(outcome.tokens, scope=self._client.scopes))  # RFC 6749 section 5.1
+        return outcome
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
         """Refresh the tokens (RFC 6749 section 6).
@@ -110,13 +110,13 @@ class Provider:
         request = revocation_request(self._client, refresh_token)
         if request is None:
             return ClientRejected("no_revocation_endpoint")
-        answer = await post(self._http, request, self._client.environment.timeout)
-        match answer:
+        result = await post(self._http, request, self._client.environment.timeout)
+        match result:
             case NotSent(detail, reason):
                 return ProviderDown(detail, reason=reason)
             case ResponseLost(detail):
                 return OutcomeUnknown(detail)
-        return parse_revocation_response(self._client, answer, self._clock(), self._secrets(request))
+        return parse_revocation_response(self._client, result, self._clock(), self._secrets(request))
 
     async def _request(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenOutcome:
         """Fetch the keys, then send the request and evaluate the response.
@@ -130,14 +130,14 @@ class Provider:
             except KeysUnavailable as fault:
                 return ProviderDown(str(fault), reason=DownReason.KEYS)
         environment = self._client.environment
-        answer = await post(self._http, request, environment.timeout)
-        match answer:
+        result = await post(self._http, request, environment.timeout)
+        match result:
             case NotSent(detail, reason):
                 return ProviderDown(detail, reason=reason)
             case ResponseLost():
-                response = self._parse_truncated(answer, request)
+                response = self._parse_truncated(result, request)
             case _:
-                response = parse_token_response(environment.dialect, answer, self._clock(), self._secrets(request))
+                response = parse_token_response(environment.dialect, result, self._clock(), self._secrets(request))
         if not isinstance(response, TokenResponse):
             return response
         self._report(response)

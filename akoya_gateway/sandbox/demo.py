@@ -135,7 +135,7 @@ class Demo:
                 except httpx.TransportError:
                     pass
                 time.sleep(0.1)
-        raise DemoFailed(f"the gateway did not answer within {READY_TIMEOUT:g} seconds")
+        raise DemoFailed(f"the gateway did not respond within {READY_TIMEOUT:g} seconds")
 
     def _write_configuration(self, redirect_uri: str) -> Path:
         folder = Path(self._folder.name)

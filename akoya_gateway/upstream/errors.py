@@ -17,7 +17,7 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     code = "upstream-timeout"
-    title = "The application took too long to answer"
+    title = "The application took too long to respond"
 
 
 class UpstreamBusy(UpstreamError):

@@ -1,28 +1,29 @@
--- HAProxy asks the gateway about a request, over its own HTTP client. Needs HAProxy 2.6 or newer with Lua.
+-- HAProxy sends a request to the gateway for authorization, with its own HTTP client. Needs HAProxy 2.6 or newer with
+-- Lua.
 --
 --   setenv AKOYA_GATEWAY http://127.0.0.1:9000     (in `global`, first; the gateway's address)
 --   lua-load /etc/haproxy/akoya.lua                (in `global`)
 --   http-request lua.akoya                         (in the frontend)
 --
--- Admitted: the gateway's headers are set on the request. Anything else ends here with the gateway's own answer, and
--- with 503 where there is none.
+-- If the request is admitted, the gateway's headers are set on it. Otherwise the client gets the gateway's response, or
+-- 503 if there is none.
 
 local gateway = os.getenv("AKOYA_GATEWAY") or error("AKOYA_GATEWAY is not set")
 local question = gateway .. "/akoya/forward-auth"
 local patience = 15000 -- milliseconds
 
--- Between two hops only (RFC 9110 section 7.6.1), and what describes a body that is not sent along.
+-- Headers between two hops only (RFC 9110 section 7.6.1), and headers of a body that is not sent along.
 local hop = {
     ["connection"] = true, ["keep-alive"] = true, ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true,
     ["transfer-encoding"] = true, ["content-length"] = true, ["expect"] = true,
 }
--- The description is ours to give.
+-- Only this script describes the request.
 local ours = {
     ["host"] = true, ["x-forwarded-method"] = true, ["x-forwarded-uri"] = true, ["x-forwarded-host"] = true,
     ["x-original-method"] = true, ["x-original-uri"] = true, ["x-akoya-answer"] = true,
 }
 
--- HAProxy counts a header's values from 0, its client from 1.
+-- HAProxy counts the values of a header from 0, its HTTP client from 1.
 local function each(values, act)
     for _, value in pairs(values) do act(value) end
 end

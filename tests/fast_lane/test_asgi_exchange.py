@@ -299,7 +299,7 @@ HAPPENINGS: dict[str, Callable[[Connection], None]] = {
         WHOLE.replace(b"X-Name", b"Connection: close\r\nX-Name")
     ),
     "tick": lambda connection: connection.tick(0.0, 50.0),
-    "failure": lambda connection: connection.fail(UpstreamTimeout("the upstream took too long to answer")),
+    "failure": lambda connection: connection.fail(UpstreamTimeout("the upstream took too long to respond")),
     "end": lambda connection: connection.connection_lost(None),
 }
 

@@ -158,8 +158,8 @@ def _fetcher(timeout: float) -> Fetch:
 
     def fetch(url: str) -> bytes:
         request = urllib.request.Request(url, headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310
-        with opener.open(request, timeout=timeout) as answer:
-            document: bytes = answer.read(MAX_SET_BYTES + 1)
+        with opener.open(request, timeout=timeout) as response:
+            document: bytes = response.read(MAX_SET_BYTES + 1)
         if len(document) > MAX_SET_BYTES:
             raise ValueError("the key set is too large")
         return document

@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
             if self._awaits_client and not self.congested:
                 self.fail(SlowClient("the request body took too long to arrive"))
             else:
-                doing = "take the request" if self.congested else "answer"
+                doing = "take the request" if self.congested else "respond"
                 self.fail(UpstreamTimeout(f"the upstream took too long to {doing}"))
         else:
             handler.on_tick()

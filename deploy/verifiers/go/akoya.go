@@ -85,12 +85,12 @@ func middleware(
 	keys func(id string) (Key, error), next func(http.ResponseWriter, *http.Request, Verified), now func() time.Time,
 ) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		said, err := Verify(FromHTTP(r), keys, now())
+		verified, err := Verify(FromHTTP(r), keys, now())
 		if err != nil || Moved(r) {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
-		next(w, r, said)
+		next(w, r, verified)
 	})
 }
 
@@ -141,7 +141,7 @@ func Verify(r Request, keys func(id string) (Key, error), now time.Time) (Verifi
 	if err != nil {
 		return Verified{}, err
 	}
-	return said(ours, details.Nonce)
+	return newVerified(ours, details.Nonce)
 }
 
 func (r Request) message() (*httpsign.Message, error) {
@@ -219,7 +219,7 @@ func judgeParameters(parameters *httpsfv.Params, now time.Time) (keyID string, e
 	return keyID, nil
 }
 
-func said(ours map[string]string, nonce *string) (Verified, error) {
+func newVerified(ours map[string]string, nonce *string) (Verified, error) {
 	owner, err := url.PathUnescape(ours["akoya-owner"])
 	if err != nil {
 		return Verified{}, err
@@ -233,16 +233,16 @@ func said(ours map[string]string, nonce *string) (Verified, error) {
 		return Verified{}, err
 	}
 	expires, _ := strconv.ParseInt(ours["akoya-expires"], 10, 64)
-	said := Verified{
+	verified := Verified{
 		Owner: owner, Connector: ours["akoya-connector"], IDToken: ours["akoya-id-token"], Expires: expires,
 		Environment: ours["akoya-environment"], Scope: strings.Fields(ours["akoya-scope"]), Connections: connections,
 		Provider: ours["akoya-provider"], Grant: ours["akoya-grant"], Consent: ours["akoya-consent"],
 		InteractionType: ours["akoya-interaction-type"], LastAccess: ours["akoya-last-access"], IDTokens: idTokens,
 	}
 	if nonce != nil {
-		said.Nonce = *nonce
+		verified.Nonce = *nonce
 	}
-	return said, nil
+	return verified, nil
 }
 
 func connectionsIn(value string) ([]Connection, error) {

@@ -88,31 +88,31 @@ func TestVectors(t *testing.T) {
 	}
 	for _, one := range all.Cases {
 		t.Run("verifies: "+one.Name, func(t *testing.T) {
-			said, err := one.verify(keys)
+			verified, err := one.verify(keys)
 			if err != nil {
 				t.Fatal(err)
 			}
 			expected := Verified{
-				Owner: one.Says.Owner, Connector: one.Says.Connector, IDToken: one.Says.IDToken, Scope: said.Scope,
-				Environment: one.Says.Environment, Expires: one.Says.Expires, Connections: said.Connections, Nonce: said.Nonce,
+				Owner: one.Says.Owner, Connector: one.Says.Connector, IDToken: one.Says.IDToken, Scope: verified.Scope,
+				Environment: one.Says.Environment, Expires: one.Says.Expires, Connections: verified.Connections, Nonce: verified.Nonce,
 				Provider: one.Says.Provider, Grant: one.Says.Grant, Consent: one.Says.Consent,
 				InteractionType: one.Says.InteractionType, LastAccess: one.Says.LastAccess, IDTokens: one.Says.IDTokens,
 			}
-			if !reflect.DeepEqual(said, expected) {
-				t.Fatalf("said %+v, expected %+v", said, expected)
+			if !reflect.DeepEqual(verified, expected) {
+				t.Fatalf("got %+v, expected %+v", verified, expected)
 			}
-			if len(said.Scope)+len(one.Says.Scope) > 0 && !reflect.DeepEqual(said.Scope, one.Says.Scope) {
-				t.Fatalf("scope %v", said.Scope)
+			if len(verified.Scope)+len(one.Says.Scope) > 0 && !reflect.DeepEqual(verified.Scope, one.Says.Scope) {
+				t.Fatalf("scope %v", verified.Scope)
 			}
-			if len(said.Connections)+len(one.Says.Connections) > 0 && !reflect.DeepEqual(said.Connections, one.Says.Connections) {
-				t.Fatalf("connections %v", said.Connections)
+			if len(verified.Connections)+len(one.Says.Connections) > 0 && !reflect.DeepEqual(verified.Connections, one.Says.Connections) {
+				t.Fatalf("connections %v", verified.Connections)
 			}
 		})
 	}
 	for _, one := range all.Attacks {
 		t.Run("refuses: "+one.Name, func(t *testing.T) {
-			if said, err := one.verify(keys); err == nil {
-				t.Fatalf("accepted as %+v", said)
+			if verified, err := one.verify(keys); err == nil {
+				t.Fatalf("accepted as %+v", verified)
 			}
 		})
 	}

@@ -128,16 +128,16 @@ func (s *JWKS) refresh() {
 }
 
 func (s *JWKS) fetch() (map[string]Key, error) {
-	answer, err := s.client.Get(s.url)
+	response, err := s.client.Get(s.url)
 	if err != nil {
 		return nil, err
 	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", s.url, answer.Status)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", s.url, response.Status)
 	}
 	var set struct{ Keys []JWK }
-	if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<18)).Decode(&set); err != nil {
+	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<18)).Decode(&set); err != nil {
 		return nil, err
 	}
 	keys := map[string]Key{}

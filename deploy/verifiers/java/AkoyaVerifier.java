@@ -89,7 +89,7 @@ public final class AkoyaVerifier {
         if (!key.verifies(base.toString().getBytes(StandardCharsets.US_ASCII), signature)) {
             throw new NotVerified("the signature does not fit this request");
         }
-        return said(fields, covered.parameters());
+        return toVerified(fields, covered.parameters());
     }
 
     /** Returns the values by lower-case name. Rejects names that a server could normalize to a gateway header. */
@@ -154,19 +154,19 @@ public final class AkoyaVerifier {
         return names;
     }
 
-    private static Verified said(Map<String, List<String>> fields, Map<String, Object> parameters) throws NotVerified {
-        Map<String, String> said = fields.entrySet().stream()
+    private static Verified toVerified(Map<String, List<String>> fields, Map<String, Object> parameters) throws NotVerified {
+        Map<String, String> claims = fields.entrySet().stream()
                 .filter(field -> field.getKey().startsWith("akoya-"))
                 .collect(Collectors.toMap(field -> field.getKey().substring(6), field -> field.getValue().get(0)));
-        String scope = said.getOrDefault("scope", "");
-        String expires = said.get("expires");
+        String scope = claims.getOrDefault("scope", "");
+        String expires = claims.get("expires");
         return new Verified(
-                URLDecoder.decode(said.getOrDefault("owner", "").replace("+", "%2B"), StandardCharsets.UTF_8),
-                said.get("connector"), said.get("id-token"), expires == null ? null : Long.valueOf(expires),
-                scope.isEmpty() ? List.of() : Arrays.asList(scope.split(" ")), said.get("environment"),
-                connections(said.getOrDefault("connections", "")), (String) parameters.get("nonce"), said.get("provider"),
-                said.get("grant"), said.get("consent"), said.get("interaction-type"), said.get("last-access"),
-                idTokens(said.getOrDefault("id-tokens", "")));
+                URLDecoder.decode(claims.getOrDefault("owner", "").replace("+", "%2B"), StandardCharsets.UTF_8),
+                claims.get("connector"), claims.get("id-token"), expires == null ? null : Long.valueOf(expires),
+                scope.isEmpty() ? List.of() : Arrays.asList(scope.split(" ")), claims.get("environment"),
+                connections(claims.getOrDefault("connections", "")), (String) parameters.get("nonce"), claims.get("provider"),
+                claims.get("grant"), claims.get("consent"), claims.get("interaction-type"), claims.get("last-access"),
+                idTokens(claims.getOrDefault("id-tokens", "")));
     }
 
     private static Map<String, String> idTokens(String value) throws NotVerified {

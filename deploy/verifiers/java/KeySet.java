@@ -56,10 +56,10 @@ public final class KeySet {
     }
 
     private Map<String, AkoyaKey> fetch() throws IOException, InterruptedException {
-        HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
-        if (answer.statusCode() != 200) throw new IOException("status " + answer.statusCode());
+        HttpResponse<String> response = client.send(request, HttpResponse.BodyHandlers.ofString());
+        if (response.statusCode() != 200) throw new IOException("status " + response.statusCode());
         Map<String, AkoyaKey> found = new HashMap<>();
-        for (Object jwk : (List<?>) ((Map<?, ?>) Json.parse(answer.body())).get("keys")) {
+        for (Object jwk : (List<?>) ((Map<?, ?>) Json.parse(response.body())).get("keys")) {
             @SuppressWarnings("unchecked")
             Map<String, Object> members = (Map<String, Object>) jwk;
             try {

@@ -25,22 +25,22 @@ public final class Server {
             int status = 200;
             String body;
             try {
-                var said = verifier.verify(
+                var verified = verifier.verify(
                         exchange.getRequestMethod(), exchange.getRequestHeaders().getFirst("Host"),
                         exchange.getRequestURI().getRawPath(), query == null ? "" : query, headers,
                         System.currentTimeMillis() / 1000);
-                body = said.owner() + " " + said.connector() + "\n";
+                body = verified.owner() + " " + verified.connector() + "\n";
             } catch (NotVerified refused) {
                 status = 401;
                 body = "Unauthorized\n";
             }
-            answer(exchange, status, body);
+            respond(exchange, status, body);
         });
         server.start();
         System.out.println("listening on " + server.getAddress().getPort());
     }
 
-    private static void answer(com.sun.net.httpserver.HttpExchange exchange, int status, String body) throws IOException {
+    private static void respond(com.sun.net.httpserver.HttpExchange exchange, int status, String body) throws IOException {
         byte[] octets = body.getBytes(StandardCharsets.UTF_8);
         exchange.sendResponseHeaders(status, octets.length);
         try (var out = exchange.getResponseBody()) {

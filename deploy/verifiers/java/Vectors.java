@@ -56,7 +56,7 @@ public final class Vectors {
                 (String) request.get("query"), headers, ((Double) one.get("now")).longValue());
     }
 
-    private static String difference(AkoyaVerifier.Verified said, Map<String, Object> expected) {
+    private static String difference(AkoyaVerifier.Verified verified, Map<String, Object> expected) {
         List<String> connections = new ArrayList<>();
         for (var one : (List<Map<String, Object>>) expected.get("connections")) {
             Long ends = ((Double) one.get("expires")).longValue();
@@ -71,9 +71,9 @@ public final class Vectors {
                 expected.get("provider"), expected.get("grant"), expected.get("consent"), expected.get("interaction_type"),
                 expected.get("last_access"), expected.get("id_tokens"));
         var found = java.util.Arrays.asList(
-                said.owner(), said.connector(), said.idToken(), said.expires(), said.scope(), said.environment(),
-                said.connections().stream().map(Object::toString).toList(), said.provider(), said.grant(), said.consent(),
-                said.interactionType(), said.lastAccess(), said.idTokens());
-        return wanted.equals(found) ? null : "said " + found + ", expected " + wanted;
+                verified.owner(), verified.connector(), verified.idToken(), verified.expires(), verified.scope(), verified.environment(),
+                verified.connections().stream().map(Object::toString).toList(), verified.provider(), verified.grant(), verified.consent(),
+                verified.interactionType(), verified.lastAccess(), verified.idTokens());
+        return wanted.equals(found) ? null : "got " + found + ", expected " + wanted;
     }
 }

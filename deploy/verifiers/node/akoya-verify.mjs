@@ -53,10 +53,10 @@ export function jwksKeys(url, { maxAge = 300_000, throttle = 10_000, timeout = 5
   let flight = null;
   const fetchSet = async () => {
     triedAt = Date.now();
-    const answer = await fetch(url, { redirect: "error", signal: AbortSignal.timeout(timeout) });
-    if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+    const response = await fetch(url, { redirect: "error", signal: AbortSignal.timeout(timeout) });
+    if (!response.ok) throw new Error(`${url}: ${response.status}`);
     const fresh = new Map();
-    for (const jwk of (await answer.json()).keys) {
+    for (const jwk of (await response.json()).keys) {
       try {
         fresh.set(jwk.kid, jwkKey(jwk));
       } catch {
@@ -137,7 +137,7 @@ export async function verifyRequest(request, keys, { now = Date.now() / 1000, sk
       },
     },
   );
-  return { ...said(ours), nonce: verified.parameters.nonce, ...covers(verified, fields) };
+  return { ...claims(ours), nonce: verified.parameters.nonce, ...covers(verified, fields) };
 }
 
 /**
@@ -157,7 +157,7 @@ function ourFields(fields) {
   return ours;
 }
 
-function said(ours) {
+function claims(ours) {
   const text = (name) => ours.get(`akoya-${name}`) ?? null;
   const expires = text("expires");
   return {

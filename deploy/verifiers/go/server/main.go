@@ -23,9 +23,9 @@ func main() {
 		}
 		keys = func(string) (akoya.Key, error) { return shared, nil }
 	}
-	app := akoya.Middleware(keys, func(w http.ResponseWriter, r *http.Request, said akoya.Verified) {
+	app := akoya.Middleware(keys, func(w http.ResponseWriter, r *http.Request, verified akoya.Verified) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]string{"owner": said.Owner, "connector": said.Connector})
+		_ = json.NewEncoder(w).Encode(map[string]string{"owner": verified.Owner, "connector": verified.Connector})
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
 	if err != nil {
