@@ -7,6 +7,7 @@ make its constructor fail.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -124,7 +125,8 @@ def _proxy(reading: _Reading) -> Proxy | None:
         return None
     found = _PROXY.fullmatch(text)
     if found is None or not _is_port(found["place"].rpartition("]")[2].partition(":")[2] or "1"):
-        remedy = "in user and password / ? # @ and % are percent-encoded"
+        quotes = "remove the quotes around it" if text[0] in "\"'" else ""
+        remedy = quotes or "in user and password / ? # @ and % are percent-encoded"
         reading.faults.append((f"the variable {variable} is not of the form http://USER:PASSWORD@host:port", remedy))
         return None
     scheme = (found["scheme"] or "http").lower()
@@ -139,7 +141,7 @@ def _is_port(digits: str) -> bool:
 def _exceptions(reading: _Reading) -> tuple[ProxyException, ...]:
     variable, text = reading.variable("NO_PROXY")
     found = []
-    for entry in filter(None, (each.strip() for each in text.split(","))):
+    for entry in filter(None, re.split(r"[,\s]+", text)):  # curl allows blanks between entries as well
         exception = _exception(entry)
         if exception is None:
             excerpt = ascii(entry if len(entry) <= 60 else entry[:60] + "...")
@@ -194,14 +196,22 @@ def _ca_folder(reading: _Reading) -> str | None:
     if not text:
         return None
     folders = [Path(each) for each in text.split(":") if each]
-    there = [each for each in folders if "\0" not in str(each) and each.is_dir()]
+    there = [each for each in folders if _is_folder(each)]
     if not there:
         remedy = "name a folder of PEM certificates, or unset it for the gateway"
-        reading.faults.append((f"the variable SSL_CERT_DIR names no existing folder: {text!a}", remedy))
+        reading.faults.append((f"the variable SSL_CERT_DIR names no readable folder: {text!a}", remedy))
     elif not any(_HASHED.fullmatch(entry.name) for each in there for entry in each.iterdir()):
         warning = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
         reading.warnings.append((warning, "run `openssl rehash` there"))
     return text
+
+
+def _is_folder(path: Path) -> bool:
+    """Return True if the path is a folder that may be listed. Asking for one above which we have no rights raises."""
+    try:
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except (OSError, ValueError):
+        return False
 
 
 def _key_log(reading: _Reading) -> None:

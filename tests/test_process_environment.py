@@ -96,6 +96,7 @@ def test_lower_case_counts_first_also_if_it_is_empty() -> None:
         ("::1,[fd00::2]", [("::1", 443), ("fd00::2", 1)], [("::2", 443)]),
         ("https://a.example:8443,http://b.example,all://c.example", [("a.example", 8443), ("c.example", 1)], [("a.example", 443), ("b.example", 443)]),
         ("*", [("anything", 1), ("10.0.0.1", 443)], []),
+        ("a.example b.example\t10.0.0.0/8\n,c.example", [("a.example", 443), ("b.example", 443), ("10.0.0.1", 1), ("c.example", 443)], []),
         ("", [], [("anything", 443)]),
     ],
 )  # fmt: skip
@@ -108,7 +109,7 @@ def test_no_proxy_covers_names_networks_and_ports(
 
 
 @pytest.mark.parametrize(
-    "entry", ["127.0.0.1:*", "<local>", "10.0.0.0/40", "a b", "x:99999", "[::g]", "h\u00f6st", "a" * 300 + ":"]
+    "entry", ["127.0.0.1:*", "<local>", "10.0.0.0/40", "a;b", "x:99999", "[::g]", "h\u00f6st", "a" * 300 + ":"]
 )
 def test_unreadable_entry_of_no_proxy_is_left_out_with_a_warning(entry: str) -> None:
     environ = {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": f"localhost,{entry},10.0.0.0/8"}
@@ -133,7 +134,9 @@ def test_trust_variables_that_lead_nowhere_are_faults_by_name(tmp_path: Path) ->
         ("SSL_CERT_FILE", f"{tmp_path}/none.pem", "No such file or directory"),
         ("SSL_CERT_FILE", str(tmp_path), ""),
         ("SSL_CERT_FILE", str(empty), "a file without certificates"),
-        ("SSL_CERT_DIR", f"{tmp_path}/none", "no existing folder"),
+        ("SSL_CERT_DIR", f"{tmp_path}/none", "no readable folder"),
+        ("SSL_CERT_DIR", f"{tmp_path}/{'x' * 300}", "no readable folder"),
+        ("SSL_CERT_DIR", str(empty), "no readable folder"),
         ("SSLKEYLOGFILE", f"{tmp_path}/none/keys", "No such file or directory"),
     ):
         (fault,) = faults_of({name: value})

@@ -49,6 +49,9 @@ def _cleaned(node: Node, text: str) -> Secret | None:
     if text.startswith(_BYTE_ORDER_MARK):
         text = text.removeprefix(_BYTE_ORDER_MARK)
         node.warn("a byte order mark before the secret is dropped", "save it as UTF-8 without BOM")
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        node.error("the secret is not UTF-8", "save it as UTF-8, or set it in a UTF-8 environment")
+        return None
     if unseen := _invisible(text):
         node.error(f"the secret contains the invisible character {unseen}", "type it again, or copy it from its source")
         return None

@@ -330,6 +330,23 @@ def test_secret_of_a_byte_order_mark_alone_is_empty(tmp_path: Path, text: str) -
     assert line.startswith("clients.demo-app.client_secret.env: the environment variable CLIENT_SECRET is empty")
 
 
+def test_secret_in_the_environment_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """POSIX allows any bytes there. Python shows them as surrogates, which cannot be encoded."""
+    environ = {
+        **ENVIRON,
+        "STORE": "redis://:s\udcff@cache/0",
+        "CLIENT_SECRET": "s3cr\udcfft",
+        "SIGNING_SECRET": "\udcfe" * 40,
+    }
+    lines = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, environ))
+    assert sorted(line.split(": ")[0] for line in lines) == [
+        "clients.demo-app.client_secret",
+        "sessions.store",
+        "signing.keys[0]",
+    ]
+    assert all("the secret is not UTF-8" in line for line in lines)
+
+
 @pytest.mark.parametrize("character", ["\u200b", "\u2060", "\u00ad", "\u202e", MARK])
 def test_invisible_character_in_a_secret_is_named(tmp_path: Path, character: str) -> None:
     for variable, path in (("CLIENT_SECRET", "clients.demo-app.client_secret"), ("SIGNING_SECRET", "signing.keys[0]")):
