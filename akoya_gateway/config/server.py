@@ -379,6 +379,6 @@ def warn_if_tls_ends_nowhere(top: Node, public: Origin | None) -> None:
     """
     sidecar = _has_apps(top)
     if public is not None and public.scheme == "https" and sidecar and not top.value.get("trusted_proxies"):
-        remedy = "list the proxy that ends TLS in trusted_proxies"
+        remedy = "list the proxy that terminates TLS in trusted_proxies"
         message = "https, but the gateway does not end TLS, and no proxy in front of it is trusted"
         top.warn(message, remedy, key="public_url")

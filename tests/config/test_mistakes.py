@@ -119,6 +119,6 @@ def test_https_with_no_proxy_to_end_it_is_a_warning_for_a_sidecar(
 ) -> None:
     message = (
         "public_url: https, but the gateway does not end TLS, and no proxy in front of it is trusted "
-        "(list the proxy that ends TLS in trusted_proxies)"
+        "(list the proxy that terminates TLS in trusted_proxies)"
     )
     assert (message in warning_lines(validated(tmp_path, changes))) is warns

@@ -48,7 +48,7 @@ def test_every_reason_of_a_refused_signature_is_here_and_in_the_reference() -> N
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "NotVerified":
                 assert isinstance(node.args[0], ast.Constant), path
                 reasons.add(node.args[0].value)
-    assert first_cells("The app does not believe the headers") == reasons
+    assert first_cells("The app rejects the headers") == reasons
     reference = (
         (ROOT / "docs" / "signed-headers.md")
         .read_text()
