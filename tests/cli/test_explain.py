@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from akoya_gateway.gateway.explain import Explainer
+from tests.support.commands import run_command
 from tests.support.config_documents import error_lines, validated
 
-GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 DESIGN = Path(__file__).parents[1] / "config" / "design.yaml"
 
 
@@ -25,9 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def explain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `explain` without the environment variables that the file names."""
-    return subprocess.run(
-        [GATEWAY, "explain", *words], cwd=folder, env={}, capture_output=True, text=True, timeout=60, check=False
-    )
+    return run_command("explain", *words, folder=folder)
 
 
 def test_browser_and_a_program_without_a_bank_and_what_the_upstream_would_get(folder: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import run_command
 from tests.support.environment import GatewayEnv
 from tests.support.ports import free_port
 from tests.support.processes import GatewayProcess
@@ -23,8 +23,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
 
 
 def health(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "akoya_gateway", "health", *options]
-    return subprocess.run(command, capture_output=True, text=True, env={}, timeout=60, check=False)
+    return run_command("health", *options)
 
 
 def test_health_of_a_ready_gateway_is_0_by_url_and_by_configuration(env: GatewayEnv, tmp_path: Path) -> None:

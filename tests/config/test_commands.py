@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,20 +13,13 @@ import jsonschema
 import pytest
 
 from akoya_gateway.cli import COMMANDS
+from tests.support.commands import run_command
 from tests.support.config_documents import ENVIRON, validated
-
-GATEWAY = str(Path(sys.executable).with_name("akoya-gateway"))
 
 
 def _run(*arguments: str, folder: Path, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [GATEWAY, *arguments],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "COLUMNS": "200", **(ENVIRON if environ is None else environ)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    return run_command(
+        *arguments, folder=folder, environ={"COLUMNS": "200", **(ENVIRON if environ is None else environ)}
     )
 
 
@@ -42,6 +34,14 @@ def test_check_of_a_good_file_is_silent_on_standard_output(folder: Path) -> None
     assert (done.returncode, done.stdout) == (0, "")
     assert "gateway.yaml: fine (1 warning)" in done.stderr
     assert "warning: gateway.yaml:" in done.stderr
+
+
+def test_installed_program_prints_the_faults_and_exits_with_1(folder: Path) -> None:
+    program = Path(sys.executable).with_name("akoya-gateway")
+    done = subprocess.run(
+        [program, "check"], cwd=folder, env={}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "gateway.yaml:" in done.stdout) == (1, True), done
 
 
 def test_check_prints_one_line_a_fault(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +13,8 @@ import pytest
 from akoya_gateway.config import load_config
 from akoya_gateway.doctor.data_call import check_data_call
 from tests.data_api.conftest import CHANGES
+from tests.support.commands import run_command
 from tests.support.environment import Browser, GatewayEnv
-from tests.support.processes import PYTHON
 from tests.support.waiting import until
 
 PATH = "/bank-data/mikomo/balances"
@@ -82,14 +81,7 @@ def test_doctor_calls_a_product_with_the_grant_of_the_operators_choice(env: Gate
     (connection,) = browser.connections()["connections"]
     path = env.gateway.log.parent / "gateway.yaml"
     options = ("--grant", connection["id"], "--product", "balances", "--format", "json", "--config", str(path))
-    done = subprocess.run(
-        [PYTHON, "-m", "akoya_gateway", "doctor", "--no-credentials", *options],
-        env={"PATH": "/usr/bin:/bin", **env.environ},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    done = run_command("doctor", "--no-credentials", *options, environ=env.environ)
     found = json.loads(done.stdout)["findings"][-1]
     assert (found["about"], found["verdict"]) == ("data API balances", "fine")
     assert found["says"].startswith("200, interaction ID ")

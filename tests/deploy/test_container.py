@@ -18,6 +18,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.support.commands import run_command
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
 from tests.support.sidecar import App
@@ -39,10 +40,7 @@ def make_secrets(folder: Path) -> None:
     made = re.findall(r"podman run --rm akoya-gateway (keys new.*) > secrets/(\S+)", header())
     assert [name for _, name in made] == ["store-key", "signing-key.pem"]
     for arguments, name in made:
-        done = subprocess.run(
-            [sys.executable, "-m", "akoya_gateway", *arguments.split()], check=True, capture_output=True
-        )
-        (folder / name).write_bytes(done.stdout)
+        (folder / name).write_text(run_command(*arguments.split()).stdout)
     for name in re.findall(r'printf %s "\$\w+" > secrets/(\S+)', header()):
         (folder / name).write_text(f"the-{name}-of-a-test")
     for file in folder.iterdir():

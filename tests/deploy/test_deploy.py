@@ -18,6 +18,7 @@ import yaml
 
 from akoya_gateway.config.loader import validate_config
 from akoya_gateway.config.reader import NO_SECRETS
+from tests.support.commands import run_command
 from tests.support.environment import GatewayEnv
 
 ROOT = Path(__file__).parents[2]
@@ -111,8 +112,7 @@ def test_grace_period_of_each_deployment_is_that_of_the_gateway_and_45_seconds(n
 
 
 def test_options_in_the_manifests_exist() -> None:
-    shown = subprocess.run([sys.executable, "-m", "akoya_gateway", "run", "--help"], capture_output=True, text=True,
-                           env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}, check=True).stdout  # fmt: skip
+    shown = run_command("run", "--help", environ={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
     used = set(re.findall(r"--[a-z-]+", " ".join(pods()["akoya-gateway"]["args"])))
     used |= set(
         re.findall(
@@ -208,7 +208,16 @@ def test_commands_of_the_containerfile_work_in_an_empty_environment(tmp_path: Pa
         else:
             shutil.copy(source, context / name)
     target = tmp_path / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+    ]
     subprocess.run(
         [*pip, "--target", str(target), str(context / "akoya-verify"), str(context)], check=True, capture_output=True
     )
@@ -234,6 +243,5 @@ def test_health_check_of_the_image_reports_whether_the_gateway_is_ready(tmp_path
         config = tmp_path / "probed.yaml"
         config.write_text(f"admin: {{listen: '127.0.0.1:{env.admin_port}'}}\n")
         arguments = [str(config) if one == "/etc/akoya-gateway/gateway.yaml" else one for one in arguments]
-        command = [sys.executable, "-m", "akoya_gateway", *arguments]
-        assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+        assert run_command(*arguments).returncode == 0
+    assert run_command(*arguments).returncode == 1

@@ -14,6 +14,8 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
+from tests.support.commands import run_command
+
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 KUBERNETES = "1.31"
 CUSTOM: dict[str, Any] = json.loads(Path(__file__).with_name("crds.json").read_text())
@@ -85,11 +87,8 @@ def test_rotation_job_adds_a_key_to_a_copy_of_the_secret_and_patches_it(tmp_path
     (secret / "..data").symlink_to(data.name)
     for name in ("signing-keys.json", "store-key"):
         (secret / name).symlink_to(f"..data/{name}")
-    gateway = [sys.executable, "-m", "akoya_gateway"]
-    subprocess.run([*gateway, "keys", "new", "--set", "--out", str(data / "signing-keys.json")], check=True,
-                   capture_output=True)  # fmt: skip
-    store_key = subprocess.run([*gateway, "keys", "new", "--store"], check=True, capture_output=True, text=True).stdout
-    (data / "store-key").write_text(store_key)
+    run_command("keys", "new", "--set", "--out", str(data / "signing-keys.json"))
+    (data / "store-key").write_text(run_command("keys", "new", "--store").stdout)
     before = json.loads((secret / "signing-keys.json").read_text())
     before["keys"][0]["iat"] -= 31 * 86_400
     (data / "signing-keys.json").write_text(json.dumps(before))
@@ -102,9 +101,12 @@ def test_rotation_job_adds_a_key_to_a_copy_of_the_secret_and_patches_it(tmp_path
     for container in pod["initContainers"]:
         command = container.get("command") or ["akoya-gateway", *container["args"]]
         command = [_inside(word, secret, copy, config) for word in command]
-        programs = {"python": [sys.executable], "akoya-gateway": gateway}
-        done = subprocess.run([*programs[command[0]], *command[1:]], capture_output=True, text=True, check=False,
-                              env={"PATH": os.environ["PATH"]}, timeout=60)  # fmt: skip
+        if command[0] == "akoya-gateway":
+            done = run_command(*command[1:])
+        else:
+            assert command[0] == "python"
+            done = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, check=False,
+                                  env={"PATH": os.environ["PATH"]}, timeout=60)  # fmt: skip
         assert done.returncode == 0, (container["name"], done.stderr)
     [apply] = pod["containers"]
     patch_file = next(word for word in apply["args"] if word.startswith("--patch-file")).partition("=")[2]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +25,7 @@ from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, Sand
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import EncryptedStore, Keyring, Record, open_store
 from tests.support.certificates import self_signed
+from tests.support.commands import run_command
 from tests.support.ports import free_port
 from tests.support.processes import AppServer
 from tests.support.redis_servers import RedisServer, own_redis
@@ -220,10 +218,7 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(env: DoctorEn
             "dead": {"url": [env.config["upstream"]["url"], f"http://127.0.0.1:{dead}"]},
         }
         env.load()
-        done = subprocess.run(
-            [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(env.path), "--format", "json"],
-            env={**os.environ, **ENVIRON}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = run_command("doctor", "--config", str(env.path), "--format", "json", environ=ENVIRON)
     assert done.returncode == 1, done.stderr
     reported = [each for each in json.loads(done.stdout)["findings"] if each["about"].startswith("upstream")]
     message = {(each["about"], each["verdict"]) for each in reported if "DNS" not in each["says"]}
@@ -355,9 +350,9 @@ def test_check_result_cleans_texts_of_other_servers() -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_command_prints_and_its_exit_code_tells(env: DoctorEnv, form: str) -> None:
     env.load()
-    command = [sys.executable, "-m", "akoya_gateway", "doctor", "--config", str(env.path), "--format", form]
-    environ = {**os.environ, **ENVIRON, "COLUMNS": "200"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    command = ("doctor", "--config", str(env.path), "--format", form)
+    environ = {**ENVIRON, "COLUMNS": "200"}
+    done = run_command(*command, environ=environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert SECRET not in done.stdout + done.stderr
     if form == "json":
@@ -365,5 +360,5 @@ def test_command_prints_and_its_exit_code_tells(env: DoctorEnv, form: str) -> No
     else:
         assert "0 fault(s)" in done.stdout
     env.akoya.stop()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+    done = run_command(*command, environ=environ)
     assert done.returncode == 1

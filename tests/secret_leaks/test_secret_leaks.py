@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,9 +21,10 @@ import yaml
 
 from akoya_gateway.secret import Secret
 from tests.secret_leaks.recorder import Known, RecordingProxy
+from tests.support.commands import run_command
 from tests.support.environment import CLIENT_SECRET, HMAC_SECRET, STORE_KEY, Browser, GatewayEnv
 from tests.support.ports import free_port
-from tests.support.processes import PYTHON, AppServer, GatewayProcess, MiddlewareServer
+from tests.support.processes import AppServer, GatewayProcess, MiddlewareServer
 from tests.support.waiting import until
 
 
@@ -172,9 +172,8 @@ WRONG = (["check"], ["doctor"])
 
 def commands(env: RecordedEnv, folder: Path, config: Path, lines: Sequence[list[str]]) -> Iterator[tuple[str, bytes]]:
     for words in lines:
-        done = subprocess.run([PYTHON, "-m", "akoya_gateway", *words, "--config", str(config)], capture_output=True, cwd=folder, timeout=60,
-                              env={"PATH": "/usr/bin:/bin", **env.environ})  # fmt: skip
-        yield f"akoya-gateway {' '.join(words)}", done.stdout + done.stderr
+        done = run_command(*words, "--config", str(config), folder=folder, environ=env.environ)
+        yield f"akoya-gateway {' '.join(words)}", (done.stdout + done.stderr).encode()
 
 
 def leaks(env: RecordedEnv, written: list[tuple[str, bytes]]) -> list[str]:
