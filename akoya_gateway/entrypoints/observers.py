@@ -59,13 +59,14 @@ class LoggingRequestObserver:
     def __init__(self, metrics: Metrics, access: AccessLog) -> None:
         self._count = metrics.request
         self._metrics = metrics
-        self._log_access = access
+        self._log_access = access if access.enabled else None
 
     def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
         self._count(rule, outcome, status, seconds)
         if status >= 400:
             self._count_failure(status, rule, outcome)
-        self._log_access(request, status, rule, outcome, seconds)
+        if self._log_access is not None:
+            self._log_access(request, status, rule, outcome, seconds)
 
     def _count_failure(self, status: int, rule: str, outcome: str) -> None:
         """Count a refused or failed request in the metric of its cause, if it has one."""
