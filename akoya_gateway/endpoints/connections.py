@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.access.request import wants_page
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.config.model import Connector
 from akoya_gateway.endpoints.csrf import form_session
+from akoya_gateway.endpoints.grant_endpoint import SAME_ORIGIN_REFERRER, GrantEndpoint
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
 from akoya_gateway.endpoints.user_messages import (
     ACCOUNTS,
@@ -25,57 +26,35 @@ from akoya_gateway.endpoints.user_messages import (
     notice_of_error,
 )
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
-from akoya_gateway.grants.login_names import LoginNames
-from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.oauth.id_token import account_count
 from akoya_gateway.responses.languages import Language
-from akoya_gateway.responses.pages import LocalizedPages, Pages
-from akoya_gateway.responses.problem_texts import UNNAMED_LOGIN
+from akoya_gateway.responses.pages import LocalizedPages
 from akoya_gateway.responses.response import Response, json_response
-from akoya_gateway.sessions.gateway_cookies import GatewayCookies
-from akoya_gateway.sessions.session_store import SessionStore
 
 
-class ConnectionsEndpoint:
+@dataclass(frozen=True, slots=True)
+class ConnectionsEndpoint(GrantEndpoint):
     """Lists the user's connections and the connectors that are available."""
 
-    def __init__(
-        self,
-        config: Config,
-        grants: GrantManager,
-        login_names: LoginNames,
-        sessions: SessionStore,
-        cookies: GatewayCookies,
-        redirects: RedirectPolicy,
-        pages: Pages,
-        clock: Clock,
-        bank_is_down: Callable[[str], bool],
-    ) -> None:
-        self._config = config
-        self._home = f"{config.root_path}/"
-        self._grants = grants
-        self._login_names = login_names
-        self._sessions = sessions
-        self._cookies = cookies
-        self._redirects = redirects
-        self._pages = pages
-        self._clock = clock
-        self._bank_is_down = bank_is_down
+    clock: Clock
+    bank_is_down: Callable[[str], bool]
 
     async def __call__(self, request: EndpointRequest) -> Response:
         owner = request.principal.owner
-        owner_grants = await self._grants.for_owner(owner) if owner is not None else OwnerGrants("")
+        owner_grants = await self.grants.for_owner(owner) if owner is not None else OwnerGrants("")
         # Without grants the page has no form that needs a session.
         session, cookie = await form_session(
-            request.principal, self._sessions, self._cookies, start=bool(owner_grants.grants)
+            request.principal, self.sessions, self.cookies, start=bool(owner_grants.grants)
         )
         csrf = None if session is None else session.csrf.reveal()
         if wants_page(request.info):
-            pages = self._pages.localized(request.info.accept_language)
-            names = await self._login_names.names(owner_grants, pages.language.gettext(UNNAMED_LOGIN))
+            pages = self.pages.localized(request.info.accept_language)
+            names = await self.login_names(owner_grants, pages)
             response = self._page(request, pages, owner_grants, names, csrf)
         else:
-            response = json_response(self._as_json(owner_grants, await self._login_names.names(owner_grants), csrf))
+            response = json_response(
+                self._as_json(owner_grants, await self.grants.login_names.names(owner_grants), csrf)
+            )
         return response.with_headers(*cookie)
 
     def _page(
@@ -89,16 +68,16 @@ class ConnectionsEndpoint:
         parameters = request.parameters()
         if "return_to" in parameters:
             refuse_unknown(parameters, "return_to", "error", "connector", "request_id", "done")
-        return_to = self._redirects.validate_or(parameters.get("return_to"), "")
+        return_to = self.redirects.validate_or(parameters.get("return_to"), "")
         rows = [
             row
-            for connector in self._config.connectors.values()
+            for connector in self.config.connectors.values()
             for row in self._rows(pages, connector, owner_grants, names, return_to)
         ]
         error = notice_of_error(parameters.get("error"))
-        failed = self._config.connectors.get(parameters.get("connector", "")) if error else None
+        failed = self.config.connectors.get(parameters.get("connector", "")) if error else None
         notice = error or NOTICES.get(parameters.get("done", ""), "")
-        if not notice and return_to and not any(grant.usable(self._clock()) for grant in owner_grants.grants):
+        if not notice and return_to and not any(grant.usable(self.clock()) for grant in owner_grants.grants):
             notice = CHOOSE_BANK
         page = pages.render(
             "connections",
@@ -111,42 +90,40 @@ class ConnectionsEndpoint:
             keeps=request.principal.identified,
             connected=bool(owner_grants.grants),
             # After an error do not link to `return_to`: that page may require the bank that could not be connected.
-            back=self._home if error or not return_to else return_to,
+            back=f"{self.config.root_path}/" if error or not return_to else return_to,
         )
-        # With `no-referrer` a browser sends `Origin: null` with this page's own forms, and the CSRF check fails.
-        return page.with_headers((b"referrer-policy", b"same-origin"))
+        return page.with_headers(SAME_ORIGIN_REFERRER)
 
     def _as_json(self, owner_grants: OwnerGrants, names: Mapping[str, str], csrf: str | None) -> dict[str, object]:
         return {
             "connections": [self._summary(grant, names[grant.id]) for grant in owner_grants.grants],
             "available": [
-                {"connector": key, "name": connector.name, "connect": f"{self._config.prefix}/connect/{key}"}
-                for key, connector in self._config.connectors.items()
+                {"connector": key, "name": connector.name, "connect": f"{self.config.prefix}/connect/{key}"}
+                for key, connector in self.config.connectors.items()
             ],
             "csrf": csrf,
         }
 
     def _summary(self, grant: Grant, login: str) -> dict[str, object]:
-        connector = self._config.connectors.get(grant.connector)
         return {
             "id": grant.public_id,
             "connector": grant.connector,
-            "name": connector.name if connector else grant.connector,
+            "name": self.bank(grant.connector),
             "login": login,
             "environment": grant.key.environment,
             "state": grant.state.value,
-            "reconnect": f"{self._config.prefix}/connect/{grant.connector}" if self._remedy(grant) else None,
+            "reconnect": f"{self.config.prefix}/connect/{grant.connector}" if self._remedy(grant) else None,
             "connected_at": _moment(grant.connected_at),
             "refreshed_at": _moment(grant.refreshed_at),
             "expires_at": _moment(grant.tokens.expires_at),
-            "disconnect": f"{self._config.prefix}/disconnect/{grant.connector}",
-            "rename": f"{self._config.prefix}/rename/{grant.connector}",
+            "disconnect": f"{self.config.prefix}/disconnect/{grant.connector}",
+            "rename": f"{self.config.prefix}/rename/{grant.connector}",
             # Only if an upstream is a data API: otherwise the gateway does not know whether banks respond.
-            **({"bank": "unavailable"} if self._bank_is_down(grant.connector) else {}),
+            **({"bank": "unavailable"} if self.bank_is_down(grant.connector) else {}),
         }
 
     def _connect(self, connector: Connector, return_to: str) -> str:
-        route = f"{self._config.prefix}/connect/{connector.key}"
+        route = f"{self.config.prefix}/connect/{connector.key}"
         return f"{route}?return_to={quote(return_to, safe='/')}" if return_to else route
 
     def _rows(
@@ -180,29 +157,29 @@ class ConnectionsEndpoint:
         return {
             "name": connector.name,
             "login": login,
-            "rename": f"{self._config.prefix}/rename/{connector.key}",
+            "rename": f"{self.config.prefix}/rename/{connector.key}",
             "state": grant.state.value,
             "words": pages.language.gettext(
-                UNVERIFIED if self._grants.offers_reconnect(grant) else STATE_TEXTS[grant.state]
+                UNVERIFIED if self.grants.offers_reconnect(grant) else STATE_TEXTS[grant.state]
             ),
             "facts": self._facts(grant, pages.language),
             "remedy": self._remedy(grant),
             "connect": connect,
-            "disconnect": f"{self._config.prefix}/disconnect/{connector.key}?grant={grant.public_id}",
+            "disconnect": f"{self.config.prefix}/disconnect/{connector.key}?grant={grant.public_id}",
             "grant": grant.public_id,
         }
 
     def _facts(self, grant: Grant, language: Language) -> list[str]:
         """Return the facts to show about the connection, and a warning if the bank does not respond."""
-        down = [language.gettext(BANK_DOWN)] if self._bank_is_down(grant.connector) else []
+        down = [language.gettext(BANK_DOWN)] if self.bank_is_down(grant.connector) else []
         return down + _facts(grant, language)
 
     def _remedy(self, grant: Grant) -> bool:
         """Return whether to offer the user to reconnect the bank."""
-        if grant.connector not in self._config.connectors:
+        if grant.connector not in self.config.connectors:
             return False
         ended = grant.state in (GrantState.NEEDS_RECONNECT, GrantState.UNCERTAIN)
-        return ended or self._grants.offers_reconnect(grant)
+        return ended or self.grants.offers_reconnect(grant)
 
 
 def _facts(grant: Grant, language: Language) -> list[str]:

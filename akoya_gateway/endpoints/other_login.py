@@ -7,21 +7,19 @@ asked whether to end it (`ask`). Both are kept until the user has decided.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import quote
 
-from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.config.model import Config, Connector, OtherLogin
 from akoya_gateway.endpoints.csrf import require_csrf_token
 from akoya_gateway.endpoints.failures import as_gateway_error
+from akoya_gateway.endpoints.grant_endpoint import SAME_ORIGIN_REFERRER, GrantEndpoint
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants
-from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.log import logger
-from akoya_gateway.responses.pages import Pages
-from akoya_gateway.responses.problem_texts import UNNAMED_LOGIN
 from akoya_gateway.responses.response import Response, redirect_response
 from akoya_gateway.sessions.session import Session
 
@@ -73,28 +71,15 @@ class OtherLogins:
         return return_to
 
 
-class OtherLoginEndpoint:
+@dataclass(frozen=True, slots=True)
+class OtherLoginEndpoint(GrantEndpoint):
     """`GET` shows a page that asks whether to end the earlier logins at a bank; `POST` applies the user's choice.
 
     The page is built from the owner's grants, so it can be reloaded and two tabs can be open. Its form ends only the
     logins that the page showed.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        grants: GrantManager,
-        login_names: LoginNames,
-        redirects: RedirectPolicy,
-        pages: Pages,
-        observer: AuthorizationObserver,
-    ) -> None:
-        self._config = config
-        self._grants = grants
-        self._login_names = login_names
-        self._redirects = redirects
-        self._pages = pages
-        self._observer = observer
+    observer: AuthorizationObserver
 
     async def __call__(self, request: EndpointRequest) -> Response:
         """Return the page, or a redirect (303) if there are no earlier logins left.
@@ -104,17 +89,17 @@ class OtherLoginEndpoint:
                 there is no such bank (404).
         """
         session, owner = request.principal.session, request.principal.owner
-        connector = self._config.connectors.get(request.path_params["connector"])
+        connector = self.config.connectors.get(request.path_params["connector"])
         if connector is None:
             raise UserError("There is no such page.", status=404, code="not-found", title="Not found")
         if session is None or owner is None:
             raise UserError("Nothing was changed.", status=401, code="no-session", title="You are signed out")
-        owner_grants = await self._grants.for_owner(owner)
+        owner_grants = await self.grants.for_owner(owner)
         if request.method == "POST":
-            return await self._answer(request, session, connector, owner_grants)
-        return await self._question(request, session, connector, owner_grants)
+            return await self._apply_choice(request, session, connector, owner_grants)
+        return await self._choice_page(request, session, connector, owner_grants)
 
-    async def _question(
+    async def _choice_page(
         self, request: EndpointRequest, session: Session, connector: Connector, owner_grants: OwnerGrants
     ) -> Response:
         parameters = request.parameters()
@@ -123,27 +108,26 @@ class OtherLoginEndpoint:
         others = () if new is None else others_of(new, owner_grants)
         if new is None or not others:
             return redirect_response(return_to, 303)
-        pages = self._pages.localized(request.info.accept_language)
-        names = await self._login_names.names(owner_grants, pages.language.gettext(UNNAMED_LOGIN))
+        pages = self.pages.localized(request.info.accept_language)
+        names = await self.login_names(owner_grants, pages)
         page = pages.render(
             "other_login",
             bank=connector.name,
             new=names[new.id],
             old=[names[other.id] for other in others],
-            action=f"{self._config.prefix}/{ROUTE}/{connector.key}",
+            action=f"{self.config.prefix}/{ROUTE}/{connector.key}",
             csrf=session.csrf.reveal(),
             grant=new.public_id,
             ids=" ".join(other.public_id for other in others),
             return_to=return_to,
         )
-        # With `no-referrer` a browser sends `Origin: null` with the form, and the CSRF check fails.
-        return page.with_headers((b"referrer-policy", b"same-origin"))
+        return page.with_headers(SAME_ORIGIN_REFERRER)
 
-    async def _answer(
+    async def _apply_choice(
         self, request: EndpointRequest, session: Session, connector: Connector, owner_grants: OwnerGrants
     ) -> Response:
         form = await request.fields()
-        require_csrf_token(request.info, form, session, self._config.public_url)
+        require_csrf_token(request.info, form, session, self.config.public_url)
         if form.get("answer") == "end":
             new = owner_grants.find(connector.key, form.get("grant"))
             if new is None or new.state is GrantState.NEEDS_RECONNECT:
@@ -156,12 +140,12 @@ class OtherLoginEndpoint:
             shown = form.get("logins", "").split()
             for other in others_of(new, owner_grants):
                 if other.public_id in shown:
-                    await self._grants.disconnect(other)
-                    self._observer.disconnected(connector.key)
+                    await self.grants.disconnect(other)
+                    self.observer.disconnected(connector.key)
         return redirect_response(self._target(form.get("return_to")), 303)
 
     def _target(self, return_to: str | None) -> str:
-        return self._redirects.validate_or(return_to, self._config.redirects.after_connect)
+        return self.redirects.validate_or(return_to, self.config.redirects.after_connect)
 
 
 def others_of(grant: Grant, owner_grants: OwnerGrants) -> tuple[Grant, ...]:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from akoya_gateway.access.redirect_policy import RedirectPolicy
-from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.csrf import require_csrf_token
+from akoya_gateway.endpoints.grant_endpoint import GrantEndpoint
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import UserError
 from akoya_gateway.grants.errors import UnknownGrant
-from akoya_gateway.grants.login_names import LoginNames
-from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.responses.response import Response, redirect_response
 
 
-class RenameEndpoint:
+class RenameEndpoint(GrantEndpoint):
     """Gives a login a name."""
-
-    def __init__(
-        self, config: Config, grants: GrantManager, login_names: LoginNames, redirects: RedirectPolicy
-    ) -> None:
-        self._config = config
-        self._grants = grants
-        self._login_names = login_names
-        self._redirects = redirects
 
     async def __call__(self, request: EndpointRequest) -> Response:
         """Store the form's `name` for the login `grant` and redirect back (303). An empty name removes it.
@@ -35,11 +24,11 @@ class RenameEndpoint:
         if session is None or owner is None:
             raise UserError("There is nothing to rename.", status=401, code="no-session", title="You are signed out")
         form = await request.fields()
-        require_csrf_token(request.info, form, session, self._config.public_url)
-        owner_grants = await self._grants.for_owner(owner)
+        require_csrf_token(request.info, form, session, self.config.public_url)
+        owner_grants = await self.grants.for_owner(owner)
         grant = owner_grants.find(request.path_params["connector"], form.get("grant"))
         if grant is None:
             raise UnknownGrant
-        await self._login_names.rename(grant, form.get("name", ""), owner_grants)
-        target = self._redirects.validate_or(form.get("return_to"), f"{self._config.prefix}/?done=renamed")
+        await self.grants.login_names.rename(grant, form.get("name", ""), owner_grants)
+        target = self.done(form.get("return_to"), "renamed")
         return redirect_response(target, 303)

@@ -209,20 +209,11 @@ class Runtime:
         return []
 
     def _router(self, observer: AuthorizationObserver, clock: Clock) -> Router:
-        config, grants, redirects = self.config, self.grants, self.redirects
+        config, redirects = self.config, self.redirects
+        shared = (config, self.grants, self.sessions, self.cookies, redirects, self.pages)
         return Router(
             config,
-            ConnectionsEndpoint(
-                config,
-                grants,
-                grants.login_names,
-                self.sessions,
-                self.cookies,
-                redirects,
-                self.pages,
-                clock,
-                self.data_apis.health.is_down,
-            ),
+            ConnectionsEndpoint(*shared, clock, self.data_apis.health.is_down),
             ConnectEndpoint(
                 config,
                 self.attempts,
@@ -232,12 +223,10 @@ class Runtime:
                 RateLimiter(config.limits.connects_per_minute, clock),
             ),
             self.callback,
-            DisconnectEndpoint(
-                config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages, observer
-            ),
-            OtherLoginEndpoint(config, grants, grants.login_names, redirects, self.pages, observer),
-            RenameEndpoint(config, grants, grants.login_names, redirects),
-            LogoutEndpoint(config, grants, grants.login_names, self.sessions, self.cookies, redirects, self.pages),
+            DisconnectEndpoint(*shared, observer),
+            OtherLoginEndpoint(*shared, observer),
+            RenameEndpoint(*shared),
+            LogoutEndpoint(*shared),
             JwksEndpoint(config.signing, clock),
         )
 
