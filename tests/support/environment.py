@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
+from akoya_gateway.sandbox.signing_keys import Key, SigningKeys, new_key
 from akoya_gateway.secret import Secret
 from tests.support.logs import complete_lines
 from tests.support.ports import free_port
@@ -73,13 +75,12 @@ class GatewayEnv:
         self.mount = mount
         self.redirect_uri = f"{self.url}{mount}/akoya/callback"
         self.key, self.verification_key = keys(folder, algorithm)
-        self.akoya = SandboxServer(
-            SandboxSettings(
-                clients=(SandboxClient(CLIENT_ID, Secret(CLIENT_SECRET), (self.redirect_uri,)),),
-                connectors=(SandboxConnector(), SandboxConnector("other", "Other Bank")),
-                **(settings or {}),
-            )
+        emulated = SandboxSettings(
+            clients=(SandboxClient(CLIENT_ID, Secret(CLIENT_SECRET), (self.redirect_uri,)),),
+            connectors=(SandboxConnector(), SandboxConnector("other", "Other Bank")),
+            **(settings or {}),
         )
+        self.akoya = SandboxServer(emulated, keys=SigningKeys(emulated.alg, first_key(emulated.alg)))
         self.upstream: Any = upstream or AppServer(asgi_app(self.verification_key))
         self.algorithm = algorithm
         self._changes = dict(changes or {})
@@ -212,6 +213,12 @@ class Browser:
         response = self.fetch("/akoya/")
         assert response.status_code == 200, response.text
         return dict(response.json())
+
+
+@functools.cache
+def first_key(alg: str) -> Key:
+    """Return the key that all emulators of a test process start with: generating an RSA key takes 50 ms."""
+    return new_key(alg)
 
 
 def keys(folder: Path, algorithm: str) -> tuple[dict[str, Any], bytes]:

@@ -7,6 +7,7 @@ signal handlers and standard streams of its own. What depends on the start of th
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import gc
@@ -143,15 +144,26 @@ def _become(request: Mapping[str, object], output: int) -> None:
     gc.enable()
 
 
+async def _open_a_client() -> None:
+    async with httpx.AsyncClient():
+        pass
+
+
 if __name__ == "__main__":
     gc.disable()
+    import httpx
     import uvicorn
 
     import akoya_gateway.cli.run
     import akoya_gateway.entrypoints.sidecar
     import akoya_gateway.server.worker  # noqa: F401
     from akoya_gateway.cli import main
+    from akoya_gateway.responses.languages import load_language
+    from akoya_gateway.responses.page_templates import BUILT_IN, PageTemplates
 
+    # A gateway does this before it serves, too: anyio and httpcore are imported late, and templates are compiled once.
+    asyncio.run(_open_a_client())
+    PageTemplates(BUILT_IN, load_language("en"), {})
     # The socket is not closed here: a forked process has another file under its number.
     if serve(socket.socket(fileno=os.dup(int(sys.argv[1])))):
         (uvicorn.main if sys.argv[0] == "uvicorn" else main)()
