@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Scope
@@ -18,11 +18,8 @@ from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.upstream.http.connection import Connection
-from akoya_gateway.upstream.http.interfaces import ResponseHandler
 
 _Exchange_contra = TypeVar("_Exchange_contra", contravariant=True)
-Client = TypeVar("Client")
-Exchange = TypeVar("Exchange", bound=ResponseHandler)
 
 
 class LaneServices(Protocol):
@@ -36,10 +33,11 @@ class LaneServices(Protocol):
     def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp: ...
 
 
-ExchangeType = Callable[
-    [Client, LaneServices, Runtime, CachedTarget, CachedHeaders, Admitted, Connection, bytes], Exchange
-]
-"""Makes an exchange of one kind (see `exchange.FastExchange`)."""
+Dispatch = tuple[Runtime, Admitted, Connection, bytes, bytes]
+"""An admitted request: the runtime, the decision, the connection, the request ID's header line, and the request head.
+
+The caller sends the request head on the connection.
+"""
 
 
 class ClientConnection(Protocol[_Exchange_contra]):

@@ -25,7 +25,7 @@ from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
-from akoya_gateway.fast_lane.interfaces import Client, Exchange, ExchangeType
+from akoya_gateway.fast_lane.interfaces import Dispatch
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.forward_auth import is_forward_auth
@@ -35,7 +35,7 @@ from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
-from akoya_gateway.upstream.http.request_head import Body, RequestWriter
+from akoya_gateway.upstream.http.request_head import RequestWriter
 
 
 class FastLane:
@@ -83,23 +83,17 @@ class FastLane:
     def read(
         self, method: str, url: bytes, headers: Headers, peer: str | None, scheme: str, data: bytes | None
     ) -> tuple[CachedTarget, CachedHeaders] | None:
-        """Build target and headers from a request that uvicorn has parsed, or return None if the lane cannot handle it.
+        """Read a request that uvicorn has parsed, or return None if the lane cannot handle it.
 
         Does not decide whether the sender may access the target. `data` holds the bytes of the request, if they arrived
         in one piece.
         """
         if self.gateway.current_runtime is not self._runtime or self._current_proxies() is not self._proxies:
             self._rebuild()
-        try:
-            target = self._build_target(method, url)
-            if target is None and data is not None:
-                self._store_check(method, url, headers, peer, data)
-            cached_headers = None if target is None else self._build_headers(target, headers, peer, scheme)
-        except GatewayError:
-            return None
-        if target is None or cached_headers is None:
-            return None
-        return target, cached_headers
+        found = None if self._requests is None else self._requests.read_parsed(method, url, headers, peer, scheme)
+        if found is None and data is not None:
+            self._store_check(method, url, headers, peer, data)
+        return found
 
     def reply(self, data: bytes, peer: str | None) -> EncodedResponse | None:
         """Return the response to a repeated forward-auth check, or None if the ASGI path must handle it.
@@ -113,17 +107,12 @@ class FastLane:
             return None
 
     def dispatch(
-        self,
-        target: CachedTarget,
-        headers: CachedHeaders,
-        kind: ExchangeType[Client, Exchange],
-        client: Client,
-        request_id: bytes | None = None,
-    ) -> Exchange | None:
-        """Start the request on an idle upstream connection, and return the exchange that handles the response.
+        self, target: CachedTarget, headers: CachedHeaders, request_id: bytes | None = None
+    ) -> Dispatch | None:
+        """Admit the request and take an idle upstream connection for it.
 
-        Returns None if that is not possible. Nothing has been sent then, and the general path handles the request,
-        including a denial. Without a `request_id` the request gets a new one, unless a trusted proxy has sent one.
+        Returns None if that is not possible. The general path then handles the request, including a denial. Without a
+        `request_id` the request gets a new one, unless a trusted proxy has sent one.
         """
         admitted = self.admit(target, headers)
         runtime = self._runtime
@@ -134,9 +123,7 @@ class FastLane:
             return None
         admission, injected = admitted
         id_line = self._id_line(headers) if request_id is None else line_of(request_id)
-        exchange = kind(client, self, runtime, target, headers, admission, connection, id_line)
-        connection.start(head(target, headers, injected, id_line), exchange, head_only=target.head_only)
-        return exchange
+        return runtime, admission, connection, id_line, head(target, headers, injected, id_line)
 
     def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[Admitted, bytes] | None:
         """Return the decision and the gateway's header lines, or None if the ASGI path must decide."""
@@ -204,9 +191,11 @@ class FastLane:
         if runtime is None or not self.gateway.is_forward_auth_server or url[:1] != b"/":
             return
         raw_path, _, query = url.partition(b"?")
-        if is_forward_auth(runtime.config.prefix, normalize_path(raw_path)) and is_one_head(
-            data, method.encode("ascii"), url, len(headers)
-        ):
+        try:
+            is_check = is_forward_auth(runtime.config.prefix, normalize_path(raw_path))
+        except GatewayError:
+            return
+        if is_check and is_one_head(data, method.encode("ascii"), url, len(headers)):
             request = self.gateway.request_info(method, raw_path, query, headers, peer)
             self._forward_auth.store(runtime, peer, data, request)
 
@@ -220,22 +209,3 @@ class FastLane:
             return None
         self._writer.validate_request_line(method, url)
         return CachedTarget(target, query, proxies[target.match.rule.upstream.name])
-
-    def _build_headers(
-        self, target: CachedTarget, headers: Headers, peer: str | None, scheme: str
-    ) -> CachedHeaders | None:
-        assert self._runtime is not None
-        request_headers = self._runtime.injector.read(headers)
-        authorities = request_headers.authorities
-        section = self._writer.section(request_headers.upstream_headers, peer=peer, scheme=scheme)
-        if section.body is not Body.NONE or not all(authorities) or request_headers.override:
-            return None
-        return CachedHeaders(
-            headers,
-            peer,
-            request_headers.session,
-            authorities,
-            section.lines,
-            section.forwarded + b"\r\n",
-            request_headers.request_id,
-        )

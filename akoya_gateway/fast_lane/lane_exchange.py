@@ -7,10 +7,10 @@ from urllib.parse import unquote
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from akoya_gateway.access.request import Headers
+from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.fast_lane.exchange import FastExchange
-from akoya_gateway.fast_lane.interfaces import ClientConnection
+from akoya_gateway.fast_lane.interfaces import ClientConnection, Dispatch, LaneServices
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
 from akoya_gateway.gateway.response_policy import rejected_token
@@ -31,11 +31,12 @@ class _NullEvent:
 _NULL_EVENT = _NullEvent()
 
 
-class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
+class LaneExchange:
     """One proxied request in the fast lane, which writes the response to the client's connection.
 
     For uvicorn it is the connection's current cycle, with the attributes uvicorn uses (`response_complete`,
-    `disconnected`, `keep_alive`, ...).
+    `disconnected`, `keep_alive`, ...). Attributes that most exchanges never set are defaults of the class, because an
+    exchange is created for each request.
     """
 
     started = more_body = disconnected = response_complete = False
@@ -44,6 +45,46 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
     message_event = _NULL_EVENT
     _chunked = False
     _monitored: MonitoredConnection | None = None
+    _request: RequestInfo | None = None
+
+    def __init__(
+        self,
+        client: ClientConnection[LaneExchange],
+        lane: LaneServices,
+        target: CachedTarget,
+        headers: CachedHeaders,
+        dispatch: Dispatch,
+    ) -> None:
+        """Send the request. `client` gets the response."""
+        self._client = client
+        self._lane = lane
+        self._target = target
+        self._headers = headers
+        self._runtime, self._admission, self._connection, self._id_line, head = dispatch
+        self._started_at = lane.gateway.started_at()
+        self._connection.start(head, self, head_only=target.head_only)
+
+    @property
+    def request(self) -> RequestInfo:
+        """The `RequestInfo` of this request, built on first use."""
+        if self._request is None:
+            self._request = self._lane.request(self._target, self._headers, self.request_id)
+        return self._request
+
+    @property
+    def method(self) -> str:
+        """The method, for the access log."""
+        return self._target.target.method
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path, for the access log."""
+        return self._target.target.raw_path
+
+    @property
+    def request_id(self) -> str:
+        """The request ID, for the access log."""
+        return value_in(self._id_line).decode()
 
     def client_gone(self) -> None:
         """Abort the upstream connection, because the client disconnected."""
@@ -73,7 +114,7 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
         client.transport.write(
             b"".join((STATUS_LINE[head.status], head.wire, _VIA_LINE, self._id_line, date, b"\r\n", body))
         )
-        self.record_response(head.status)
+        self._record(head.status)
         self.response_complete = True
         if self._monitored is not None:
             self._forget()
@@ -91,7 +132,7 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
         client.transport.write(self._written(status, headers))
         if stream:
             self._connection.disable_read_timeout()
-        self.record_response(status)
+        self._record(status)
         if rejected is not None:
             self._report_rejected_token(rejected)
 
@@ -102,6 +143,9 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
 
     def on_trailers(self, headers: Headers) -> None:
         """Ignore trailers: uvicorn cannot send them, so neither path does."""
+
+    def on_writable(self) -> None:
+        """Do nothing: the request has no body."""
 
     def on_end(self) -> None:
         if self._chunked:
@@ -119,8 +163,13 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
             # Close the connection so that a truncated response is not mistaken for a complete one.
             self._client.detach()
             return
-        app = self._error_app(error)
-        self._client.fall_back(self, app, retry=app is None)
+        if self._connection.may_retry(error, idempotent=self._target.idempotent):
+            # The upstream closed the idle connection just as the request was written. The general path handles the
+            # request again, on a new connection.
+            self._client.fall_back(self, None, retry=True)
+        else:
+            app = self._lane.failing(error, self._admission.rule.label, self._started_at)
+            self._client.fall_back(self, app, retry=False)
 
     def scope(self) -> Scope:
         """Return the ASGI scope of this request, as uvicorn would have built it."""
@@ -140,6 +189,10 @@ class LaneExchange(FastExchange[ClientConnection["LaneExchange"]]):
             self._lane.gateway.connections.add(self._monitored)
 
     # -- internals
+
+    def _record(self, status: int) -> None:
+        """Report that the response has started."""
+        self._lane.gateway.record_response(self, status, self._admission.rule.label, self._started_at)
 
     def _write(self, chunk: bytes) -> None:
         """Write a chunk of the body."""

@@ -51,6 +51,7 @@ _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
 """A header as received: its line, or ASGI's pair."""
 
 _METHODS = {verb: verb.decode() for verb in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")}
+_VERBS = {method: verb for verb, method in _METHODS.items()}
 _TARGET = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~!$&'()*+,;=:@%/?-"
 """The unreserved and reserved characters of a path and a query (RFC 3986 section 2)."""
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
@@ -186,9 +187,6 @@ class RequestParser:
         self._target_cache: BoundedCache[bytes, CachedTarget | None] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
-        self._scope_target_cache: BoundedCache[tuple[str, bytes, bytes], CachedTarget | None] = BoundedCache(
-            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
-        )
         self._section_cache: BoundedCache[tuple[str | None, bytes], CachedHeaders] = BoundedCache(
             MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True
         )
@@ -226,14 +224,26 @@ class RequestParser:
 
     def read_scope(self, scope: Scope, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """Parse an HTTP/1.1 request from an ASGI `http` scope, or return None."""
-        target = scope["method"], scope.get("raw_path", b""), scope["query_string"]
-        headers: Headers = scope["headers"]
-        cached_target = self._scope_target_cache.get(target, _UNREAD)
-        if cached_target is _UNREAD:
-            cached_target = self._read_scope_target(target)
-        if cached_target is None or cached_target.target.path != scope["path"] or len(headers) > MAX_HEADERS:
+        raw_path, query = scope.get("raw_path", b""), scope["query_string"]
+        if b"?" in raw_path:
             return None
-        scheme = scope.get("scheme", "http")
+        url = raw_path + b"?" + query if query else raw_path
+        found = self.read_parsed(scope["method"], url, scope["headers"], peer, scope.get("scheme", "http"))
+        return None if found is None or found[0].target.path != scope["path"] else found
+
+    def read_parsed(
+        self, method: str, url: bytes, headers: Headers, peer: str | None, scheme: str
+    ) -> tuple[CachedTarget, CachedHeaders] | None:
+        """Parse an HTTP/1.1 request whose parts a server has parsed, or return None."""
+        verb = _VERBS.get(method)
+        if verb is None:
+            return None
+        written = b" ".join((verb, url, b"HTTP/1.1"))
+        cached_target = self._target_cache.get(written, _UNREAD)
+        if cached_target is _UNREAD:
+            cached_target = self._read_target(written)
+        if cached_target is None or len(headers) > MAX_HEADERS:
+            return None
         # A tuple, because a server may add to its list later (uvicorn adds trailers).
         pairs = tuple(headers)
         key = peer, scheme, pairs
@@ -302,12 +312,6 @@ class RequestParser:
             except GatewayError:
                 target = None
         return self._target_cache.store(written, target, len(written))
-
-    def _read_scope_target(self, target: tuple[str, bytes, bytes]) -> CachedTarget | None:
-        method, raw_path, query = target
-        written = b"%b %b%b HTTP/1.1" % (method.encode("latin-1", "replace"), raw_path, b"?" + query if query else b"")
-        cached_target = None if b"?" in raw_path else self._target_cache.get(written) or self._read_target(written)
-        return self._scope_target_cache.store(target, cached_target, len(written))
 
     def _read_scope_header(self, pair: tuple[bytes, bytes]) -> _CachedHeader:
         # ASGI header names are lower-case, and a colon in one would end the name in a header line. Whether the upstream

@@ -118,13 +118,12 @@ class FastLaneProtocol(LimitedHttpProtocol):
         super().start_cycle()
 
     def _dispatch(self, target: CachedTarget, headers: CachedHeaders) -> bool:
-        exchange = self._lane.dispatch(target, headers, LaneExchange, self)
-        if exchange is None:
+        dispatch = self._lane.dispatch(target, headers)
+        if dispatch is None:
             return False
         self._busy()
-        self._exchange = exchange
-        cycle: Any = exchange
-        self.cycle = self._running = cycle
+        cycle: Any = LaneExchange(self, self._lane, target, headers, dispatch)
+        self._exchange = self.cycle = self._running = cycle
         return True
 
     def _write(self, reply: EncodedResponse) -> None:

@@ -271,7 +271,7 @@ class Gateway:
             response = self._error(error, request)
         await response.send(responses.send_own, head=request.method == "HEAD")
 
-    async def _forward(
+    def _forward(
         self,
         runtime: Runtime,
         reply: ResponseFilter,
@@ -280,7 +280,7 @@ class Gateway:
         scope: Scope,
         receive: Receive,
         send: Send,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Forward the request to the app. The last `injected_count` headers are the gateway's."""
         app_scope = dict(scope)
         headers.append(reply.request_id_header)
@@ -292,12 +292,24 @@ class Gateway:
         app_scope["akoya"] = claims_of_request(admission.verified)
         if admission.owner is not None:
             app_scope["akoya.ending"] = reply
+        if admission.rule.data_api is None:
+            return self.finish(runtime, reply, self._app(app_scope, receive, reply), send)
+        path = runtime.targets.route(app_scope["method"], reply.raw_path).path
+        calls = runtime.data_calls(admission, reply.request, path, app_scope, receive, reply)
+        return self.finish(runtime, reply, calls, send)
+
+    async def finish(self, runtime: Runtime, reply: ResponseFilter, forwarded: Awaitable[None], send: Send) -> None:
+        """Await a request that was forwarded: respond if it fails, and report a token that Akoya rejected.
+
+        Args:
+            runtime: The runtime that admitted the request.
+            reply: The app's `send`.
+            forwarded: Ends when the app has responded, or raises `GatewayError`.
+            send: The server's `send`, for an error response.
+        """
+        admission = reply.admission
         try:
-            if admission.rule.data_api is None:
-                await self._app(app_scope, receive, reply)
-            else:
-                path = runtime.targets.route(app_scope["method"], reply.raw_path).path
-                await runtime.data_calls(admission, reply.request, path, app_scope, receive, reply)
+            await forwarded
         except GatewayError as error:
             if reply.started:
                 # The response has already started. Re-raise so that the server aborts the connection and the client

@@ -111,17 +111,20 @@ class ResponseFilter(StreamCancellation):
         elif kind == _TRAILERS:
             message = self._edited_trailers(message)
         elif kind == _CLOSE and not self.started:
-            self.started = True
-            self._gateway.record_response(self, REFUSED, self.admission.rule.label, self.began)
+            self.record_response(REFUSED)
         return self._send(message)
+
+    def record_response(self, status: int) -> None:
+        """Report that the response has started."""
+        self.started = True
+        self._gateway.record_response(self, status, self.admission.rule.label, self.began)
 
     def _begin(self, kind: str, message: Message) -> Message:
         """Return the start message as the client gets it.
 
         Goes through the headers only once, because this runs for every response.
         """
-        self.started = True
-        self._gateway.record_response(self, message.get("status", 101), self.admission.rule.label, self.began)
+        self.record_response(message.get("status", 101))
         headers, stream, self.token_rejected = self._gateway.response_policy.edit(message.get("headers", ()))
         if stream and kind == "http.response.start" and self.admission.owner is not None:
             self._monitored = MonitoredConnection(self.request, self._close)

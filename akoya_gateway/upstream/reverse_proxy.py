@@ -14,7 +14,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Origin
-from akoya_gateway.errors import GatewayError
 from akoya_gateway.trusted_proxies import TrustedPeer, peer_of
 from akoya_gateway.upstream.errors import ClientGone, ClosedEarly, RefusedRequest, StreamCancelled
 from akoya_gateway.upstream.http.connection import Connection
@@ -23,7 +22,6 @@ from akoya_gateway.upstream.http.forwarded_headers import VIA, ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import Body, RequestHead, RequestWriter
 from akoya_gateway.upstream.http.response_head import begins_event_stream
 from akoya_gateway.upstream.http.response_stream import ResponseStream
-from akoya_gateway.upstream.problem_details import send_problem
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.proxy import WebSocketProxy
 
@@ -31,7 +29,7 @@ VIA_HEADER = (b"via", VIA)
 
 
 class ReverseProxy:
-    """ASGI app that forwards HTTP requests and WebSockets to the upstream.
+    """ASGI app that forwards HTTP requests and WebSockets to the upstream. Its caller closes the pool.
 
     `scope["headers"]`, `raw_path` and `query_string` are sent byte for byte, except for the changes that RFC 9110
     section 7.6 requires and headers that `client_headers` removes. These private scope keys are used:
@@ -54,7 +52,6 @@ class ReverseProxy:
         trusted_proxies: Sequence[TrustedPeer] = (),
         public_url: Origin | None = None,
         client_headers: ClientHeaders | None = None,
-        answer_errors: bool = False,
     ) -> None:
         """Create the proxy.
 
@@ -63,8 +60,6 @@ class ReverseProxy:
             trusted_proxies: Peers whose forwarded headers are believed.
             public_url: The URL that browsers use (see `ForwardedHeaders`).
             client_headers: Decides which client headers are forwarded.
-            answer_errors: Respond to errors with problem details instead of raising them, for use without a caller
-                that does this.
         """
         self.pool = pool
         upstream = pool.upstream
@@ -73,53 +68,23 @@ class ReverseProxy:
             ForwardedHeaders(trusted_proxies, public_url), default_host, client_headers, keep_alive=upstream.keep_alive
         )
         self._websockets = WebSocketProxy(pool, self.writer)
-        self._answer_errors = answer_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "lifespan":
-            await self._lifespan(receive, send)
-        elif kind == "http":
-            await self.forward(scope, receive, send)
-        elif kind == "websocket":
-            await self._websocket(scope, receive, send)
+        if scope["type"] == "websocket":
+            await self._websockets(scope, receive, send)
         else:
-            raise ValueError(f"unsupported ASGI scope type: {kind}")
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                await self.pool.close()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+            await self.forward(scope, receive, send)
 
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an `http` scope, as `__call__`."""
-        exchange = ProxiedExchange(self, scope, receive, send)
+        exchange = ProxiedExchange(self, scope, receive, scope.get("akoya.ending"))
         try:
             await exchange.run()
+            await exchange.respond(send)
         except ClientGone:
             return
-        except GatewayError as error:
-            if not self._answer_errors or exchange.started:
-                raise
-            await send_problem(send, error)
         finally:
             exchange.clean_up()
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._websockets(scope, receive, send)
-        except GatewayError as error:
-            if not self._answer_errors:
-                raise
-            if "websocket.http.response" in (scope.get("extensions") or ()):
-                await send_problem(send, error, kind="websocket.http.response")
-            else:
-                await send({"type": "websocket.close", "code": 1014})
 
     def build_request(self, scope: Scope) -> RequestHead:
         """Return the request head for an HTTP scope. Raises RefusedRequest."""
@@ -143,54 +108,41 @@ class ReverseProxy:
 class ProxiedExchange:
     """One proxied HTTP request and its response."""
 
-    started = False
-    """True once the response to the client has started."""
     _stream: ResponseStream | None = None
     _helper: asyncio.Task[None] | None = None
     _sent = 0
+    _listens = False
 
-    def __init__(self, proxy: ReverseProxy, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, proxy: ReverseProxy, scope: Scope, receive: Receive, cancellation: StreamCancellation | None
+    ) -> None:
         self._proxy = proxy
         self._scope = scope
         self._receive = receive
-        self._send = send
         self._loop = asyncio.get_running_loop()
-        self._cancellation: StreamCancellation | None = scope.get("akoya.ending")
+        self._cancellation = cancellation
 
     async def run(self) -> None:
-        """Send the request and forward the response."""
+        """Send the request and wait for the response."""
         head = self._proxy.build_request(self._scope)
         body = head.body
         if body is Body.NONE or (body is Body.LENGTH and not head.length):
             await self._without_body(head)
         else:
             await self._with_body(head)
-        await self.respond(self._send)
-
-    def adopt(self, connection: Connection) -> ResponseStream:
-        """Take over a request without a body that was already sent on `connection`.
-
-        The rest of the response is delivered to the returned stream.
-        """
-        stream = self._stream = ResponseStream(connection, self._loop, self._on_slow)
-        connection.transfer_to(stream)
-        return stream
-
-    def listen(self, cancellation: StreamCancellation) -> None:
-        """Abort the exchange when `cancellation` is cancelled."""
-        self._cancellation = cancellation
-        cancellation.listen(self._on_cancel)
 
     def clean_up(self) -> None:
         """Cancel the helper task, and abort the connection unless the response is complete."""
         if self._helper is not None:
             self._helper.cancel()
-        if self._cancellation is not None:
-            self._cancellation.unlisten(self._on_cancel)
-        if self._stream is not None:
-            self._stream.fail(ClientGone())
+        stream = self._stream
+        if stream is not None:
+            if not stream.is_finished:
+                stream.fail(ClientGone())
             # The exchange and the stream reference each other. Break the cycle, so that reference counting frees them.
             self._stream = None
+            if self._listens and self._cancellation is not None:
+                self._cancellation.unlisten(self._on_cancel)
 
     # -- the request
 
@@ -200,7 +152,7 @@ class ProxiedExchange:
             await self._retry(head)
             return
         connection = pool.get_nowait() or await pool.acquire()
-        stream = self._begin(connection, head, head.head, complete=True)
+        stream = self.begin(connection, head.head, head_only=head.head_only)
         try:
             await stream.wait_head()
         except ClosedEarly as error:
@@ -211,7 +163,7 @@ class ProxiedExchange:
 
     async def _retry(self, head: RequestHead) -> None:
         connection = await self._proxy.pool.acquire(fresh=True)
-        await self._begin(connection, head, head.head, complete=True).wait_head()
+        await self.begin(connection, head.head, head_only=head.head_only).wait_head()
 
     async def _with_body(self, request_head: RequestHead) -> None:
         """Send a request with a body.
@@ -225,7 +177,7 @@ class ProxiedExchange:
         head = request_head.head
         if request_head.body is Body.CHUNKED or request_head.expects:
             connection = pool.get_nowait() or await pool.acquire()
-            stream = self._begin(connection, request_head, head, complete=False)
+            stream = self.begin(connection, head, head_only=request_head.head_only, complete=False)
             self._helper = self._loop.create_task(self._pump(stream, request_head.body, request_head.length))
         else:
             message = await self._next_event()
@@ -241,17 +193,15 @@ class ProxiedExchange:
                 head += b"content-length: %d\r\n\r\n" % length if first else b"\r\n"
             data = self._frame(body, length, first, more=more)
             connection = pool.get_nowait() or await pool.acquire()
-            stream = self._begin(connection, request_head, head + data, complete=not more)
+            stream = self.begin(connection, head + data, head_only=request_head.head_only, complete=not more)
             if more:
                 self._helper = self._loop.create_task(self._pump(stream, body, length))
         await stream.wait_head()
 
-    def _begin(self, connection: Connection, head: RequestHead, data: bytes, *, complete: bool) -> ResponseStream:
+    def begin(self, connection: Connection, data: bytes, *, head_only: bool, complete: bool = True) -> ResponseStream:
+        """Send a request (parameters as of `Connection.start`). Returns the stream of its response."""
         stream = self._stream = ResponseStream(connection, self._loop, self._on_slow)
-        connection.start(data, stream, head_only=head.head_only, complete=complete)
-        if self._cancellation is not None:
-            self._cancellation.unlisten(self._on_cancel)  # of the attempt before, if this is a retry
-            self._cancellation.listen(self._on_cancel)
+        connection.start(data, stream, head_only=head_only, complete=complete)
         return stream
 
     def _frame(self, body: Body, length: int, data: bytes, *, more: bool) -> bytes:
@@ -324,10 +274,13 @@ class ProxiedExchange:
         trailers = head.trailers and "http.response.trailers" in (self._scope.get("extensions") or ())
         if trailers:
             start["trailers"] = True
-        if not stream.is_finished and begins_event_stream(head.headers):
-            # It may legitimately be silent for a long time.
-            stream.connection.disable_read_timeout()
-        self.started = True
+        if not stream.is_finished:
+            if self._cancellation is not None:
+                self._listens = True
+                self._cancellation.listen(self._on_cancel)
+            if begins_event_stream(head.headers):
+                # It may legitimately be silent for a long time.
+                stream.connection.disable_read_timeout()
         await send(start)
         while True:
             ended = stream.ended

@@ -14,6 +14,7 @@ import yaml
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
+from akoya_gateway.upstream.http.connection import Connection
 from tests.support.cancellation import cut, ended
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
@@ -305,28 +306,29 @@ def test_response_that_arrives_with_the_cancellation_leaves_its_connection_reusa
         async with started(env, upstream={"url": env.config()["upstream"]["url"], "pool": 1}) as (app, general):
             await warm(app, cookie)
             general.clear()
-            crossing: Any = None
-            set_out = app._dispatch
+            connections: list[Connection] = []
+            dispatch = app.lane.dispatch
 
-            def noted(*asgi: Any) -> Any:
-                nonlocal crossing
-                crossing = set_out(*asgi)
-                return crossing
+            def noted(*args: Any) -> Any:
+                found = dispatch(*args)
+                if found is not None:
+                    connections.append(found[2])
+                return found
 
-            app._dispatch = noted  # type: ignore[assignment,method-assign]
+            app.lane.dispatch = noted  # type: ignore[assignment,method-assign]
             first = asyncio.create_task(answer_of(app, scope_of("/accounts/hang", cookie)))
             await asyncio.sleep(0)
-            waiting = crossing
+            connection = connections[-1]
             second = asyncio.create_task(answer_of(app, scope_of("/accounts/b", cookie)))
             # The future is cancelled now, but its task only resumes after the second request has started. The response
             # arrives in between. It is injected to control the timing. The upstream itself sends nothing, because stray bytes
             # would close the connection.
             first.cancel()
-            waiting._connection.data_received(OK)
+            connection.data_received(OK)
             with pytest.raises(asyncio.CancelledError):
                 await first
-            assert crossing._connection is waiting._connection
-            waiting._connection.data_received(OK)
+            assert connections[-2:] == [connection, connection]
+            connection.data_received(OK)
             assert status_of(await asyncio.wait_for(second, 60)) == 200
 
     asyncio.run(main())

@@ -223,15 +223,15 @@ def test_no_connection_is_lost_or_shared(env: GatewayEnv, cookie: bytes, size: i
 
     async def mixture(app: AsgiFastLane, proxy: ReverseProxy) -> None:
         straight = 0
-        set_out = app._dispatch
+        dispatch = app.lane.dispatch
 
-        def counted(*asgi: Any) -> Any:
+        def counted(*args: Any) -> Any:
             nonlocal straight
-            exchange = set_out(*asgi)
-            straight += exchange is not None
-            return exchange
+            found = dispatch(*args)
+            straight += found is not None
+            return found
 
-        app._dispatch = counted  # type: ignore[assignment,method-assign]
+        app.lane.dispatch = counted  # type: ignore[assignment,method-assign]
         waiting: set[asyncio.Task[None]] = set()
         for number in range(REQUESTS):
             if not proxy.pool.idle:
@@ -319,39 +319,39 @@ def test_whatever_comes_in_one_turn_of_the_loop(env: GatewayEnv, cookie: bytes, 
                 assert not troubles, second
 
     async def in_one_turn(app: AsgiFastLane, second: str) -> None:
-        crossing: Any = None
-        set_out = app._dispatch
+        found: Any = None
+        dispatch = app.lane.dispatch
 
-        def noted(*asgi: Any) -> Any:
-            nonlocal crossing
-            crossing = set_out(*asgi)
-            return crossing
+        def noted(*args: Any) -> Any:
+            nonlocal found
+            found = dispatch(*args)
+            return found
 
         while True:
             await serves(app, cookie)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(app, "_dispatch", noted)
+                patch.setattr(app.lane, "dispatch", noted)
                 hanging = Client(app, cookie, "silent", "name", "GET", None)
                 task = asyncio.create_task(app(hanging.scope, hanging.receive, hanging.send))
                 await asyncio.sleep(0)
-            if crossing is not None:
+            if found is not None:
                 break
             # On a busy machine the session may leave its cache before the request, which then takes the general path.
             task.cancel()
             await asyncio.wait({task}, timeout=30)
-        connection = crossing._connection
+        connection = found[2]
+        stream = connection._handler
         if second == "cancelled before":
             task.cancel()
         HAPPENINGS[first](connection)
         if second == "cancelled after":
             task.cancel()
-        elif second in HAPPENINGS and (crossing._proxied is None or not crossing._stream.is_finished):
+        elif second in HAPPENINGS and (stream.complete is not None or not stream.ended):
             HAPPENINGS[second](connection)
         next_one = asyncio.create_task(Client(app, cookie, "plain", "b", "GET", None).run())
         await asyncio.wait({task}, timeout=30)
         assert task.done(), second
-        assert connection._handler is not crossing, second
-        assert crossing._proxied is None or connection._handler is not crossing._stream, second
+        assert connection._handler is not stream, second
         await asyncio.wait_for(next_one, 60)
         if not task.cancelled() and task.exception() is None and first != "head":
             # Everything after a head is its body.

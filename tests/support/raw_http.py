@@ -17,6 +17,7 @@ from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 from tests.support.processes import AppServer
+from tests.support.standalone_proxy import StandaloneProxy
 
 TIMEOUT = 30.0
 
@@ -230,7 +231,7 @@ def proxied(
     pool_options: dict[str, Any] | None = None,
     server_options: dict[str, Any] | None = None,
     tunnel: bool = False,
-    wrap: Callable[[ReverseProxy], Any] | None = None,
+    wrap: Callable[[StandaloneProxy], Any] | None = None,
     **options: Any,
 ) -> Iterator[Proxied]:
     """Run a proxy in front of the origins. With `tunnel`, WebSocket connections are tunnelled byte for byte."""
@@ -244,10 +245,11 @@ def proxied(
         keep_alive=keep_alive,
     )
     made = ConnectionPool(upstream, **(pool_options or {}))
-    proxy = ReverseProxy(made, **({"answer_errors": True} | options))
+    proxy = ReverseProxy(made, **options)
+    app = StandaloneProxy(proxy)
     served: dict[str, Any] = {"ws": DetachableWebSocketProtocol, "ws_per_message_deflate": False} if tunnel else {}
     served |= server_options or {}
-    with AppServer(wrap(proxy) if wrap else proxy, **(BARE | served)) as server:
+    with AppServer(wrap(app) if wrap else app, **(BARE | served)) as server:
         yield Proxied(server, made, proxy)
 
 

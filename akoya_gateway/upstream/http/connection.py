@@ -190,11 +190,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         self._rearm()
 
-    def transfer_to(self, handler: ResponseHandler) -> None:
-        """Deliver the rest of the current response to `handler`. Does nothing if the response is complete."""
-        if self._handler is not None:
-            self._handler = handler
-
     def write(self, data: bytes) -> None:
         """Send a part of the request body, including its framing."""
         self._body_bytes += len(data)

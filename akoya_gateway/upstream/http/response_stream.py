@@ -22,8 +22,11 @@ class ResponseStream:
 
     status = 0
     head: ResponseHead | None = None
+    complete: CachedResponseHead | None = None
+    """The head of a complete response with a simple head (see `response_head_cache`)."""
     ended = False
     failure: Exception | None = None
+    trailers: Headers | tuple[()] = ()
     _buffered = 0
     _waiter: asyncio.Future[None] | None = None
     _writable: asyncio.Future[None] | None = None
@@ -31,7 +34,6 @@ class ResponseStream:
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, on_slow: Callable[[], None]) -> None:
         """Create the stream. `on_slow` is called once, at the first tick of the pool if the exchange is still open."""
         self.connection = connection
-        self.trailers: Headers = []
         self._loop = loop
         self._on_slow: Callable[[], None] | None = on_slow
         self._chunks: list[bytes] = []
@@ -98,6 +100,7 @@ class ResponseStream:
         self.trailers = headers
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
+        self.complete = head
         self.status = head.status
         self.head = head.head
         if body:
