@@ -19,7 +19,7 @@ from akoya_gateway.upstream.errors import ClientGone, ClosedEarly, RefusedReques
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA, ForwardedHeaders
-from akoya_gateway.upstream.http.request_head import Body, RequestHead, RequestWriter
+from akoya_gateway.upstream.http.request_head import Body, Hop, RequestHead, RequestWriter, target_of
 from akoya_gateway.upstream.http.response_head import begins_event_stream
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from akoya_gateway.upstream.stream_cancellation import StreamCancellation
@@ -89,19 +89,10 @@ class ReverseProxy:
     def build_request(self, scope: Scope) -> RequestHead:
         """Return the request head for an HTTP scope. Raises RefusedRequest."""
         peer, is_forwarded = peer_of(scope.get("client"))
-        query = scope.get("query_string", b"")
-        path: bytes = scope["raw_path"]
-        extensions = scope.get("extensions") or ()
+        trailers = "http.response.trailers" in (scope.get("extensions") or ())
+        hop = Hop(peer, is_forwarded, scope.get("scheme", "http"), scope["http_version"], trailers)
         return self.writer.write(
-            scope["method"],
-            path + b"?" + query if query else path,
-            scope["headers"],
-            peer=peer,
-            is_forwarded=is_forwarded,
-            scheme=scope.get("scheme", "http"),
-            http_version=scope["http_version"],
-            trailers="http.response.trailers" in extensions,
-            injected_headers=scope.get("akoya.ours", 0),
+            scope["method"], target_of(scope), scope["headers"], hop, injected_headers=scope.get("akoya.ours", 0)
         )
 
 

@@ -20,7 +20,7 @@ from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.trusted_proxies import Networks
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
-from akoya_gateway.upstream.http.request_head import Body, RequestWriter
+from akoya_gateway.upstream.http.request_head import Body, Hop, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 
 JAR = GatewayCookies(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
@@ -63,7 +63,7 @@ class Parsed:
         request_headers = RequestHeaders(self.headers, JAR)
         assert not request_headers.override
         writer = RequestWriter(ForwardedHeaders(TRUSTED), b"default")
-        section = writer.section(request_headers.upstream_headers, peer=peer, scheme="http")
+        section = writer.section(request_headers.upstream_headers, Hop(peer, False, "http"))
         assert section.body is Body.NONE
         self.session, self.authorities = request_headers.session, request_headers.authorities
         self.before, self.after = section.lines, section.forwarded + b"\r\n"

@@ -10,15 +10,21 @@ from hypothesis import strategies as st
 
 from akoya_gateway.upstream.errors import InvalidResponse, RefusedRequest
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
-from akoya_gateway.upstream.http.request_head import Body, RequestHead, RequestWriter
+from akoya_gateway.upstream.http.request_head import Body, Hop, RequestHead, RequestWriter
 from akoya_gateway.upstream.http.response_head import Framing, check_size, validate_head, validate_trailers
 
 HOST = (b"host", b"app.example")
 WRITER = RequestWriter(ForwardedHeaders(), b"fallback")
 
 
-def write(headers: list[tuple[bytes, bytes]], method: str = "GET", target: bytes = b"/", **options: str) -> RequestHead:
-    return WRITER.write(method, target, headers, peer="192.0.2.1", scheme="https", **options)  # type: ignore[arg-type]
+def write(
+    headers: list[tuple[bytes, bytes]],
+    method: str = "GET",
+    target: bytes = b"/",
+    http_version: str = "1.1",
+    trailers: bool = False,
+) -> RequestHead:
+    return WRITER.write(method, target, headers, Hop("192.0.2.1", False, "https", http_version, trailers))
 
 
 def lines(head: RequestHead) -> list[bytes]:
@@ -175,13 +181,13 @@ def test_name_that_is_no_token_is_refused(name: bytes) -> None:
 def test_cached_header_names_are_classified_as_at_first_after_other_clients_names() -> None:
     writer = RequestWriter(ForwardedHeaders(), b"fallback")
     for number in range(6000):
-        writer.write("GET", b"/", [HOST, (b"x-%d" % number, b"")], peer=None, scheme="http")
+        writer.write("GET", b"/", [HOST, (b"x-%d" % number, b"")], Hop(None, False, "http"))
     for _ in range(2):
-        head = writer.write("GET", b"/", [HOST, (b"x-new", b"1"), (b"X_FORWARDED_FOR", b"1")], peer=None, scheme="http")
+        head = writer.write("GET", b"/", [HOST, (b"x-new", b"1"), (b"X_FORWARDED_FOR", b"1")], Hop(None, False, "http"))
         assert b"x-new: 1" in head.head
         assert b"X_FORWARDED_FOR" not in head.head
     with pytest.raises(RefusedRequest):
-        writer.write("GET", b"/", [HOST, (b"a b", b"1")], peer=None, scheme="http")
+        writer.write("GET", b"/", [HOST, (b"a b", b"1")], Hop(None, False, "http"))
 
 
 def test_server_of_http_2_leaves_the_framing_to_its_first_event() -> None:
@@ -233,7 +239,7 @@ def test_large_section_is_not_cached_even_if_little_is_forwarded() -> None:
     for number in range(100):
         for name in (b"proxy", b"x-a"):
             value = b"%d" % number + b"x" * 50_000
-            writer.write("GET", b"/", [HOST, (name, value), ours], peer=None, scheme="http", injected_headers=1)
+            writer.write("GET", b"/", [HOST, (name, value), ours], Hop(None, False, "http"), injected_headers=1)
     assert len(writer._sections) == 0
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from starlette.types import Scope
+
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import ClientHeaders, Handling, is_alias
 from akoya_gateway.upstream.errors import RefusedRequest
@@ -76,6 +78,31 @@ class HeaderSection(NamedTuple):
     body: Body
     length: int
     expects: bool
+
+
+class Hop(NamedTuple):
+    """How a request arrived.
+
+    Attributes:
+        peer: The address of the peer, or None if the request arrived over a unix socket.
+        is_forwarded: Whether the server took this address from a header.
+        scheme: The scheme of the request.
+        http_version: The HTTP version of the request.
+        trailers: Whether the server can forward response trailers.
+    """
+
+    peer: str | None
+    is_forwarded: bool
+    scheme: str
+    http_version: str = "1.1"
+    trailers: bool = False
+
+
+def target_of(scope: Scope) -> bytes:
+    """Return the path and query of an ASGI scope, byte for byte."""
+    path: bytes = scope["raw_path"]
+    query = scope.get("query_string", b"")
+    return path + b"?" + query if query else path
 
 
 class HeaderRule(IntEnum):
@@ -156,18 +183,7 @@ class RequestWriter:
         )
 
     def write(
-        self,
-        method: str,
-        target: bytes,
-        headers: Headers,
-        *,
-        peer: str | None,
-        scheme: str,
-        http_version: str = "1.1",
-        trailers: bool = False,
-        extra: bytes = b"",
-        injected_headers: int = 0,
-        is_forwarded: bool = False,
+        self, method: str, target: bytes, headers: Headers, hop: Hop, *, extra: bytes = b"", injected_headers: int = 0
     ) -> RequestHead:
         """Return the request head.
 
@@ -175,33 +191,20 @@ class RequestWriter:
             method: The method.
             target: Path and query, which are sent byte for byte.
             headers: The client's headers, followed by those that the gateway has added.
-            peer: The address of the peer, or None if the request arrived over a unix socket.
-            scheme: The scheme of the request.
-            http_version: The HTTP version of the request.
-            trailers: Whether the server can forward response trailers.
+            hop: How the request arrived.
             extra: The header lines of a handshake, which each end in CRLF.
             injected_headers: The number of headers at the end of `headers` that the gateway has added. They are not
                 validated. If it is not 0, the section of the other headers is cached.
-            is_forwarded: Whether the server took the address of the peer from a header.
 
         Raises:
             RefusedRequest: The request must not be forwarded.
         """
         verb = self.validate_request_line(method, target)
         if injected_headers:
-            section = self._cached_section(
-                headers[:-injected_headers], peer, scheme, http_version, trailers, is_forwarded
-            )
+            section = self._cached_section(headers[:-injected_headers], hop)
             made = b"\r\n".join(map(b": ".join, headers[-injected_headers:])) + b"\r\n"
         else:
-            section = self.section(
-                headers,
-                peer=peer,
-                scheme=scheme,
-                http_version=http_version,
-                trailers=trailers,
-                is_forwarded=is_forwarded,
-            )
+            section = self.section(headers, hop)
             made = b""
         # Only a handshake has `extra` lines, and it contains its own Connection header.
         made += extra or self.closing(verb)
@@ -209,21 +212,12 @@ class RequestWriter:
         head = b"%b %b HTTP/1.1\r\n%b%b%b%b" % (verb, target, section.lines, made, section.forwarded, end)
         return RequestHead(head, section.body, section.length, verb == b"HEAD", verb in IDEMPOTENT, section.expects)
 
-    def _cached_section(
-        self, headers: Headers, peer: str | None, scheme: str, http_version: str, trailers: bool, is_forwarded: bool
-    ) -> HeaderSection:
+    def _cached_section(self, headers: Headers, hop: Hop) -> HeaderSection:
         """Like `section`, but cached: browsers send the same headers repeatedly (0.3 us instead of 1.9 us)."""
-        key = (peer, scheme, http_version, trailers, is_forwarded, *headers)
+        key = (hop, *headers)
         section = self._sections.get(key)
         if section is None:
-            section = self.section(
-                headers,
-                peer=peer,
-                scheme=scheme,
-                http_version=http_version,
-                trailers=trailers,
-                is_forwarded=is_forwarded,
-            )
+            section = self.section(headers, hop)
             # Limit the size of the received headers, not of the section, because the key contains all of them.
             if len(headers) <= _MAX_SECTION_HEADERS:
                 self._sections.store(key, section, sum(len(name) + len(value) for name, value in headers))
@@ -244,17 +238,9 @@ class RequestWriter:
             raise RefusedRequest("the request target is not a path")
         return verb
 
-    def section(
-        self,
-        headers: Headers,
-        *,
-        peer: str | None,
-        scheme: str,
-        http_version: str = "1.1",
-        trailers: bool = False,
-        is_forwarded: bool = False,
-    ) -> HeaderSection:
+    def section(self, headers: Headers, hop: Hop) -> HeaderSection:
         """Validate the headers and return the header section (parameters as in `write`). Raises RefusedRequest."""
+        peer, is_forwarded, scheme, http_version, trailers = hop
         names = self._names
         lines = [b"host:"]  # first (RFC 9110 section 7.2); filled in below
         add = lines.append

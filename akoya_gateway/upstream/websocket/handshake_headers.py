@@ -6,7 +6,7 @@ from starlette.types import Scope
 from websockets.http11 import Response
 
 from akoya_gateway.trusted_proxies import peer_of
-from akoya_gateway.upstream.http.request_head import RequestWriter
+from akoya_gateway.upstream.http.request_head import Hop, RequestWriter, target_of
 from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, Headers, tokens
 
 _NOT_FORWARDED = HOP_BY_HOP | {
@@ -24,21 +24,12 @@ def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
         RefusedRequest: The request must not be forwarded.
     """
     peer, is_forwarded = peer_of(scope.get("client"))
-    path: bytes = scope["raw_path"]
-    query = scope.get("query_string", b"")
     extra = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: %b\r\n"
     headers = [header for header in scope["headers"] if not header[0].lower().startswith(b"sec-websocket-")]
     if scope.get("subprotocols"):
         headers.append((b"sec-websocket-protocol", ", ".join(scope["subprotocols"]).encode("latin-1")))
-    return writer.write(
-        "GET",
-        path + b"?" + query if query else path,
-        headers,
-        peer=peer,
-        is_forwarded=is_forwarded,
-        scheme="https" if scope["scheme"] in ("wss", "https") else "http",
-        extra=extra % key.encode("ascii"),
-    ).head
+    hop = Hop(peer, is_forwarded, "https" if scope["scheme"] in ("wss", "https") else "http")
+    return writer.write("GET", target_of(scope), headers, hop, extra=extra % key.encode("ascii")).head
 
 
 def end_to_end(response: Response) -> Headers:
