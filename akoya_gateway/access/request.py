@@ -68,7 +68,10 @@ def normalizes_to(name: bytes, header: bytes) -> bool:
 
 
 # PHP treats `.` and `[` in a parameter name as `_` and truncates the name at NUL.
-_QUERY_OVERRIDE = re.compile(rb"[_.\[]method(?:[\[\0].*)?", re.DOTALL)
+_QUERY_OVERRIDE = re.compile(
+    rb"(?:[_.\[](?:http[-_.]?)?method|(?:x[-_.])?(?:http[-_.])?method[-_.]override|x[-_.]http[-_.]method)(?:[\[\0].*)?",
+    re.DOTALL,
+)
 _OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
 
 
@@ -85,7 +88,8 @@ def has_method_override(headers: Headers) -> bool:
 def names_a_method_in(query: bytes) -> bool:
     """Return True if some framework would treat a query parameter as a method override.
 
-    That is `_method`, in every spelling that PHP and others accept for it. Overrides in the body are not detected.
+    That is `_method`, or a header's name such as `X-HTTP-Method-Override`, in every spelling that PHP and others accept
+    for it. Overrides in the body are not detected.
     """
     if b"=" not in query or (b"ethod" not in query.lower() and b"%" not in query):
         return False
