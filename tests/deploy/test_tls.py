@@ -1,11 +1,11 @@
-"""The proxies that end TLS in front of the sidecar, started with their files from deploy/tls."""
+"""The proxies that terminate TLS in front of the sidecar, started with their files from deploy/tls."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +17,8 @@ from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret
 from tests.support.certificates import Authority
-from tests.support.environment import CLIENT_ID, CLIENT_SECRET, Browser, GatewayEnv
+from tests.support.environment import CLIENT_ID, CLIENT_SECRET, Browser
+from tests.support.forward_auth import BehindProxy
 from tests.support.ports import free_port
 from tests.support.proxies import TLS_PROXIES, Addresses, ProxyMissing, ProxyProcess
 
@@ -25,8 +26,8 @@ SPOOFED = "6.6.6.6"
 KNOWN = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)
 
 
-class TLSEnv(GatewayEnv):
-    """`url` and `port` are the proxy's. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
+class TLSEnv(BehindProxy):
+    """A proxy that terminates TLS. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
 
     def __init__(self, folder: Path, proxy: str) -> None:
         super().__init__(folder)
@@ -43,19 +44,6 @@ class TLSEnv(GatewayEnv):
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "listen": f"127.0.0.1:{self.gateway_port}", "trusted_proxies": ["127.0.0.1"]}
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        try:
-            self.proxy.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.proxy.stop()
-        super().__exit__()
 
     def browser(self) -> Browser:
         browser = Browser(self)

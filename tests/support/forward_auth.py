@@ -12,8 +12,28 @@ from tests.support.ports import free_port
 from tests.support.proxies import Addresses, ProxyProcess
 
 
-class ProxiedEnv(GatewayEnv):
-    """`url` and `port` are the proxy's. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
+class BehindProxy(GatewayEnv):
+    """A gateway behind a proxy: `url` and `port` are the proxy's. Starts and stops both."""
+
+    gateway_port: int
+    proxy: ProxyProcess
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self.proxy.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.proxy.stop()
+        super().__exit__()
+
+
+class ProxiedEnv(BehindProxy):
+    """A proxy that uses the gateway for forward-auth. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
 
     def __init__(self, folder: Path, proxy: str, nginx_changes: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(folder, **options)
@@ -32,19 +52,6 @@ class ProxiedEnv(GatewayEnv):
             "trusted_proxies": ["127.0.0.1/32"],
             **self._changes,
         }
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        try:
-            self.proxy.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.proxy.stop()
-        super().__exit__()
 
 
 def cookies(browser: Browser) -> str:

@@ -15,51 +15,40 @@ from tests.support.waiting import until
 from tests.upstream.apps import Backend
 
 HOST = b"Host: app.example\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+GET = b"GET / HTTP/1.1\r\n" + HOST
 
 SMUGGLING = {
-    "content_length_and_transfer_encoding": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
-    "transfer_encoding_and_content_length": b"POST / HTTP/1.1\r\n"
-    + HOST
+    "content_length_and_transfer_encoding": POST + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+    "transfer_encoding_and_content_length": POST
     + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\nGPOST / HTTP/1.1\r\n\r\n",
-    "two_content_lengths": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nContent-Length: 0\r\n\r\nhello",
-    "two_equal_content_lengths": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-    "a_list_of_content_lengths": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5, 5\r\n\r\nhello",
-    "a_signed_content_length": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: +5\r\n\r\nhello",
-    "a_content_length_with_underscore": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1_0\r\n\r\nhello",
-    "xchunked": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "chunked_with_vertical_tab": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-    "quoted_chunked": b"POST / HTTP/1.1\r\n" + HOST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
-    "chunked_then_identity": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    "identity": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: identity\r\n\r\n",
-    "identity_then_chunked": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
-    "gzip_then_chunked": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "chunked_twice": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked_and_a_second_coding": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+    "two_content_lengths": POST + b"Content-Length: 5\r\nContent-Length: 0\r\n\r\nhello",
+    "two_equal_content_lengths": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "a_list_of_content_lengths": POST + b"Content-Length: 5, 5\r\n\r\nhello",
+    "a_signed_content_length": POST + b"Content-Length: +5\r\n\r\nhello",
+    "a_content_length_with_underscore": POST + b"Content-Length: 1_0\r\n\r\nhello",
+    "xchunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked_with_vertical_tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "quoted_chunked": POST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
+    "chunked_then_identity": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "identity": POST + b"Transfer-Encoding: identity\r\n\r\n",
+    "identity_then_chunked": POST + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+    "gzip_then_chunked": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked_twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked_and_a_second_coding": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
     "chunked_in_http_1_0": b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a_space_before_the_colon": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-    "a_folded_transfer_encoding": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-    "a_folded_header": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: a\r\n Transfer-Encoding: chunked\r\n\r\n",
+    "a_space_before_the_colon": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a_folded_transfer_encoding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "a_folded_header": GET + b"X-A: a\r\n Transfer-Encoding: chunked\r\n\r\n",
     "a_header_before_the_first": b"GET / HTTP/1.1\r\n X-A: a\r\n" + HOST + b"\r\n",
-    "a_bare_line_feed": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: a\nX-B: b\r\n\r\n",
-    "a_bare_carriage_return": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: a\rX-B: b\r\n\r\n",
-    "nul_in_a_value": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: a\0b\r\n\r\n",
+    "a_bare_line_feed": GET + b"X-A: a\nX-B: b\r\n\r\n",
+    "a_bare_carriage_return": GET + b"X-A: a\rX-B: b\r\n\r\n",
+    "nul_in_a_value": GET + b"X-A: a\0b\r\n\r\n",
     "nul_in_the_target": b"GET /\0 HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a_chunk_size_with_a_sign": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Transfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n",
-    "a_chunk_size_with_a_prefix": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
-    "a_chunk_size_beyond_64_bits": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Transfer-Encoding: chunked\r\n\r\n10000000000000001\r\na\r\n0\r\n\r\n",
-    "a_chunk_without_its_end": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\naX0\r\n\r\n",
+    "a_chunk_size_with_a_sign": POST + b"Transfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n",
+    "a_chunk_size_with_a_prefix": POST + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
+    "a_chunk_size_beyond_64_bits": POST + b"Transfer-Encoding: chunked\r\n\r\n10000000000000001\r\na\r\n0\r\n\r\n",
+    "a_chunk_without_its_end": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\naX0\r\n\r\n",
     "no_host": b"GET / HTTP/1.1\r\n\r\n",
     "two_hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     "two_equal_hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
@@ -68,16 +57,12 @@ SMUGGLING = {
     "a_host_with_a_blank": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
     "a_list_of_hosts": b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
     "connect": b"CONNECT app.example:443 HTTP/1.1\r\n" + HOST + b"\r\n",
-    "an_unmeetable_expectation": b"POST / HTTP/1.1\r\n" + HOST + b"Expect: 200-ok\r\nContent-Length: 0\r\n\r\n",
-    "an_upgrade_with_a_body": b"POST / HTTP/1.1\r\n"
-    + HOST
+    "an_unmeetable_expectation": POST + b"Expect: 200-ok\r\nContent-Length: 0\r\n\r\n",
+    "an_upgrade_with_a_body": POST
     + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 28\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n",
-    "a_trailer_that_becomes_a_header": b"POST / HTTP/1.1\r\n"
-    + HOST
+    "a_trailer_that_becomes_a_header": POST
     + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nContent-Length: 7\r\n\r\n",
-    "a_trailer_that_becomes_a_host": b"POST / HTTP/1.1\r\n"
-    + HOST
-    + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nHost: evil\r\n\r\n",
+    "a_trailer_that_becomes_a_host": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nHost: evil\r\n\r\n",
 }
 
 

@@ -17,7 +17,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,19 @@ def dial(proxy: Proxied, path: str = "/", **options: Any) -> ClientConnection:
         f"ws://127.0.0.1:{proxy.port}{path}", max_size=None, open_timeout=60, close_timeout=60, **options
     )
     return connection
+
+
+@contextlib.contextmanager
+def connected(handler: Callable[[Caller], None], *, tunnel: bool) -> Iterator[Client]:
+    """Run an upstream with this handler behind a proxy, and yield a client whose handshake is complete."""
+    with (
+        RawUpstream(handler) as upstream,
+        proxied(upstream.origin, tunnel=tunnel) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(request())
+        client.until(b"\r\n\r\n")
+        yield client
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1_000_000, 4_000_000])
@@ -457,13 +470,7 @@ def test_upstream_that_does_not_read_stops_the_client(tunnel: bool) -> None:
         accept(caller)
         done.wait(60)
 
-    with (
-        RawUpstream(handler) as upstream,
-        proxied(upstream.origin, tunnel=tunnel) as proxy,
-        Client(proxy.port) as client,
-    ):
-        client.send(request())
-        client.until(b"\r\n\r\n")
+    with connected(handler, tunnel=tunnel) as client:
         assert fill(client, 64 << 20) < 32 << 20
         done.set()
 
@@ -607,13 +614,7 @@ def test_frames_of_an_upstream_that_are_right(sent: Any, expected: Any, tunnel: 
         caller.send(frame(CLOSE, b"\x03\xe8"))
         caller.closed_by_peer()
 
-    with (
-        RawUpstream(handler) as upstream,
-        proxied(upstream.origin, tunnel=tunnel) as proxy,
-        Client(proxy.port) as client,
-    ):
-        client.send(request())
-        client.until(b"\r\n\r\n")
+    with connected(handler, tunnel=tunnel) as client:
         assert read_until_closed(client) == (expected, 1000)
 
 
@@ -628,13 +629,7 @@ def test_frames_of_an_upstream_that_are_wrong_close_both_sides(name: str, tunnel
         caller.send(frames(sent, mask=False))
         closed.append(caller.closed_by_peer(8))
 
-    with (
-        RawUpstream(handler) as upstream,
-        proxied(upstream.origin, tunnel=tunnel) as proxy,
-        Client(proxy.port) as client,
-    ):
-        client.send(request())
-        client.until(b"\r\n\r\n")
+    with connected(handler, tunnel=tunnel) as client:
         found, code = read_until_closed(client)
         assert code in (1009, 1014)
         assert not [data for _, data in found if data not in (b"ab",)]
@@ -656,13 +651,7 @@ def test_masked_frame_of_an_upstream_is_refused(tunnel: bool) -> None:
         caller.send(frame(TEXT, b"hello", mask=True))
         caller.closed_by_peer()
 
-    with (
-        RawUpstream(handler) as upstream,
-        proxied(upstream.origin, tunnel=tunnel) as proxy,
-        Client(proxy.port) as client,
-    ):
-        client.send(request())
-        client.until(b"\r\n\r\n")
+    with connected(handler, tunnel=tunnel) as client:
         assert read_until_closed(client) == ([], 1014)
 
 
@@ -691,13 +680,7 @@ def test_message_that_comes_together_with_the_handshake_is_not_lost(tunnel: bool
         caller.send(head % key_of(caller.head()) + frame(TEXT, b"first") + frame(CLOSE, b"\x03\xe8"))
         caller.closed_by_peer()
 
-    with (
-        RawUpstream(handler) as upstream,
-        proxied(upstream.origin, tunnel=tunnel) as proxy,
-        Client(proxy.port) as client,
-    ):
-        client.send(request())
-        client.until(b"\r\n\r\n")
+    with connected(handler, tunnel=tunnel) as client:
         assert read_until_closed(client) == ([(TEXT, b"first")], 1000)
 
 
