@@ -23,7 +23,7 @@ INSTALLED = ROOT / ".venv" / "bin" / "helm"
 HELM = str(INSTALLED) if INSTALLED.exists() else shutil.which("helm")
 VALUES = sorted(path.stem for path in (CHART / "ci").glob("*.yaml"))
 # kubernetes-validate has the schemas of Kubernetes itself. The test checks fields of these three instead.
-CUSTOM = {"ServiceMonitor", "HTTPRoute"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed")
 
@@ -185,6 +185,17 @@ def test_examples_set_what_they_are_named_for(base: Path) -> None:
     wanted = monitored["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items()
     assert wanted <= monitored["Service/admin"]["metadata"]["labels"].items()
     assert not wanted <= monitored["Service"]["metadata"]["labels"].items(), "every pod would be scraped twice"
+    test_pod = monitored["Pod"]["metadata"]["labels"].items()
+    _, to_admin = monitored["NetworkPolicy"]["spec"]["ingress"]
+    admitted = [peer["podSelector"]["matchLabels"].items() for peer in to_admin["from"] if "podSelector" in peer]
+    assert any(labels <= test_pod for labels in admitted), "`helm test` would fail"
+    job = monitored["Service/admin"]["metadata"]["name"]
+    groups = monitored["PrometheusRule"]["spec"]["groups"]
+    assert [rule["expr"] for rule in groups[0]["rules"] if rule.get("alert") == "AkoyaGatewayDown"] == [
+        f'up{{job=~"{job}"}} == 0 or absent(up{{job=~"{job}"}})'
+    ]
+    shipped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text("utf-8"))["groups"]
+    assert len(groups[0]["rules"]) == len(shipped[0]["rules"])
     assert [rule["ports"][0]["port"] for rule in monitored["NetworkPolicy"]["spec"]["ingress"]] == [8080, 9090]
     existing = rendered("existing-objects", base)
     assert not {"ConfigMap", "ServiceAccount"} & set(existing)

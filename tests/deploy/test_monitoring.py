@@ -45,8 +45,11 @@ def test_each_alert_rule_has_a_test_and_an_action() -> None:
     rules = [rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"] if "alert" in rule]
     tested = set(re.findall(r"alertname: (\w+)", (RULES.parent / "rules_test.yaml").read_text()))
     assert {rule["alert"] for rule in rules} == tested
+    runbook = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    assert re.findall(r"^## (\w+)$", runbook, re.MULTILINE) == [rule["alert"] for rule in rules]
     for rule in rules:
-        assert set(rule["annotations"]) == {"summary", "action"}
+        assert set(rule["annotations"]) == {"summary", "action", "runbook"}
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 

@@ -26,6 +26,18 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{/* The pod of `helm test`. Not the selector's labels, by which the Services would send it requests. */}}
+{{- define "akoya-gateway.testLabels" -}}
+app.kubernetes.io/component: test
+app.kubernetes.io/part-of: {{ include "akoya-gateway.fullname" . }}
+{{- end -}}
+
+{{/* Admits that pod through the network policy. */}}
+{{- define "akoya-gateway.testPods" -}}
+- podSelector:
+    matchLabels: {{- include "akoya-gateway.testLabels" . | nindent 6 }}
+{{- end -}}
+
 {{- define "akoya-gateway.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "akoya-gateway.fullname" .) .Values.serviceAccount.name -}}
