@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.sandbox.server import SandboxServer
 from tests.support.environment import HMAC_SECRET, STORE_KEY
 from tests.support.ports import free_port
-from tests.support.processes import wait_for_port
+from tests.support.prefork import ForkedProcess
+from tests.support.processes import AS_INSTALLED, wait_for_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -89,7 +91,7 @@ PROGRAMS = {"starlette_app:app": "", "fastapi_app:app": "", "asgi:application": 
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
     with ExitStack() as stack:
         akoya = stack.enter_context(SandboxServer())
-        started: dict[str, tuple[Site, subprocess.Popen[bytes], Path]] = {}
+        started: dict[str, tuple[Site, ForkedProcess, Path]] = {}
         for program, root_path in PROGRAMS.items():
             folder = tmp_path_factory.mktemp("site")
             port = free_port()
@@ -105,12 +107,15 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
                 redirects={"after_connect": f"{root_path}/accounts", "allow": [f"{root_path}/accounts"]},
             ).replace("https://app.example.com/akoya/callback", redirect_uri)
             (folder / ("mounted.yaml" if root_path else "gateway.yaml")).write_text(text)
-            process = subprocess.Popen(uvicorn(program, port), cwd=folder, env=environ(akoya), stderr=(folder / "log").open("wb"))  # fmt: skip
+            arguments = uvicorn(program, port)[3:]
+            env = {**environ(akoya), "PYTHONPATH": AS_INSTALLED}
+            with (folder / "log").open("wb") as log:
+                process = ForkedProcess("uvicorn", arguments, cwd=folder, env=env, output=log.fileno())
             stack.callback(process.wait, WAIT)
-            stack.callback(process.terminate)
+            stack.callback(process.send_signal, signal.SIGTERM)
             started[program] = site, process, folder / "log"
-        for site, process, log in started.values():
-            wait_for_port(int(site.url.rpartition(":")[2]), process, log)
+        for site, process, path in started.values():
+            wait_for_port(int(site.url.rpartition(":")[2]), process, path)
         yield {program: site for program, (site, _, _) in started.items()}
 
 

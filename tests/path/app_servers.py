@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.environment import HMAC_SECRET
 from tests.support.ports import free_port
 from tests.support.processes import wait_for_port
 
@@ -105,7 +106,7 @@ class AppProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / f"{name}.log"
-        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), "AKOYA_SIGNING_SECRET": HMAC_SECRET, **environ}
         if name in QUICK and find_spec(name) is None:
             raise ServerMissing(f"{name} is not installed (scripts/install test)")
         app = "tests.path.target:" + ("inside" if inside else "wsgi" if name in WSGI else "asgi")

@@ -10,11 +10,9 @@ import json
 import os
 from typing import Any
 
-from akoya_gateway import Gateway
 from akoya_verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
-from tests.support.environment import HMAC_SECRET
 
-KEYS = keys_of([secret_key("k1", HMAC_SECRET)])
+KEYS = keys_of([secret_key("k1", os.environ["AKOYA_SIGNING_SECRET"])])
 EXEMPT = os.environ.get("AKOYA_TEST_EXEMPT", "/pub/*").split()
 
 
@@ -42,8 +40,10 @@ wsgi = WsgiVerifier(_wsgi, KEYS, exempt=EXEMPT)
 asgi = AsgiVerifier(_asgi, KEYS, exempt=EXEMPT)
 
 
-def middleware() -> Gateway:
+def middleware() -> Any:
     """Run the gateway as middleware in an app, configured by `AKOYA_GATEWAY_CONFIG`."""
+    from akoya_gateway import Gateway  # Takes most of the time to start, and the other apps do not need it.
+
     return Gateway(_asgi, os.environ["AKOYA_GATEWAY_CONFIG"])
 
 

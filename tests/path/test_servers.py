@@ -17,7 +17,7 @@ import yaml
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
 from tests.path.app_servers import ASGI, QUICK, SLOW, AppProcess, ServerMissing
-from tests.support.environment import HMAC_SECRET, Browser, GatewayEnv
+from tests.support.environment import Browser, GatewayEnv
 from tests.support.forward_auth import ProxiedEnv, cookies, get
 from tests.support.proxies import PROXIES, ProxyMissing
 
@@ -160,7 +160,6 @@ def inside(name: str, folder: Path) -> AppProcess:
         **with_keys.environ,
         "AKOYA_GATEWAY_CONFIG": str(path),
         "AKOYA_TEST_INSIDE": "1",
-        "AKOYA_SIGNING_SECRET": HMAC_SECRET,
     }
     return AppProcess(name, folder, environ, inside=True)
 

@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.logs import complete_lines
 from tests.support.metrics import values
-from tests.support.processes import wait_for_port
+from tests.support.prefork import ForkedProcess
+from tests.support.processes import AS_INSTALLED, wait_for_port
 from tests.support.raw_http import Client
 from tests.support.shutdown import ended, ending, unless_done
 from tests.support.sidecar import ENVIRON, Running
@@ -415,11 +416,15 @@ def _clients_of(pid: int, port: int) -> int:
 
 class TestFaultsAtStart:
     def start(self, folder: Path, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
-        run = Running(folder, changes=changes)
-        command = [sys.executable, "-m", "akoya_gateway", "run", "--config", str(run.gateway.config_path), *options]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=60, env={**os.environ, **ENVIRON}, check=False
-        )
+        arguments = ["run", "--config", str(Running(folder, changes=changes).gateway.config_path), *options]
+        environ = {**os.environ, **ENVIRON, "PYTHONPATH": AS_INSTALLED}
+        paths = folder / "stdout", folder / "stderr"
+        with paths[0].open("wb") as out, paths[1].open("wb") as err:
+            process = ForkedProcess(
+                "akoya_gateway", arguments, env=environ, cwd=folder, output=out.fileno(), errors=err.fileno()
+            )
+            status = process.wait(60)
+        return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in paths))
 
     def test_faulty_configuration_is_one_line_a_fault(self, tmp_path: Path) -> None:
         done = self.start(tmp_path, connectors={"mikomo": {"client": "nobody"}}, bogus=1)

@@ -36,14 +36,23 @@ class ForkedProcess:
     """`python -m MODULE ARGUMENTS`, with the methods of `subprocess.Popen` that the tests use."""
 
     def __init__(
-        self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: int,
+        errors: int | None = None,
     ) -> None:
         self.args = [PROGRAMS[module], *arguments]
         self.returncode: int | None = None
         request = json.dumps({"arguments": self.args, "env": dict(env), "cwd": str(cwd)}).encode()
         self._report, theirs = os.pipe()
         try:
-            socket.send_fds(_server(env["PYTHONPATH"]), [request], [theirs, output])
+            socket.send_fds(
+                _server(env["PYTHONPATH"]), [request], [theirs, output, output if errors is None else errors]
+            )
         finally:
             os.close(theirs)
         self.pid = self._read()
@@ -107,15 +116,16 @@ def serve(control: socket.socket) -> bool:
             _tell(report, os.waitstatus_to_exitcode(exited[1]))
             os.close(report)
         if control.fileno() in ready:
-            data, passed, _, _ = socket.recv_fds(control, LARGEST, 2)
+            data, passed, _, _ = socket.recv_fds(control, LARGEST, 3)
             if not data:
                 return False
-            report, output = passed
+            report, output, errors = passed
             pid = os.fork()
             if not pid:
-                _become(json.loads(data), output)
+                _become(json.loads(data), output, errors)
                 return True
             os.close(output)
+            os.close(errors)
             reports[pid] = report
             _tell(report, pid)
 
@@ -127,7 +137,7 @@ def _tell(report: int, number: int) -> None:
         return
 
 
-def _become(request: Mapping[str, object], output: int) -> None:
+def _become(request: Mapping[str, object], output: int, errors: int) -> None:
     """Turn this forked process into one that looks newly executed."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -135,7 +145,7 @@ def _become(request: Mapping[str, object], output: int) -> None:
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     os.closerange(3, 1024)
     os.chdir(str(request["cwd"]))
     os.environ.clear()
