@@ -12,7 +12,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.data_api.call import Outcome
 from akoya_gateway.entrypoints.observers import IDENTITY_FAILURES, LIMITS
 from akoya_gateway.grants.grant import GrantState
-from akoya_gateway.grants.refresher import REFRESH_OUTCOMES
+from akoya_gateway.grants.refresh_log import REFRESH_OUTCOMES
 from akoya_gateway.observability.metrics import MAX_LABEL_SETS, Metrics
 from akoya_gateway.observability.worker_stats import RESTART_REASONS
 from akoya_gateway.store.encrypted_store import TIMED_OPERATIONS

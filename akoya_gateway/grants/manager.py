@@ -10,7 +10,6 @@ import asyncio
 import random as random_module
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import ceil
 
@@ -39,6 +38,7 @@ from akoya_gateway.grants.refresh_scheduler import EARLY_FACTOR, RefreshSchedule
 from akoya_gateway.grants.refresher import Refresher, as_revoked
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.grants.revocation_queue import RevocationQueue
+from akoya_gateway.grants.stale_reports import StaleReports
 from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import TokenSet
@@ -53,9 +53,6 @@ MAX_REFRESH_WAIT = 20.0
 
 STORE_RETRY_SECONDS = 5.0
 """Seconds for which writing a new consent is retried. Its authorization code is spent and cannot be used again."""
-
-STALE_REPORT_INTERVAL = 60.0
-"""Seconds before a second report of a dead bearer is accepted for the same grant. Doubled by each further report."""
 
 _NOTHING_TO_DO = frozenset({Action.USE, Action.HOLD, Action.RECONNECT})
 
@@ -93,7 +90,7 @@ class GrantManager:
         self._observer = observer
         self._tokens = tokens
         self._providers = providers
-        self._stale_reported_at: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
+        self._stale_reports = StaleReports(tokens.assume_lifetime)
         self.repository = GrantRepository(store)
         self.login_names = LoginNames(store, clock, names_lifetime)
         self.health = ProviderHealth(clock, random, observer)
@@ -295,35 +292,13 @@ class GrantManager:
     async def report_stale(self, grant: Grant) -> bool:
         """Start a refresh because the data API rejected the bearer that was passed to the upstream (401, code 602).
 
-        Code 602 also means "not entitled" (docs/akoya.md section 6). Therefore a bearer is accepted only once, and the
-        required pause before the next report of the same grant grows with each report.
-
         Returns:
             True if the report was accepted. The refresh is then in flight; this method does not wait for it.
         """
         grant = self._cache.newest(reported := grant)
-        if grant.tokens.bearer != reported.tokens.bearer or not self._accepts_stale_report(grant):
+        if grant.tokens.bearer != reported.tokens.bearer or not self._stale_reports.accept(grant, self._clock()):
             return False
         self._refresher.flight(grant, stale=grant.tokens.bearer)
-        return True
-
-    def _accepts_stale_report(self, grant: Grant) -> bool:
-        now = self._clock()
-        # After a failed refresh the same bearer may be reported again, because it has not been replaced.
-        token = f"{hash(grant.tokens.bearer)}.{grant.failures}"
-        last_token, last_at, pause = self._stale_reported_at.get(grant.id, ("", 0.0, 0.0))
-        if token == last_token or now < last_at + pause:
-            return False
-        longest = max(self._tokens.assume_lifetime, STALE_REPORT_INTERVAL)
-        patient = now < last_at + 2 * longest
-        self._stale_reported_at[grant.id] = (
-            token,
-            now,
-            min(pause * 2 if patient and pause else STALE_REPORT_INTERVAL, longest),
-        )
-        self._stale_reported_at.move_to_end(grant.id)
-        while len(self._stale_reported_at) > 10_000:
-            self._stale_reported_at.popitem(last=False)
         return True
 
     # --- changing -------------------------------------------------------------------------------------------------

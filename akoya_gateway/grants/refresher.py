@@ -28,19 +28,15 @@ from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
 from akoya_gateway.grants.observer import GrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
+from akoya_gateway.grants.refresh_log import log, log_fields, log_refresh, outcome_of
 from akoya_gateway.grants.refresh_policy import Action, next_action
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.grants.state_machine import transition
-from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import (
-    ClientRejected,
     OutcomeUnknown,
-    ProviderDown,
-    Refused,
     TokenOutcome,
     TokensIssued,
     Untrusted,
-    answer_fields,
 )
 from akoya_gateway.secret import Secret
 from akoya_gateway.tasks import cancel_and_wait
@@ -53,8 +49,6 @@ MAX_CHANGE_WAIT = 5.0
 
 FIRST_RETRY, MAX_RETRY = 0.05, 1.0
 """First and longest pause in seconds between attempts to write a result while the store is unavailable."""
-
-log = logger("akoya_gateway.grants")
 
 RevokeLater = Callable[[Grant, Secret], Awaitable[None]]
 """Queues a refresh token that is in no grant record for revocation. Durable when it returns."""
@@ -234,7 +228,7 @@ class Refresher:
         written = self._on_written(grant, await self._repository.write(expired, after=grant.version))
         if written is None:
             return self._update_cache(await self._repository.get(grant.id))
-        log.warning("refresh lease expired", **_log_fields(grant), grant_state=written.state, reason=written.reason)
+        log.warning("refresh lease expired", **log_fields(grant), grant_state=written.state, reason=written.reason)
         return written
 
     # --- the one use of the refresh token -----------------------------------------------------------------------
@@ -263,10 +257,10 @@ class Refresher:
                 environment=fault.environment,
                 remedy="compare client_id and client_secret with the Hub",
             )
-        outcome = _outcome(response)
+        outcome = outcome_of(response)
         seconds = self._clock() - started
         self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)
-        _log_outcome(response, leased, current, outcome, seconds)
+        log_refresh(response, leased, current, seconds)
         return current
 
     async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenOutcome:
@@ -278,7 +272,7 @@ class Refresher:
                 return await endpoint.refresh(used, leased.key.sub)
             return await endpoint.refresh(used, leased.key.sub, nonce)
         except Exception as error:  # A bug. The request may or may not have been sent.
-            log.exception("refresh call failed", **_log_fields(leased))
+            log.exception("refresh call failed", **log_fields(leased))
             return OutcomeUnknown(type(error).__name__)
         finally:
             await cancel_and_wait(renewal)  # Does not raise, so it cannot prevent the response from being stored.
@@ -333,7 +327,7 @@ class Refresher:
         else:
             # The grant has a newer consent. Revoking the older token family could end that as well, because providers
             # know users and not our records.
-            log.info("tokens of older consent dropped", **_log_fields(leased))
+            log.info("tokens of older consent dropped", **log_fields(leased))
         return current
 
     async def _read_current(self, leased: Grant) -> Grant:
@@ -356,8 +350,8 @@ class Refresher:
                         self._count_unsaved(1)
                         log.critical(
                             "provider response not saved",
-                            **_log_fields(leased),
-                            outcome=_outcome(response),
+                            **log_fields(leased),
+                            outcome=outcome_of(response),
                             error=type(error).__name__,
                             remedy="bring the store back; stopping this process now may cost the user this grant",
                         )
@@ -384,41 +378,6 @@ class Refresher:
         if grant is not None:
             self._cache.put(grant)
         return grant
-
-
-def _log_outcome(response: TokenOutcome, leased: Grant, current: Grant, outcome: str, seconds: float) -> None:
-    """Log a finished refresh. Error texts are validated provider values or our own; no tokens are logged."""
-    log_event = log.info if isinstance(response, TokensIssued) else log.warning
-    log_event(
-        "refresh finished",
-        **_log_fields(leased),
-        outcome=outcome,
-        grant_state=current.state,
-        seconds=round(seconds, 3),
-        **answer_fields(response),
-    )
-
-
-def _log_fields(grant: Grant) -> dict[str, str]:
-    return {"grant": grant.public_id, "connector": grant.connector, "environment": grant.key.environment}
-
-
-_OUTCOMES: dict[type, str] = {
-    TokensIssued: "granted",
-    Refused: "refused",
-    ClientRejected: "client-rejected",
-    ProviderDown: "provider-down",
-    OutcomeUnknown: "outcome-unknown",
-    Untrusted: "untrusted",
-}
-
-
-REFRESH_OUTCOMES = tuple(_OUTCOMES.values())
-"""The values of `outcome` in log events and metrics of refreshes."""
-
-
-def _outcome(response: TokenOutcome) -> str:
-    return _OUTCOMES[type(response)]
 
 
 def _refresh_token(grant: Grant) -> Secret:
