@@ -1,4 +1,4 @@
-"""A thousand requests at each of three gateways meet one expiring grant: one refresh, and every request is served."""
+"""A thousand requests at each of three gateways need one expiring grant: it is refreshed once, and all are served."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ def refuse(gateway: Running, head: bytes) -> bytes:
 
 
 def test_series_of_known_labels_exist_before_anything_has_happened(gateway: Running) -> None:
+    connections_max = NAME + "upstream_connections_max{upstream=upstream}"
+    until(lambda: read(gateway).get(connections_max) == 200, "100 connections for each of the two workers")
     found = read(gateway)
     upstream_failures = [
         f"upstream_failures_total{{kind=upstream-{kind},upstream={name}}}"
@@ -72,7 +74,6 @@ def test_series_of_known_labels_exist_before_anything_has_happened(gateway: Runn
         NAME + f"store_duration_seconds_count{{operation={one}}}"
         for one in ("count", "delete", "find", "get", "put", "take")
     }
-    assert found[NAME + "upstream_connections_max{upstream=upstream}"] == 200, "100 for each worker"
     assert found[NAME + "signing_key_end_timestamp_seconds{key=k1}"] == float("inf")
     assert found[NAME + "signing_key_signs{key=k1}"] == 1
 

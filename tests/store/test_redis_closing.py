@@ -71,7 +71,7 @@ def closer(request: pytest.FixtureRequest) -> Iterator[Closer]:
 
 
 def unopened(port: int) -> RedisStore:
-    """Return a store in the state after `open`, which would fail with this server."""
+    """Return a store as `open` leaves it. It is not opened, because `open` would fail with this server."""
     url = parse(f"redis://127.0.0.1:{port}?timeout=1")
     store = RedisStore(url)
     store._limiter, store._client = CommandLimiter(url), connect(url)

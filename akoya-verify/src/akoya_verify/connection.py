@@ -65,7 +65,7 @@ def connection_of(verified: Verified | None, connector: str | None = None, *, pr
 
     Args:
         verified: The verified claims of the request, from `current`.
-        connector: The bank's name in gateway.yaml. None: the bank whose token the request has.
+        connector: The bank's name in gateway.yaml. None selects the bank whose token the request has.
         prefix: The gateway's `prefix`, for `connect_url`.
 
     Returns:

@@ -89,7 +89,7 @@ def current_connection(
     Equal arguments return the same object, which is the key for `app.dependency_overrides`.
 
     Args:
-        connector: The bank's name in gateway.yaml. None: the bank whose token the request has.
+        connector: The bank's name in gateway.yaml. None selects the bank whose token the request has.
         optional: Whether the dependency is None without such a connection, instead of a 401 or 409 response.
         prefix: The gateway's `prefix`.
     """

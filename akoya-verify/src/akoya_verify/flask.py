@@ -60,11 +60,11 @@ def current_connection(connector: str | None = None, *, optional: Literal[True])
 def current_connection(connector: str | None = None, *, optional: bool = False) -> Verified | None:
     """Return the connection of the current request.
 
-    Without one, it aborts the request with a problem document and status 401 or 409 (see `ConnectionMissing`), or
-    returns None if it is `optional`.
+    Without a connection, abort the request with a problem document and status 401 or 409 (see `ConnectionMissing`), or
+    return None if `optional`.
 
     Args:
-        connector: The bank's name in gateway.yaml. None: the bank whose token the request has.
+        connector: The bank's name in gateway.yaml. None selects the bank whose token the request has.
         optional: Whether the view runs without a connection.
 
     Raises:
