@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,9 +186,11 @@ def held(grant: Grant) -> str | None:
 class Nursery:
     """`tests.chaos.process_pool` as a process. One order at a time; several nurseries work in parallel."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self) -> None:
+        self.config: Path
+        """Configuration of the gateways."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.process_pool", str(config)],
+            [sys.executable, "-m", "tests.chaos.process_pool"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=ENVIRON,
@@ -201,7 +203,7 @@ class Nursery:
         """Send an order and block until its child has ended, killed or not."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps({"config": str(self.config), **order}) + "\n")
         self._process.stdin.flush()
         return dict(json.loads(self._process.stdout.readline()))
 
@@ -217,18 +219,23 @@ class Nursery:
             raise AssertionError("a nursery did not end within 20 s: one of its children hangs") from None
 
 
-@contextlib.asynccontextmanager
-async def nurseries(config: Path, number: int = 2) -> AsyncIterator[asyncio.Queue[Nursery]]:
+@contextlib.contextmanager
+def nurseries(number: int = 2) -> Iterator[list[Nursery]]:
+    with contextlib.ExitStack() as stack:
+        started = []
+        for _ in range(number):
+            started.append(Nursery())
+            stack.callback(started[-1].close)
+        yield started
+
+
+def queue_of(nurseries: list[Nursery], config: Path) -> asyncio.Queue[Nursery]:
+    """Return the nurseries as a queue of those that are free. They use this configuration."""
     free: asyncio.Queue[Nursery] = asyncio.Queue()
-    all_of_them = [Nursery(config) for _ in range(number)]
-    for each in all_of_them:
+    for each in nurseries:
+        each.config = config
         free.put_nowait(each)
-    try:
-        yield free
-    finally:
-        with contextlib.ExitStack() as stack:
-            for each in all_of_them:
-                stack.callback(each.close)
+    return free
 
 
 async def kill(free: asyncio.Queue[Nursery], point: Point, do: str = "refresh", **how: Any) -> int | None:

@@ -1,9 +1,9 @@
-"""Small gateways to be killed: `python -m tests.chaos.process_pool CONFIG` forks one for each line of its input.
+"""Small gateways to be killed: `python -m tests.chaos.process_pool` forks one for each line of its input.
 
 A child has every part of a gateway between the request and the disk (store, providers, grant manager). It is forked
 from a process that has imported everything, so that hundreds of children fit into seconds. An order is a JSON line:
 
-    {"do": "refresh" | "disconnect", "grant": ID, "lines": N | null, "seconds": S | null}
+    {"config": PATH, "do": "refresh" | "disconnect", "grant": ID, "lines": N | null, "seconds": S | null}
 
 With `lines`, the child kills itself (SIGKILL) after that many lines of the gateway's own code, on any thread. With
 `seconds`, it is killed from outside after that time. With neither, it survives. The result is a JSON line: `killed`
@@ -13,6 +13,7 @@ and, for survivors, the `count` of lines.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import select
@@ -101,11 +102,12 @@ def raise_one(config: Config, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    config = load_config(Path(sys.argv[1]))
+    load = functools.cache(load_config)
     responses = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the gateway's log
     for line in sys.stdin:
-        responses.write(json.dumps(raise_one(config, json.loads(line))) + "\n")
+        order = json.loads(line)
+        responses.write(json.dumps(raise_one(load(Path(order["config"])), order)) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
 from akoya_gateway.grants.events import Reason
 from tests.chaos.conftest import FULL
-from tests.chaos.killing import LEFT, Nursery, Place, Point, held, kill, nurseries, seeded, tally
+from tests.chaos.killing import LEFT, Nursery, Place, Point, held, kill, nurseries, queue_of, seeded, tally
 from tests.chaos.replicas import age, fingerprint
 
 POINTS = 1000 if FULL else 20
 """Kills for each store."""
 BATCH = min(POINTS, 100)
-DISCONNECTS = 300 if FULL else 30
+DISCONNECTS = 300 if FULL else 20
 AT_LINES = BATCH * 7 // 10
 """Kills of a batch at a chosen line of code; the others are at random times."""
 STORED, SURVIVED = "token used, its successor stored", "done before it was killed"
@@ -36,13 +36,22 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"{server.url}?prefix={tmp_path.name}"
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[list[Nursery]]:
+    with nurseries() as started:
+        yield started
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-async def test_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(store: str, tmp_path: Path) -> None:
+async def test_gateway_killed_at_any_step_of_a_refresh_leaves_the_truth(
+    pool: list[Nursery], store: str, tmp_path: Path
+) -> None:
     """One store is tested with plain refusal of reused tokens, the other with revocation of the whole family."""
     random, seen = seeded(), []
     dialect = "hydra" if store.startswith("sqlite") else "dex"
-    async with Place(tmp_path, store, dialect) as place, nurseries(place.path) as free:
+    async with Place(tmp_path, store, dialect) as place:
+        free = queue_of(pool, place.path)
         whole = await kill(free, await place.point(0))
         assert whole is not None
         for start in range(0, POINTS, BATCH):
@@ -139,10 +148,13 @@ async def one_more(place: Place, point: Point) -> None:
     assert fingerprint(response.tokens.bearer.reveal()) == point.uses[-1]["id_token"]
 
 
-async def test_gateway_killed_during_a_disconnect_leaves_no_unrecorded_token(store: str, tmp_path: Path) -> None:
+async def test_gateway_killed_during_a_disconnect_leaves_no_unrecorded_token(
+    pool: list[Nursery], store: str, tmp_path: Path
+) -> None:
     """Either the grant is still listed and can be disconnected again, or its token is queued for revocation."""
     random = seeded()
-    async with Place(tmp_path, store, "hydra") as place, nurseries(place.path) as free:
+    async with Place(tmp_path, store, "hydra") as place:
+        free = queue_of(pool, place.path)
         whole = await kill(free, await place.point(0), do="disconnect")
         assert whole is not None
         points = [await place.point(1 + n) for n in range(DISCONNECTS)]

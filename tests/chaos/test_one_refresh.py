@@ -12,7 +12,7 @@ from tests.chaos.clients import Crowd
 from tests.chaos.conftest import FULL
 from tests.chaos.replicas import CACHES, Fleet, age, fingerprint
 
-ROUNDS = 10 if FULL else 4
+ROUNDS = 10 if FULL else 2
 EACH = 1000
 
 
