@@ -14,7 +14,7 @@ import sys
 import click
 
 from akoya_gateway.cli.group import Group
-from akoya_gateway.observability.stdout import no_colour
+from akoya_gateway.observability.colour import no_colour
 from akoya_gateway.version import __version__
 
 COMMANDS = (

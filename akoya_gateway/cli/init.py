@@ -135,7 +135,7 @@ def _secrets(ask: Callable[..., Any], values: dict[str, Any], secret: str | None
 
 def _files(values: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     """Return the files without the keys: their names with text and mode. gateway.yaml is the last."""
-    from akoya_gateway.config.schema_validation import schema_text  # noqa: PLC0415
+    from akoya_gateway.config.schema_file import schema_text  # noqa: PLC0415
 
     env = "# Secrets that gateway.yaml names. In a shell: set -a; . ./.env; set +a\n"
     env += "# systemd: EnvironmentFile=/path/.env   Compose: env_file: .env\n"

@@ -12,6 +12,6 @@ def schema() -> None:
     Editors use it for completion and help. Save it beside gateway.yaml and begin that file with
     `# yaml-language-server: $schema=gateway.schema.json`.
     """
-    from akoya_gateway.config.schema_validation import schema_text  # noqa: PLC0415
+    from akoya_gateway.config.schema_file import schema_text  # noqa: PLC0415
 
     click.echo(schema_text(), nl=False)

@@ -11,8 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path as FilePath
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -20,8 +18,8 @@ from jsonschema.exceptions import ValidationError
 
 from akoya_gateway.config.diagnostics import Diagnostic, Path, did_you_mean, quoted
 from akoya_gateway.config.document import Document, kind_of
+from akoya_gateway.config.schema_file import schema_text
 
-_FILE = "gateway.schema.json"
 _USERINFO = re.compile(r"//.*@", re.DOTALL)
 """Matches up to the last `@`: a password that is not percent-encoded may contain any other delimiter."""
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
@@ -47,14 +45,6 @@ _BOUNDS = {
 }
 _WHOLE_VALUE_KEYWORDS = ("type", "const", "enum", "anyOf", "oneOf", "pattern")
 """Keywords that concern the value as a whole. If one of them is violated, the value's other errors are not reported."""
-
-
-def schema_text() -> str:
-    """Return the text of the schema, from the installed package or from the `schema/` folder of the checkout."""
-    shipped = resources.files("akoya_gateway.config").joinpath(_FILE)
-    if shipped.is_file():
-        return shipped.read_text(encoding="utf-8")
-    return (FilePath(__file__).parents[2] / "schema" / _FILE).read_text(encoding="utf-8")
 
 
 def load_schema() -> dict[str, Any]:

@@ -19,8 +19,9 @@ from structlog.typing import EventDict
 
 from akoya_gateway.config.model import LogFormat, Logging
 from akoya_gateway.log import FIELDS
+from akoya_gateway.observability.colour import no_colour
 from akoya_gateway.observability.redaction import MAX_TRACE_CHARACTERS, escape_controls, redact_event, redact_text
-from akoya_gateway.observability.stdout import StandardOutput, no_colour
+from akoya_gateway.observability.stdout import StandardOutput
 
 Log = structlog.typing.FilteringBoundLogger
 Write = Callable[[bytes], object]

@@ -147,8 +147,3 @@ def _nonblocking_writer(fd: int) -> tuple[Put, int]:
     except OSError:
         pass
     return partial(os.write, fd), MAX_SHARED_WRITE
-
-
-def no_colour() -> bool:
-    """Return True if the user wants no colours: `NO_COLOR` is set (no-color.org), or the terminal is `dumb`."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
