@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from akoya_gateway.config.model import Config
@@ -89,9 +90,23 @@ def _missing_file_result(name: str) -> CheckResult | None:
     """
     kind, _, rest = name.partition(":")
     path = Path(rest)
-    if kind != "sqlite" or path.exists():
+    if kind != "sqlite" or _holds(path.exists):
         return None
-    folder = next(each for each in (path.parent, *path.parent.parents) if each.exists())
+    if _holds(path.is_symlink):
+        return fault("sessions.store", f"{name} is a symbolic link to a file that does not exist", "correct the link")
+    folder = next(each for each in (path.parent, *path.parent.parents) if _holds(each.exists))
     if os.access(folder, os.W_OK | os.X_OK):
         return fine("sessions.store", f"{name} will be created at the first start")
-    return fault("sessions.store", f"{name} does not exist, and {folder} is not writable", "make the folder writable")
+    return fault(
+        "sessions.store",
+        f"{name} cannot be found, and {folder} is not writable",
+        "run this as the gateway's user, or make it writable",
+    )
+
+
+def _holds(question: Callable[[], bool]) -> bool:
+    """Return the result of a method of `Path`. False where it raises because this user has no right to know."""
+    try:
+        return question()
+    except OSError:
+        return False

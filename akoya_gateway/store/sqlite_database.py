@@ -77,8 +77,11 @@ class SQLiteDatabase:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
             mode = directory.stat().st_mode
+            dangling = self.path.is_symlink() and not self.path.exists()
         except OSError as fault:
             raise StoreUnavailable(f"{self.path}: cannot be created: {fault.strerror}") from fault
+        if dangling:
+            raise StoreUnavailable(f"{self.path}: is a symbolic link to a file that does not exist; correct the link")
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             _log.warning("the directory of the store may be written by every user: %s; chmod o-w it", directory)
 

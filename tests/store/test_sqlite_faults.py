@@ -165,6 +165,12 @@ async def test_store_locked_by_another_program_is_unavailable_for_writes_until_i
     await sqlite.check()
 
 
+async def test_link_to_a_file_that_does_not_exist_is_reported_as_such(tmp_path: Path) -> None:
+    (tmp_path / "grants.db").symlink_to(tmp_path / "nowhere" / "grants.db")
+    with pytest.raises(StoreUnavailable, match="is a symbolic link to a file that does not exist; correct the link"):
+        await SQLiteStore(str(tmp_path / "grants.db")).open()
+
+
 async def test_full_disk_is_reported_and_recovered_from(tiny_disk: Path) -> None:
     ballast = tiny_disk / "ballast"
     store = SQLiteStore(str(tiny_disk / "grants.db"), busy_timeout=0.2)
