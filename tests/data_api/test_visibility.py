@@ -15,6 +15,7 @@ from akoya_gateway.doctor.data_call import check_data_call
 from tests.data_api.conftest import CHANGES
 from tests.support.commands import run_command
 from tests.support.environment import Browser, GatewayEnv
+from tests.support.metrics import values
 from tests.support.waiting import until
 
 PATH = "/bank-data/mikomo/balances"
@@ -31,12 +32,17 @@ def admin(env: GatewayEnv, path: str) -> httpx.Response:
     return httpx.get(env.admin_url + path, trust_env=False, timeout=30)
 
 
+def metrics_of(env: GatewayEnv) -> dict[str, float]:
+    return values(admin(env, "/metrics").content)
+
+
 def logged(env: GatewayEnv, request_id: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in env.log().splitlines() if '"data api called"' in line]
     return [line for line in lines if line["request_id"] == request_id]
 
 
 def test_call_is_logged_with_akoyas_interaction_id_and_counted(env: GatewayEnv, browser: Browser) -> None:
+    before = metrics_of(env)
     env.akoya.fault("status", "data.balances", times=1, status=404)
     responses = [browser.fetch(PATH), browser.fetch(PATH)]
     found = []
@@ -48,12 +54,13 @@ def test_call_is_logged_with_akoyas_interaction_id_and_counted(env: GatewayEnv, 
         assert line["interaction"] == response.headers["x-akoya-interaction-id"]
         assert line["grant"].startswith("g_")
     assert found == [("mikomo", "balances", 404, "rejected", 1), ("mikomo", "balances", 200, "ok", 1)]
-    metrics = admin(env, "/metrics").text
+    metrics = metrics_of(env)
     for result in ("ok", "rejected"):
-        series = f'akoya_gateway_data_calls_total{{connector="mikomo",product="balances",result="{result}"}} 1.0'
-        assert series in metrics
-    assert 'akoya_gateway_data_call_duration_seconds_count{connector="mikomo",product="balances"} 2.0' in metrics
-    assert 'akoya_gateway_data_calls_total{connector="other",product="tax-forms",result="limited"} 0.0' in metrics
+        name = f"akoya_gateway_data_calls_total{{connector=mikomo,product=balances,result={result}}}"
+        assert metrics[name] == before[name] + 1
+    name = "akoya_gateway_data_call_duration_seconds_count{connector=mikomo,product=balances}"
+    assert metrics[name] == before.get(name, 0) + 2
+    assert metrics["akoya_gateway_data_calls_total{connector=other,product=tax-forms,result=limited}"] == 0
 
 
 def test_bank_that_does_not_respond_is_shown_until_it_does(env: GatewayEnv, browser: Browser) -> None:

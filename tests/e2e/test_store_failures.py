@@ -20,6 +20,7 @@ from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 from tests.support.redis_servers import RedisServer
 from tests.support.upstream_apps import asgi_app
+from tests.support.waiting import until, until_async
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,11 @@ def test_store_that_fails_between_the_exchange_and_the_grant_does_not_log_out(
     browser.connect("mikomo")
     before = browser.passed("/mikomo")
     callback = env.akoya.consent(browser.begin("other"), "mikomo_1")
-    env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=1.0)
+    env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=3.0)
     responses: list[httpx.Response] = []
     walk = threading.Thread(target=lambda: responses.append(browser.go(callback)))
     walk.start()
-    time.sleep(0.4)
+    until(lambda: is_being_exchanged(env), "the code is being exchanged")
     redis_of_this_world.kill()
     try:
         walk.join(60)
@@ -83,9 +84,9 @@ async def test_browser_that_disconnects_during_the_code_exchange_loses_nothing(t
         async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url=env.url) as http:
             begun = await http.get("/akoya/connect/mikomo", headers=Browser.NAVIGATION)
             callback = await asyncio.to_thread(env.akoya.consent, begun.headers["location"], "mikomo_1")
-            env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=0.5)
+            env.akoya.fault("slow_after", "token.authorization_code", times=1, seconds=2.0)
             walk = asyncio.create_task(http.get(callback, headers=Browser.NAVIGATION))
-            await asyncio.sleep(0.25)
+            await until_async(lambda: asyncio.to_thread(is_being_exchanged, env), "the code is being exchanged")
             walk.cancel()
             await asyncio.wait([walk])
     finally:
@@ -93,6 +94,11 @@ async def test_browser_that_disconnects_during_the_code_exchange_loses_nothing(t
         env.akoya.stop()
     with contextlib.closing(sqlite3.connect(tmp_path / "grants.db")) as store:
         assert store.execute("SELECT count(*) FROM record WHERE kind = 'grant'").fetchone() == (1,)
+
+
+def is_being_exchanged(env: GatewayEnv) -> bool:
+    """Return whether the emulator has received the request that its fault delays."""
+    return not httpx.get(f"{env.akoya.url}/_sandbox/faults", trust_env=False, timeout=60).json()["faults"]
 
 
 def after_recovery(browser: Browser) -> dict[str, str]:

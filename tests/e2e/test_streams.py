@@ -109,7 +109,7 @@ def test_websocket_closes_when_its_grant_is_disconnected(env: GatewayEnv, browse
         assert socket.recv(30) == "still here"
         disconnect(browser)
         with pytest.raises(Exception, match="4401"):
-            socket.recv(6)
+            socket.recv(30)
 
 
 def test_websocket_closes_in_the_middle_of_a_clients_message(env: GatewayEnv, browser: Browser) -> None:

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.logs import complete_lines
 from tests.support.metrics import values
 from tests.support.prefork import ForkedProcess
-from tests.support.processes import AS_INSTALLED, wait_for_port
+from tests.support.processes import AS_INSTALLED, START_TIMEOUT, wait_for_port
 from tests.support.raw_http import Client
 from tests.support.shutdown import ended, ending, unless_done
 from tests.support.sidecar import ENVIRON, Running
@@ -58,7 +58,7 @@ class Slow(threading.Thread):
 @pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     with Running(tmp_path, "--workers", request.param, "--grace", "60") as run:
-        until(lambda: len(run.worker_pids()) == int(request.param), "all workers are up")
+        until(lambda: len(run.worker_pids()) == int(request.param), "all workers are up", within=START_TIMEOUT)
         yield run
 
 
@@ -269,7 +269,7 @@ class TestWorkers:
     @pytest.fixture
     def running(self, tmp_path: Path) -> Iterator[Running]:
         with Running(tmp_path, "--workers", "2") as run:
-            until(lambda: len(run.worker_pids()) == 2, "both workers are up")
+            until(lambda: len(run.worker_pids()) == 2, "both workers are up", within=START_TIMEOUT)
             yield run
 
     def test_killed_worker_is_replaced_and_the_others_users_see_nothing(self, running: Running) -> None:

@@ -15,7 +15,7 @@ import httpx
 
 from tests.support.logs import complete_lines
 from tests.support.ports import free_port
-from tests.support.processes import AppServer, GatewayProcess
+from tests.support.processes import START_TIMEOUT, AppServer, GatewayProcess
 from tests.support.waiting import until
 
 ENVIRON = {
@@ -117,7 +117,7 @@ class Running:
         self.upstream.__enter__()
         try:
             self.gateway.start()
-            until(self._ready, "it is ready")
+            until(self._ready, "it is ready", within=START_TIMEOUT)
         except BaseException:
             self.upstream.__exit__()
             raise

@@ -13,6 +13,7 @@ from tests.fuzz.wire.scripts import Person
 from tests.fuzz.wire.upstream import Apps, Seen
 from tests.support.environment import GatewayEnv
 from tests.support.hypercorn_server import Hypercorn
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import AnyServerProcess, GatewayProcess
 
@@ -85,7 +86,7 @@ class Rig:
         found = [
             f"{entrypoint}: log: {line[:3000]}"
             for entrypoint in OURS
-            for line in self.processes[entrypoint].log.read_text(errors="replace").splitlines()
+            for line in complete_lines(self.processes[entrypoint].log).splitlines()
             if any(mark in line for mark in ("Traceback", '"level":"error"', '"level":"critical"', "Exception"))
         ]
         fresh = [line for line in found if line not in self._reported]
