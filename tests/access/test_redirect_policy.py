@@ -148,7 +148,7 @@ PIECES = ["/", "\\", "//", "http:", "https:", "HTTPS:", "@", "evil.com", "app.ex
     | st.lists(st.sampled_from(PIECES), max_size=10).map("".join)
     | st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: "https://app.example.com" + "".join(pieces))
 )
-def test_whatever_is_accepted_a_browser_keeps_on_our_origin(target: str) -> None:
+def test_accepted_redirect_stays_on_the_public_origin_in_a_browser(target: str) -> None:
     try:
         result = EVERYTHING.validate(target)
     except RedirectRefused:

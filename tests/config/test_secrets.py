@@ -112,7 +112,7 @@ def test_secret_must_be_there_and_clean(tmp_path: Path, environ: dict[str, str],
     assert "hunter2" not in line
 
 
-def test_misspelt_variable_of_ours_is_guessed(tmp_path: Path) -> None:
+def test_misspelt_gateway_variable_gets_a_suggestion(tmp_path: Path) -> None:
     changes = {"clients.demo-app.client_id": {"env": "AKOYA_CLIENT_DI"}}
     (line,) = error_lines(validated(tmp_path, changes, {**ENVIRON, "AKOYA_CLIENT_ID": "x"}))
     assert line.endswith('the environment variable AKOYA_CLIENT_DI is not set (did you mean "AKOYA_CLIENT_ID"?)')

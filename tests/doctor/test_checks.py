@@ -348,7 +348,7 @@ def test_check_result_cleans_texts_of_other_servers() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_command_prints_and_its_exit_code_tells(env: DoctorEnv, form: str) -> None:
+def test_command_prints_results_and_exits_with_the_status(env: DoctorEnv, form: str) -> None:
     env.load()
     command = ("doctor", "--config", str(env.path), "--format", form)
     environ = {**ENVIRON, "COLUMNS": "200"}

@@ -231,7 +231,7 @@ def test_page_loaded_ahead_of_time_begins_no_attempt(browser: Browser, purpose: 
     assert browser.http.get("/accounts", headers=headers).status_code == 401
 
 
-def test_cookie_of_another_app_with_our_name_ends_in_a_page_and_not_in_a_loop(
+def test_cookie_of_another_app_with_the_gateways_name_gets_a_page_and_no_redirect_loop(
     env: GatewayEnv, browser: Browser
 ) -> None:
     """The other cookie has a narrower path, so the connect route and the callback receive only the gateway's cookie."""

@@ -27,7 +27,7 @@ def test_url_is_the_one_that_akoya_documents() -> None:
     )
 
 
-def test_connector_parameter_is_the_providers_id_not_our_name() -> None:
+def test_connector_parameter_is_the_providers_id_not_the_configured_key() -> None:
     app = client()
     assert "connector=mikomo&" in authorization_url(app, connector(app), "s")
 

@@ -308,7 +308,7 @@ async def test_error_in_a_response_that_is_not_http_ends_nothing(http: httpx.Asy
         assert isinstance(await akoya.refresh(Secret("r"), SUB), OutcomeUnknown)
 
 
-async def test_an_unreadable_scope_is_reported_once_and_the_requested_one_holds(
+async def test_unreadable_scope_is_reported_once_and_the_requested_one_holds(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with provider(http, token=reply(200, tokens(scope={"a": 1}))) as (akoya, _):

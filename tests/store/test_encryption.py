@@ -17,7 +17,7 @@ from akoya_gateway.store.memory import MemoryStore
 OLD, NEW, OTHER = (EncryptionKey(key_id(bytes([n]) * 32), bytes([n]) * 32) for n in (1, 2, 3))
 
 
-def test_key_id_is_eight_hex_digits_and_tells_keys_apart() -> None:
+def test_key_id_is_eight_hex_digits_and_differs_between_keys() -> None:
     assert len({OLD.id, NEW.id, OTHER.id}) == 3
     assert all(len(key.id) == 8 and int(key.id, 16) >= 0 for key in (OLD, NEW, OTHER))
 

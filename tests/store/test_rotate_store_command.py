@@ -126,7 +126,7 @@ async def sealed_anew(config: Path) -> int:
     return done
 
 
-def test_key_that_is_missing_is_named_and_the_exit_code_tells(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_key_is_named_and_exits_with_the_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(fill(config, 3))
     missing = load_config(config).sessions.keys[1].id
     config.write_text(config.read_text().replace("  - env: OLD_KEY\n", ""))

@@ -199,7 +199,7 @@ def test_whole_frames_that_websockets_takes_pass(data: bytes) -> None:
 
 @given(st.lists(loose_frame(), max_size=12).map(b"".join), cuts)
 @settings(max_examples=150 * SCALE)
-def test_wherever_nothing_is_left_a_frame_of_ours_can_stand(data: bytes, where: list[int]) -> None:
+def test_gateway_frame_can_be_sent_wherever_no_frame_is_incomplete(data: bytes, where: list[int]) -> None:
     """At any cut where the validator reports a frame boundary, `websockets` parses an inserted ping as a frame."""
     reader = FrameValidator(masked=True, max_message=MOST)
     passed = reader.feed(data[: where[0]] if where else data)

@@ -161,7 +161,7 @@ def test_asterisk_is_a_target_of_options_only() -> None:
 
 
 @pytest.mark.parametrize("method", ["", "GE T", "GET\r\n", "CONNECT", "TRACE", "trace", "TRACK", "GÉT", "日"])
-def test_method_that_is_no_token_or_would_show_our_headers_is_refused(method: str) -> None:
+def test_invalid_method_and_one_that_echoes_gateway_headers_are_refused(method: str) -> None:
     with pytest.raises(RefusedRequest):
         write([HOST], method)
 

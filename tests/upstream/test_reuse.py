@@ -89,7 +89,7 @@ def test_validated_head_states_whether_the_connection_must_be_closed(
         assert head.close is (cases is DOUBTFUL)
 
 
-def test_head_request_tells_the_upstream_that_its_connection_ends() -> None:
+def test_head_request_is_sent_with_connection_close() -> None:
     with RawUpstream(forever(lambda caller: caller.respond(b""))) as upstream, proxied(upstream.origin) as proxy:
         fetch(proxy.port, method="HEAD")
         fetch(proxy.port)

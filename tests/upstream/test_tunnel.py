@@ -336,7 +336,7 @@ class TestHostileClients:
             assert rest(s.app) == b""
             until(lambda: not tunnels())
 
-    def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_endpoint_that_never_responds_to_a_close_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
             began = time.monotonic()
@@ -415,7 +415,7 @@ class TestHostileUpstreams:
             assert rest(s.client) == b""
             until(lambda: not tunnels())
 
-    def test_never_answering_a_close(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_endpoint_that_never_responds_to_a_close_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An unclean end must not look like a clean one."""
         monkeypatch.setattr("akoya_gateway.upstream.websocket.tunnel.CLOSE_TIMEOUT", 0.5)
         with scene() as s:
@@ -449,7 +449,7 @@ class TestEndingFromOutside:
             assert close_to_app(exactly(s.app, 12)) == 4401
             assert nothing_comes(s.app)
 
-    def test_within_a_clients_frame_that_does_not_end_the_upstream_is_cut_without_a_byte_of_ours(self) -> None:
+    def test_upstream_is_cut_without_a_gateway_byte_inside_an_incomplete_client_frame(self) -> None:
         data = frame(BINARY, bytes(1000), mask=True)
         with scene() as s:
             s.client.send(data[:500])
@@ -470,7 +470,7 @@ class TestEndingFromOutside:
             assert exactly(s.client, len(data) - 50_000 + 8) == data[50_000:] + close_frame(4401, b"gone")
             assert nothing_comes(s.client)
 
-    def test_within_an_upstreams_frame_that_does_not_end_the_client_is_cut_without_a_byte_of_ours(self) -> None:
+    def test_client_is_cut_without_a_gateway_byte_inside_an_incomplete_upstream_frame(self) -> None:
         data = frame(BINARY, bytes(1000))
         with scene() as s:
             s.app.send(data[:500])
