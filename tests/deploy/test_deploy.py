@@ -164,6 +164,18 @@ def test_unit_is_understood_and_hardened(tmp_path: Path) -> None:
     assert float(level[1]) < 2.0
 
 
+def test_unit_reloads_only_a_valid_configuration_and_reads_secrets_where_they_change() -> None:
+    """`ExecReload` stops at the first command that fails. systemd copies credentials at the start only."""
+    settings = [line.partition("=")[::2] for line in unit().splitlines() if "=" in line and not line.startswith("#")]
+    single = dict(settings)
+    assert single["Type"] == "notify"
+    assert int(single["WatchdogSec"]) > 0
+    assert "LoadCredential" not in single
+    check, reload = [value for name, value in settings if name == "ExecReload"]
+    assert " check --config " in check
+    assert reload == "/bin/kill -HUP $MAINPID"
+
+
 def containerfile() -> list[str]:
     text = (DEPLOY / "container" / "Containerfile").read_text().replace("\\\n", " ")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
