@@ -13,8 +13,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from akoya_gateway.fast_lane.interfaces import Dispatch
-from akoya_gateway.fast_lane.lane import FastLane
+from akoya_gateway.fast_lane.lane import Dispatch, FastLane
 from akoya_gateway.fast_lane.request_cache import CachedTarget
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
@@ -67,7 +66,7 @@ class AsgiFastLane:
         try:
             await stream.wait_head()
             complete = stream.complete
-            if complete is None or (complete.hidden and rejected_token(complete.hidden) is not None):
+            if complete is None:
                 await exchange.respond(reply)
                 return
         except ClientGone:
@@ -86,6 +85,8 @@ class AsgiFastLane:
         headers += (VIA_HEADER, reply.request_id_header)
         if not complete.has_date:
             headers.append(self.date_header.header())
+        if complete.hidden:
+            reply.token_rejected = rejected_token(complete.hidden)
         reply.record_response(complete.status)
         await send({"type": "http.response.start", "status": complete.status, "headers": headers})
         await send({"type": "http.response.body", "body": stream.read_buffered()})

@@ -21,11 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admitted
-from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
-from akoya_gateway.fast_lane.interfaces import Dispatch
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
 from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
 from akoya_gateway.gateway.forward_auth import is_forward_auth
@@ -34,8 +32,15 @@ from akoya_gateway.gateway.request_id import line_of
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.upstream_router import Proxies
 from akoya_gateway.trusted_proxies import peer_of
+from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import RequestWriter
+
+Dispatch = tuple[Runtime, Admitted, Connection, bytes, bytes]
+"""An admitted request: the runtime, the decision, the connection, the request ID's header line, and the request head.
+
+The caller sends the request head on the connection.
+"""
 
 
 class FastLane:
@@ -55,9 +60,7 @@ class FastLane:
         self._requests: RequestParser | None = None
         self._forward_auth = ForwardAuthCache(date_header)
         self._runtime: Runtime | None = None
-        self._gate: AccessGate | None = None
         self._proxies: Proxies | None = None
-        self._writer = RequestWriter(ForwardedHeaders(), b"")
 
     def parse(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """Parse a simple request from its bytes, or return None. `read` is for requests that uvicorn has parsed."""
@@ -127,10 +130,9 @@ class FastLane:
 
     def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[Admitted, bytes] | None:
         """Return the decision and the gateway's header lines, or None if the ASGI path must decide."""
-        gate = self._gate
-        if gate is None:
+        if self._runtime is None:
             return None
-        routed, now = target.target, self._clock()
+        gate, routed, now = self._runtime.gate, target.target, self._clock()
         try:
             request = self.request(target, headers) if gate.needs_request else None
             admitted = gate.try_admit(routed, headers.session, now, request)
@@ -167,24 +169,18 @@ class FastLane:
 
     def _rebuild(self) -> None:
         """Drop everything cached under the old configuration, because the configuration has changed."""
-        self._runtime = self.gateway.current_runtime
-        self._proxies = self._current_proxies()
-        self._gate = None if self._runtime is None else self._runtime.gate
-        if self._runtime is not None:
-            # No default host is needed: only HTTP/1.1 requests get here, and they always have one.
-            config = self._runtime.config
-            forwarding = ForwardedHeaders(config.trusted_proxies, config.public_url)
-            self._writer = RequestWriter(forwarding, b"", self._runtime.injector.client_headers)
-        self._requests = self._current_requests()
+        runtime = self._runtime = self.gateway.current_runtime
+        proxies = self._proxies = self._current_proxies()
         self._forward_auth.clear()
-
-    def _current_requests(self) -> RequestParser | None:
-        runtime = self._runtime
-        if runtime is None or self._proxies is None:
-            return None
-        return RequestParser(
-            self._build_target, self._writer, runtime.cookies, "http", runtime.config.limits.header_bytes
-        )
+        self._requests = None
+        if runtime is not None and proxies:
+            config = runtime.config
+            # Not the writer of a proxy, because proxies are replaced apart from the runtime. HTTP/1.1 requests need no
+            # default host.
+            forwarded = ForwardedHeaders(config.trusted_proxies, config.public_url)
+            writer = RequestWriter(forwarded, b"", runtime.injector.client_headers)
+            limit = config.limits.header_bytes
+            self._requests = RequestParser(self._build_target, writer, runtime.cookies, "http", limit)
 
     def _store_check(self, method: str, url: bytes, headers: Headers, peer: str | None, data: bytes) -> None:
         runtime = self._runtime
@@ -207,5 +203,6 @@ class FastLane:
         target = runtime.targets.route(method, raw_path)
         if target.match is None or target.match.rule.upstream is None or runtime.gate.overrides_method(target, query):
             return None
-        self._writer.validate_request_line(method, url)
-        return CachedTarget(target, query, proxies[target.match.rule.upstream.name])
+        proxy = proxies[target.match.rule.upstream.name]
+        proxy.writer.validate_request_line(method, url)
+        return CachedTarget(target, query, proxy)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol
 from urllib.parse import unquote
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
 
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.fast_lane.interfaces import ClientConnection, Dispatch, LaneServices
+from akoya_gateway.fast_lane.lane import Dispatch, FastLane
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
 from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
@@ -19,6 +24,24 @@ from akoya_gateway.upstream.http.response_head import ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 _VIA_LINE = b"via: " + VIA + b"\r\n"
+
+
+class ClientConnection(Protocol):
+    """The client's connection, as used by its exchanges."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    server_state: ServerState
+
+    def make_scope(self, headers: Headers) -> Scope: ...
+
+    def detach(self) -> None: ...
+
+    def on_response_sent(self) -> None: ...
+
+    def fall_back(self, exchange: LaneExchange, app: ASGIApp | None, *, retry: bool) -> None: ...
+
+    def run_in_background(self, work: Coroutine[Any, Any, object]) -> None: ...
 
 
 class _NullEvent:
@@ -49,8 +72,8 @@ class LaneExchange:
 
     def __init__(
         self,
-        client: ClientConnection[LaneExchange],
-        lane: LaneServices,
+        client: ClientConnection,
+        lane: FastLane,
         target: CachedTarget,
         headers: CachedHeaders,
         dispatch: Dispatch,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from typing import TypeVar
 
 from starlette.types import Scope
@@ -128,20 +127,10 @@ def _pair(line: bytes) -> tuple[bytes, bytes]:
     return name.lower(), value
 
 
-class _HeaderKind(IntEnum):
-    PASS = 0
-    HOST = 1
-    COOKIE = 2
-    FORWARDED = 3
-    UNTRUSTED = 4
-    ONCE = 5
-    REQUEST_ID = 6
-    ODD = 7
-
-
-_PASS, _HOST, _COOKIE = int(_HeaderKind.PASS), int(_HeaderKind.HOST), int(_HeaderKind.COOKIE)
-_FORWARDED, _UNTRUSTED, _ONCE = int(_HeaderKind.FORWARDED), int(_HeaderKind.UNTRUSTED), int(_HeaderKind.ONCE)
-_REQUEST_ID = int(_HeaderKind.REQUEST_ID)
+_PASS, _HOST = int(HeaderRule.PASS), int(HeaderRule.HOST)
+_FORWARDED, _UNTRUSTED = int(HeaderRule.FORWARDED), int(HeaderRule.UNTRUSTED)
+_COOKIE, _ONCE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 4)
+"""Kinds that only this reader distinguishes, besides those of `HeaderRule`."""
 
 
 class _CachedHeader:
@@ -349,7 +338,7 @@ class RequestParser:
         ):
             return _CachedHeader(_PASS, *header)
         if does in (HeaderRule.FORWARDED, HeaderRule.UNTRUSTED):
-            return _CachedHeader(_FORWARDED if does is HeaderRule.FORWARDED else _UNTRUSTED, *header, wire)
+            return _CachedHeader(int(does), *header, wire)
         return _ODD
 
     def _passed(self, header: tuple[bytes, bytes], wire: bytes) -> _CachedHeader:
@@ -373,7 +362,7 @@ class RequestParser:
         return field if all(field.authorities) else _ODD
 
 
-_ODD = _CachedHeader(int(_HeaderKind.ODD))
+_ODD = _CachedHeader(_ODD_KIND)
 
 
 def _forwarded_values(fields: list[_CachedHeader]) -> ForwardedValues | None:

@@ -144,7 +144,7 @@ class Runtime:
             self.gate,
             self.injector,
             clock,
-            signs_in_process=self._signs_in_process,
+            signs=self.signs,
             bodies=bodies,
             root_path=config.root_path,
         )

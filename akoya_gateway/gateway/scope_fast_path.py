@@ -7,6 +7,8 @@ decision, which starts again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import Scope
 
 from akoya_gateway.access.request import Headers
@@ -36,21 +38,21 @@ class ScopeFastPath:
         injector: HeaderInjector,
         clock: Clock,
         *,
-        signs_in_process: bool,
+        signs: Callable[[Admitted], bool],
         bodies: bool,
         root_path: str,
     ) -> None:
         """Initialize the fast path.
 
-        `signs_in_process` is True if an app in this process gets signed headers, as an upstream does. `bodies` is True
-        if requests with a body may take the fast path, because neither a digest nor a limit applies to them.
+        `signs` returns True if the app gets signed headers. `bodies` is True if requests with a body may take the fast
+        path, because neither a digest nor a limit applies to them.
         """
         self._route = targets.route
         self._gate = gate
         self._read = injector.read
         self._trusts = injector.trusts
         self._trusts_some = bool(injector.trusts)
-        self._signs_in_process = signs_in_process
+        self._signs = signs
         self._clock = clock
         self._reads_bodies = bodies
         self._root_path = root_path
@@ -93,7 +95,7 @@ class ScopeFastPath:
                 passed, request_id = headers.upstream_headers, headers.request_id
         # A copy: the app may modify its scope, but not the cached headers.
         passed = passed.copy()
-        if admitted.prepared is None or not (self._signs_in_process or admitted.rule.upstream is not None):
+        if not self._signs(admitted):
             return admitted, passed, 0, request_id
         injected = admitted.headers(target.verb, headers.authorities[target.secure], raw_path, query, now)
         passed += injected

@@ -258,7 +258,7 @@ class ProxiedExchange:
         """Send the response to the client as it arrives. Raises the error of the stream if it fails."""
         stream = self._stream
         assert stream is not None
-        head = stream.head
+        head = stream.head if stream.complete is None else stream.complete.head
         assert head is not None
         headers = [*head.headers, VIA_HEADER]
         start: Message = {"type": "http.response.start", "status": stream.status, "headers": headers}

@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from akoya_gateway.config.model import Origin, Upstream
 from akoya_gateway.upstream.errors import ClosedEarly, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
@@ -175,11 +175,6 @@ class ConnectionPool:
         if connection is not None:
             self._next_index = host.key
         return connection
-
-    def new_future(self) -> asyncio.Future[Any]:
-        """Return a future of the pool's event loop, which is three times as fast as calling `get_running_loop`."""
-        assert self._loop is not None
-        return self._loop.create_future()
 
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """Return an idle or a new connection. Callers that have to wait are served in order.

@@ -102,7 +102,6 @@ class ResponseStream:
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         self.complete = head
         self.status = head.status
-        self.head = head.head
         if body:
             self._chunks.append(body)
         self.on_end()
