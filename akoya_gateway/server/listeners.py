@@ -13,6 +13,8 @@ from akoya_gateway.config.model import Listen
 from akoya_gateway.errors import OperatorError
 
 BACKLOG = 2048
+KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+"""Probe a connection that was idle for 30 s every 15 s, and close it after 4 probes without a reply."""
 UNIX_MODE = 0o660
 """Mode of a unix socket: its owner and its group (that of the proxy in front) may connect."""
 
@@ -65,11 +67,23 @@ def _bind_tcp(listen: Listen) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _detect_vanished_clients(listener)
         listener.bind(address)
         return _listening(listener)
     except OSError:
         listener.close()
         raise
+
+
+def _detect_vanished_clients(listener: socket.socket) -> None:
+    """Have the kernel probe idle connections. Accepted sockets inherit the options of the listener.
+
+    A client that loses its network sends nothing, and the FIN of a client that has filled the receive buffer behind an
+    unanswered request cannot arrive. An event stream to such a client would stay open for as long as it is silent.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _bind_unix(path: str) -> socket.socket:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from akoya_gateway.config.model import Listen
+from akoya_gateway.server.listeners import KEEPALIVE, bind
 from tests.server.descriptors import HANDSHAKE, open_descriptors
 from tests.support.raw_http import Caller, Client, RawUpstream
 from tests.support.sidecar import Running
@@ -170,3 +172,13 @@ def test_running_response_is_completed_before_a_broken_request_behind_it_closes(
         with Client(run.port) as client:
             client.send(NEXT * 3 + b"NONSENSE\r\n\r\n")
             assert client.rest().count(b"HTTP/1.1 200") == 3
+
+
+def test_connection_whose_client_vanished_is_probed() -> None:
+    """Neither the loss of a network nor a FIN behind a full receive buffer reaches the gateway without probes."""
+    with bind("listen", Listen("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        with listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            options = {option: accepted.getsockopt(socket.IPPROTO_TCP, option) for option in KEEPALIVE}
+    assert options == {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
