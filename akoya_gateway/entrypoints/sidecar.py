@@ -217,7 +217,7 @@ class Sidecar:
         self._counting: asyncio.Task[None] | None = None
         self.extra_app = AdminApps(lambda: self._gateway.current_runtime)
         date_header = DateHeader()
-        self.app: ASGIApp = DateMiddleware(self._gateway, date_header)
+        self.app: ASGIApp = DateMiddleware(self._gateway.handle, date_header)
         self.protocol: Callable[..., LimitedHttpProtocol] = LimitedHttpProtocol
         self.websockets: WebSockets = GuardedWebSocketProtocol
         if fast_lane:

@@ -100,12 +100,12 @@ class FastLaneProtocol(LimitedHttpProtocol):
         scope["headers"] = headers
         return scope
 
-    def start_cycle(self) -> None:
+    def start_cycle(self, version: str) -> None:
         parser = self.parser
         if (
             not self._declined
             and self._free
-            and parser.get_http_version() == "1.1"
+            and version == "1.1"
             and parser.should_keep_alive()
             and not parser.should_upgrade()
         ):
@@ -115,7 +115,7 @@ class FastLaneProtocol(LimitedHttpProtocol):
             if read is not None and self._dispatch(*read):
                 return
         self.make_scope(self.headers)
-        super().start_cycle()
+        super().start_cycle(version)
 
     def _dispatch(self, target: CachedTarget, headers: CachedHeaders) -> bool:
         dispatch = self._lane.dispatch(target, headers)

@@ -285,12 +285,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
         Short fields take 15 times their size in memory.
         """
-        if len(self.headers) >= self._field_limit:
+        headers = self.headers
+        if len(headers) >= self._field_limit:
             raise Refused(431, "too many header fields")
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -299,7 +300,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         # The chunk may hold more than the head, so compute the exact size only if the sum exceeds the limit.
         if self._head_bytes + self._chunk > self._head_limit and self._head_size() > self._head_limit:
             raise Refused(431, "head too large")
-        if self.parser.get_http_version() not in ("1.1", "1.0") or self.parser.get_method() == b"SOURCE":
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0") or self.parser.get_method() == b"SOURCE":
             # The parser also accepts HTTP/0.9, HTTP/2.0 in HTTP/1 syntax, and Icecast (RFC 9110 section 15.6.6).
             raise Refused(505, "not HTTP/1.1")
         if b"#" in self.url:
@@ -309,7 +311,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise Refused(400, "too many pipelined requests")
         if self.parser.should_upgrade():
             self._check_upgrade()
-        self.start_cycle()
+        self.start_cycle(version)
         self._in_body = True
         self._bytes_without_body = 0
         if not self.parser.should_upgrade():
@@ -327,10 +329,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             # The connection cannot become a WebSocket while responses are still to be written to it.
             raise Refused(400, "WebSocket handshake behind an unanswered request")
 
-    def start_cycle(self) -> None:
-        """Start to process the request. Its head is complete and within the limits."""
+    def start_cycle(self, version: str) -> None:
+        """Start to process the request. Its head is complete and within the limits; `version` is 1.1 or 1.0."""
         app = self.app
-        if self.parser.get_http_version() == "1.0":
+        if version == "1.0":
             # HTTP/1.0 has neither chunked encoding nor interim responses (RFC 9110 section 10.1.1).
             self.expect_100_continue = False
             self.app = cast("Any", CloseDelimited(cast("Any", app)))
@@ -341,8 +343,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.app = app
         if self.cycle is not before:
             self.cycle.transport = cast("asyncio.Transport", self._cycle_transport)
-            cast("dict[str, Any]", self.scope)["akoya.connection"] = self
-            if self.parser.get_method() == b"CONNECT":
+            scope = cast("dict[str, Any]", self.scope)
+            scope["akoya.connection"] = self
+            if scope["method"] == "CONNECT":
                 self.cycle.keep_alive = False
 
     def _head_size(self) -> int:

@@ -8,7 +8,7 @@ disconnects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -113,14 +113,13 @@ class ProxiedExchange:
         self._loop = asyncio.get_running_loop()
         self._cancellation = cancellation
 
-    async def run(self) -> None:
-        """Send the request and wait for the response."""
+    def run(self) -> Awaitable[None]:
+        """Return the awaitable that sends the request and waits for the response. Raises RefusedRequest."""
         head = self._proxy.build_request(self._scope)
         body = head.body
         if body is Body.NONE or (body is Body.LENGTH and not head.length):
-            await self._without_body(head)
-        else:
-            await self._with_body(head)
+            return self._without_body(head)
+        return self._with_body(head)
 
     def clean_up(self) -> None:
         """Cancel the helper task, and abort the connection unless the response is complete."""
