@@ -5,7 +5,8 @@
     python -m benchmarks.compare -w small -s sidecar -s envoy-oauth2 --rounds 7 --seconds 5
     python -m benchmarks.compare -w small -w varied -w logged -w head -w 304 --rounds 4 --seconds 1 --merge
                                                           the workloads that a change of the request path affects
-    python -m benchmarks.compare -w steady -w half --rounds 5 --seconds 10 --merge      latencies at a constant rate
+    python -m benchmarks.compare -w steady -w half --rounds 5 --paced-seconds 10 --merge
+                                                          latencies at a constant rate
 
 Every system performs a real login at the Akoya emulator and is loaded with the resulting session. Each server is pinned
 to the first core; wrk and the upstream share the second. Rounds are interleaved (A B C ... A B C ...). Numbers are
@@ -47,6 +48,24 @@ def main() -> None:
     console = Console(width=max(150, Console().width))
     samples: list[Sample] = []
     facts = machine()
+    absent: dict[str, str] = {}
+    for number in range(chosen.runs):
+        console.print(f"run {number + 1} of {chosen.runs}, {time.strftime('%H:%M:%S')}")
+        found, absent = _run(chosen, number * chosen.rounds)
+        samples += found
+        for name in chosen.workload:
+            own = rows(samples, name, WORKLOADS[name].reference)
+            if own:
+                console.print(table(WORKLOADS[name], own), "")
+        _write(chosen, _document(chosen, facts, absent, samples, number + 1), samples)
+    for name, why in absent.items():
+        console.print(f"{name}: not measured: {why}")
+    console.print(targets(outcomes(samples)))
+
+
+def _run(chosen: argparse.Namespace, first: int) -> tuple[list[Sample], dict[str, str]]:
+    """Start the systems, measure each workload, and stop the systems. The number of the first round is `first`."""
+    samples: list[Sample] = []
     with ExitStack() as stack:
         cached = tempfile.TemporaryDirectory(prefix="akoya-bench-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(cached))
@@ -55,31 +74,37 @@ def main() -> None:
         lanes = Lanes(rig, chosen.systems, chosen.sessions, lambda where: start_redis(where, stack, LOAD_CORE))
         for name in chosen.workload:
             workload = WORKLOADS[name]
-            found = _measure(workload, lanes.of(workload), chosen.rounds, chosen.seconds)
-            samples += found
-            if found:
-                console.print(table(workload, rows(found, name, workload.reference)), "")
-        absent = dict(rig.absent)
-    for name, why in absent.items():
-        console.print(f"{name}: not measured: {why}")
-    console.print(targets(outcomes(samples)))
-    document = {
+            print(f"{name} {time.strftime('%H:%M:%S')}", flush=True)
+            seconds = chosen.paced_seconds if workload.paced else chosen.seconds
+            samples += _measure(workload, lanes.of(workload), range(first, first + chosen.rounds), seconds)
+        return samples, dict(rig.absent)
+
+
+def _document(
+    chosen: argparse.Namespace, facts: dict[str, Any], absent: dict[str, str], samples: list[Sample], runs: int
+) -> dict[str, Any]:
+    settings = {
+        name: {
+            "rounds": runs * chosen.rounds,
+            "runs": runs,
+            "seconds": chosen.paced_seconds if WORKLOADS[name].paced else chosen.seconds,
+            "sessions": chosen.sessions,
+        }
+        for name in chosen.workload
+    }
+    return {
         "machine": facts,
-        "settings": {
-            name: {"rounds": chosen.rounds, "seconds": chosen.seconds, "sessions": chosen.sessions}
-            for name in chosen.workload
-        },
+        "settings": settings,
         "absent": absent,
         "samples": [asdict(sample) for sample in samples],
     }
-    _write(chosen, document, samples)
 
 
-def _measure(workload: Workload, lanes: list[Lane], rounds: int, seconds: float) -> list[Sample]:
+def _measure(workload: Workload, lanes: list[Lane], rounds: range, seconds: float) -> list[Sample]:
     for lane in lanes:
         lane.run(1.0, -1)
     found = []
-    for number in range(rounds):
+    for number in rounds:
         for lane in lanes:
             found.append(lane.run(seconds, number))
             time.sleep(0.2)
@@ -106,8 +131,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-w", "--workload", action="append", choices=WORKLOADS, help="again for more (default: all)")
     parser.add_argument("-s", "--systems", action="append", choices=SYSTEMS, help="again for more (default: all)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each workload (3)")
+    parser.add_argument("--runs", type=int, default=1, help="runs in a row, each with newly started systems (1)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each workload in a run (3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement, at least 1 (2)")
+    parser.add_argument("--paced-seconds", type=float, default=8.0, help="the same at a constant rate (8)")
     parser.add_argument("--sessions", type=int, default=10_000, help="cold sessions made in each store (10000)")
     parser.add_argument("--quick", action="store_true", help="one round of a second, small GETs, 200 cold sessions")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/compare.json"), metavar="FILE")
@@ -115,7 +142,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, default=None, metavar="FOLDER", help="also draw (needs matplotlib)")
     chosen = parser.parse_args()
     if chosen.quick:
-        chosen.rounds, chosen.seconds, chosen.sessions = 1, 1.0, 200
+        chosen.rounds, chosen.seconds, chosen.paced_seconds, chosen.sessions = 1, 1.0, 1.0, 200
         chosen.workload = chosen.workload or ["small"]
     chosen.workload = chosen.workload or list(WORKLOADS)
     chosen.systems = chosen.systems or list(SYSTEMS)

@@ -11,11 +11,12 @@ from benchmarks.rig.load import Sample
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median, minimum and maximum of the ratios of all rounds."""
+    """Median, minimum and maximum of the ratios of all rounds, and the ratio of each round."""
 
     median: float
     least: float
     most: float
+    each: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         if self.least == self.most:
@@ -96,7 +97,7 @@ def ratio(
         for number, value in found[system].items()
         if found[reference].get(number, 0.0) > 0
     ]
-    return Ratio(statistics.median(each), min(each), max(each)) if each else None
+    return Ratio(statistics.median(each), min(each), max(each), tuple(each)) if each else None
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ TARGETS = (
     ),
     Target("small GET, sidecar with jwt and ed25519 / with hmac-sha256", "small", "sidecar-jwt", ("sidecar",), 1.0),
     Target("small GET, middleware / bare ASGI app", "small", "middleware", ("bare-asgi",), 0.85),
+    Target("small GET, middleware with in_process: scope / bare", "small", "middleware-scope", ("bare-asgi",), 0.85),
     Target("forward-auth / bare ASGI answer", "small", "forward-auth", ("bare-asgi",), 0.7),
     Target("10 MB down, sidecar / Envoy", "down", "sidecar", ("envoy",), 0.5),
     Target("10 MB up, sidecar / Envoy", "up", "sidecar", ("envoy",), 0.5),

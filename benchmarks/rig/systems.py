@@ -46,6 +46,7 @@ SYSTEMS: dict[str, System] = {
         System("sidecar-ed25519", "akoya-gateway run, ed25519 per request", "ours"),
         System("sidecar-jwt", "akoya-gateway run, scheme jwt, ed25519", "ours"),
         System("middleware", "Gateway(app) on uvicorn, hmac-sha256", "ours"),
+        System("middleware-scope", "Gateway(app) on uvicorn, signing.in_process: scope", "ours"),
         System("bare-asgi", "the same app on uvicorn, no gateway", "reference", login=False),
         System("bare-granian", "the same app on granian, no gateway", "reference", login=False),
         System("asgi-granian", "akoya_gateway:sidecar on granian, hmac-sha256", "ours"),
@@ -122,6 +123,7 @@ class Rig:
             "sidecar-ed25519": lambda: self.sidecar(system, algorithm="ed25519"),
             "sidecar-jwt": lambda: self.sidecar(system, algorithm="ed25519", scheme="jwt"),
             "middleware": lambda: self._uvicorn(system, "wrapped", "--factory"),
+            "middleware-scope": lambda: self._uvicorn(system, "wrapped", "--factory", in_process="scope"),
             "bare-asgi": lambda: self._uvicorn(system, "bare"),
             "bare-granian": lambda: self._granian(system, "bare"),
             "asgi-granian": lambda: self._granian(system, "proxied", "--factory"),
@@ -149,17 +151,19 @@ class Rig:
         config = gateway.write(folder, content)
         return self._ours(system, gateway.run_command(config, *options), port, folder, config, cores)
 
-    def _uvicorn(self, system: System, app: str, *options: str) -> Running:
-        return self._served(system, "uvicorn", app, *options, "--http", "httptools", "--lifespan", "on")
+    def _uvicorn(self, system: System, app: str, *options: str, in_process: str = "headers") -> Running:
+        options = (*options, "--http", "httptools", "--lifespan", "on")
+        return self._served(system, "uvicorn", app, *options, in_process=in_process)
 
     def _granian(self, system: System, app: str, *options: str) -> Running:
         return self._served(system, "granian", app, *options, "--http", "1", "--interface", "asgi")
 
-    def _served(self, system: System, server: str, app: str, *options: str) -> Running:
-        """Start one of `asgi_apps` on an ASGI server."""
+    def _served(self, system: System, server: str, app: str, *options: str, in_process: str = "headers") -> Running:
+        """Start one of `asgi_apps` on an ASGI server. `in_process` is `signing.in_process`."""
         folder, port = self.folder / system.name, free_port()
         folder.mkdir()
         content = gateway.document(self.akoya, folder, port, self.origin.url)
+        content["signing"]["in_process"] = in_process
         config = gateway.write(folder, content)
         command = [
             sys.executable, "-m", server, f"benchmarks.rig.asgi_apps:{app}", *options, "--port", str(port),
@@ -230,7 +234,7 @@ class Rig:
         status, _ = status_of(url, {n: v for n, v in running.headers.items() if n != "cookie"})
         if status == 200:
             raise LoginFailed(f"{running.name}: 200 without a session")
-        if running.name not in ("middleware", "forward-auth"):
+        if not running.name.startswith(("middleware", "forward-auth")):
             status, text = status_of(running.server.url + SEEN, running.headers)
             if status != 200 or not text:
                 raise LoginFailed(f"{running.name}: the upstream saw no token")

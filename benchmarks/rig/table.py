@@ -69,9 +69,12 @@ def _ms(microseconds: float) -> str:
     return f"{microseconds / 1e3:.2f}"
 
 
+TARGET_HEADER = ("target", "aim", "measured", "each round", "")
+
+
 def targets(found: Sequence[Outcome]) -> Table:
     made = Table(title="What was aimed at", title_justify="left")
-    for name in ("target", "aim", "measured", ""):
+    for name in TARGET_HEADER:
         made.add_column(name)
     for outcome in found:
         made.add_row(*target_cells(outcome))
@@ -82,4 +85,11 @@ def target_cells(outcome: Outcome) -> list[str]:
     target = outcome.target
     sign = "<=" if target.measure == "p99" else ">="
     words = {True: "reached", False: "missed", None: "not measured"}
-    return [target.what, f"{sign} {target.factor:g}", str(outcome.measured or "-"), words[outcome.reached]]
+    each = outcome.measured.each if outcome.measured is not None else ()
+    return [
+        target.what,
+        f"{sign} {target.factor:g}",
+        str(outcome.measured or "-"),
+        ", ".join(f"{ratio:.2f}" for ratio in each),
+        words[outcome.reached],
+    ]
