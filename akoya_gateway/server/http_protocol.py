@@ -133,6 +133,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return self._running is not None and not self._running.response_complete
 
     @property
+    def request_in_progress(self) -> object:
+        """The request whose response is incomplete, or the last one. Only for comparison with `is`."""
+        return self._running
+
+    @property
     def reading_is_paused(self) -> bool:
         """True if a disconnect would go unnoticed because the client's EOF is behind data that is not being read."""
         return self.flow.read_paused and not self.transport.is_closing()

@@ -78,8 +78,7 @@ def _bind_tcp(listen: Listen) -> socket.socket:
 def _detect_vanished_clients(listener: socket.socket) -> None:
     """Have the kernel probe idle connections. Accepted sockets inherit the options of the listener.
 
-    A client that loses its network sends nothing, and the FIN of a client that has filled the receive buffer behind an
-    unanswered request cannot arrive. An event stream to such a client would stay open for as long as it is silent.
+    A client that loses its network sends nothing, so an event stream to it would stay open for as long as it is silent.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEPALIVE.items():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import select
 import socket
+import sys
+import termios
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Literal, cast
@@ -26,6 +29,10 @@ LINGER_SECONDS = 0.2
 """Seconds to wait, before idle connections are closed, for requests that are already on their way."""
 CLOSE_FRAME_SECONDS = 2.0
 """Seconds that closed WebSockets and cancelled requests have to finish."""
+HIDDEN_EOF_SECONDS = 60.0
+"""Seconds after which a client counts as disconnected that has filled the receive buffer behind a running response."""
+HIDDEN_EOF_BYTES = 32_768
+"""Bytes in the receive buffer behind which the client's EOF may not fit. Linux begins with a window of 64 KB."""
 _TICKS = 10
 """Calls of `on_tick` per second (uvicorn)."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -87,6 +94,8 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.grace = grace
         self._stop_now = asyncio.Event()
+        self._paused_since: dict[LimitedHttpProtocol, tuple[object, float]] = {}
+        """Connections whose client is not being read: the request in progress, and since when."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -128,19 +137,35 @@ class DrainingServer(uvicorn.Server):
         Reading is paused while a request is pipelined behind another one or while the app does not read the body. The
         client's EOF cannot be read then, so the kernel is polled for it. A client that has only closed its sending
         side counts as disconnected, as it does when the EOF is read.
+
+        Nor does the EOF reach the kernel while the receive buffer is full. So a client that has filled it with further
+        requests is disconnected after `HIDDEN_EOF_SECONDS` without a new response. No client needs that much
+        pipelining, and an event stream whose client has left would stay open for ever.
         """
         paused = {
             each.transport.get_extra_info("socket").fileno(): each
             for each in self.server_state.connections
             if isinstance(each, LimitedHttpProtocol) and each.reading_is_paused
         }
+        now = asyncio.get_running_loop().time()
+        before = self._paused_since
+        self._paused_since = {}
         if not paused:
             return
         poll = select.poll()
         for descriptor in paused:
             poll.register(descriptor, _PEER_CLOSED)
         for descriptor, _ in poll.poll(0):
-            paused[descriptor].transport.abort()
+            paused.pop(descriptor).transport.abort()
+        for descriptor, each in paused.items():
+            if not each.pipeline:
+                continue
+            running, since = before.get(each, (None, now))
+            if running is not each.request_in_progress:
+                since = now
+            self._paused_since[each] = each.request_in_progress, since
+            if now - since >= HIDDEN_EOF_SECONDS and _unread_bytes(descriptor) >= HIDDEN_EOF_BYTES:
+                each.transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listeners, drain the connections, then close what is left."""
@@ -177,3 +202,8 @@ class DrainingServer(uvicorn.Server):
             if rest <= 0 or (hurry and self._stop_now.is_set()):
                 return
             await asyncio.sleep(min(0.05, rest))
+
+
+def _unread_bytes(descriptor: int) -> int:
+    """Return the number of bytes in the receive buffer of a socket."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -175,7 +175,7 @@ def test_running_response_is_completed_before_a_broken_request_behind_it_closes(
 
 
 def test_connection_whose_client_vanished_is_probed() -> None:
-    """Neither the loss of a network nor a FIN behind a full receive buffer reaches the gateway without probes."""
+    """The loss of a network does not reach the gateway without probes."""
     with bind("listen", Listen("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         listener.setblocking(True)
         with listener.accept()[0] as accepted:
