@@ -193,6 +193,14 @@ def is_alias(name: bytes) -> bool:
     return fold(name) != name.lower() and is_known(name)
 
 
+def is_unlisted(name: bytes) -> bool:
+    """Return True if a known name is in none of the lists, but in a family of names or in an unusual spelling.
+
+    The files of proxies without patterns (nginx) name the listed ones only.
+    """
+    return is_known(name) and name.lower() not in MOVES_THE_REQUEST
+
+
 def is_ours_to_app(name: bytes) -> bool:
     """Return True if the name, in any spelling, is one that the gateway sends to apps (`Akoya-*`)."""
     folded = fold(name)

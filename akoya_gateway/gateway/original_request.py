@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.bounded_cache import BoundedCache
-from akoya_gateway.client_headers import DROP, ClientHeaders, is_known
+from akoya_gateway.client_headers import DROP, ClientHeaders, is_unlisted
 from akoya_gateway.errors import UserError
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import ASSERTION, PASSED_NAMES, SIGNATURE, SIGNATURE_INPUT, is_gateway_header
@@ -62,7 +62,7 @@ class OriginalRequest:
         self.websocket = _is_websocket_handshake(request)
         injected = {name for name, _ in request.headers if is_gateway_header(name)}
         dropped = {name for name, _ in request.headers if client_headers.handling(name) is DROP} - _DESCRIBING
-        self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_known, dropped))
+        self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_unlisted, dropped))
         """True if nginx replaces or removes every header of the client that must not reach the app.
 
         nginx does that only for the headers named in its configuration. False if there is another one that an upstream

@@ -5,6 +5,7 @@ They are counted and logged, the limits of `upstream.websocket` apply to both si
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -71,7 +72,9 @@ def test_client_cannot_send_more_than_the_largest_message(running: Running, app:
         assert closing(socket) == 1009
     until(lambda: [code for code, _ in app.closed] == [1009], "the app receives the close")
     with dial(running) as socket:
-        socket.send(iter(["x" * 500, "x" * 501]))
+        # The client ends the message with an empty fragment, possibly after the gateway has closed.
+        with contextlib.suppress(ConnectionClosed):
+            socket.send(iter(["x" * 500, "x" * 501]))
         assert closing(socket) == 1009
     until(lambda: len(app.closed) == 2, "the app receives the close")
     assert app.received == 1
