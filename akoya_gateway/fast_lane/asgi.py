@@ -9,11 +9,11 @@ general path (`gateway`), which decides again from the start. Responses and erro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from akoya_gateway.fast_lane.lane import Dispatch, FastLane
+from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.request_cache import CachedTarget
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
@@ -38,20 +38,32 @@ class AsgiFastLane:
         dispatch = None if found is None else self.lane.dispatch(*found, scope.get(SCOPE_KEY))
         if found is None or dispatch is None:
             await self._app(scope, receive, send)
-        else:
-            await self._forward(found[0], dispatch, scope, receive, send)
-
-    def _forward(
-        self, target: CachedTarget, dispatch: Dispatch, scope: Scope, receive: Receive, send: Send
-    ) -> Awaitable[None]:
+            return
+        target = found[0]
         runtime, admission, connection, id_line, head = dispatch
         scope[SCOPE_KEY] = value_in(id_line)
-        dated = self.date_header.wrap_send(send)
-        reply = ResponseFilter(self.gateway, scope, dated, admission, self.gateway.started_at())
+        reply = ResponseFilter(self.gateway, scope, send, admission, self.gateway.started_at())
         exchange = ProxiedExchange(target.proxy, scope, receive, reply if admission.owner is not None else None)
         stream = exchange.begin(connection, head, head_only=target.head_only)
-        forwarded = self._respond(target, exchange, stream, reply, scope, receive, send)
-        return self.gateway.finish(runtime, reply, forwarded, dated)
+        try:
+            await stream.first_event()
+        except asyncio.CancelledError:
+            exchange.clean_up()
+            raise
+        complete = stream.complete
+        if complete is None or (complete.hidden and rejected_token(complete.hidden) is not None):
+            dated = reply.send = self.date_header.wrap_send(send)
+            forwarded = self._respond(target, exchange, stream, reply, scope, receive, send)
+            await self.gateway.finish(runtime, reply, forwarded, dated)
+            return
+        exchange.clean_up()
+        headers = complete.visible_headers
+        headers += (VIA_HEADER, reply.request_id_header)
+        if not complete.has_date:
+            headers.append(self.date_header.header())
+        reply.record_response(complete.status)
+        await send({"type": "http.response.start", "status": complete.status, "headers": headers})
+        await send({"type": "http.response.body", "body": stream.read_buffered()})
 
     async def _respond(
         self,
@@ -63,30 +75,18 @@ class AsgiFastLane:
         receive: Receive,
         send: Send,
     ) -> None:
+        """Send a response that is not complete at once, or rejects a token; or raise the error of the exchange."""
         try:
             await stream.wait_head()
-            complete = stream.complete
-            if complete is None:
-                await exchange.respond(reply)
-                return
+            await exchange.respond(reply)
         except ClientGone:
             return
         except ClosedEarly as error:
-            if not stream.connection.may_retry(error, idempotent=target.idempotent):
+            if reply.started or not stream.connection.may_retry(error, idempotent=target.idempotent):
                 raise
             # The upstream closed the idle connection just as the request was written. The general path handles the
             # request again, on a new connection.
             scope["akoya.again"] = True
             await self._app(scope, receive, send)
-            return
         finally:
             exchange.clean_up()
-        headers = complete.visible_headers
-        headers += (VIA_HEADER, reply.request_id_header)
-        if not complete.has_date:
-            headers.append(self.date_header.header())
-        if complete.hidden:
-            reply.token_rejected = rejected_token(complete.hidden)
-        reply.record_response(complete.status)
-        await send({"type": "http.response.start", "status": complete.status, "headers": headers})
-        await send({"type": "http.response.body", "body": stream.read_buffered()})

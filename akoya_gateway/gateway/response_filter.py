@@ -69,7 +69,7 @@ class ResponseFilter(StreamCancellation):
         """
         self._gateway = gateway
         self._scope = scope
-        self._send = send
+        self.send = send
         self.began = began
         self._request = request
         self.request_id_header = (REQUEST_ID, scope.get(SCOPE_KEY) or gateway.request_id(scope))
@@ -112,7 +112,7 @@ class ResponseFilter(StreamCancellation):
             message = self._edited_trailers(message)
         elif kind == _CLOSE and not self.started:
             self.record_response(REFUSED)
-        return self._send(message)
+        return self.send(message)
 
     def record_response(self, status: int) -> None:
         """Report that the response has started."""

@@ -49,6 +49,13 @@ class ResponseStream:
             self._waiter = self._loop.create_future()
             await self._waiter
 
+    def first_event(self) -> asyncio.Future[None]:
+        """Return a future that is done once the response head has arrived or the exchange has failed."""
+        waiter = self._waiter = self._loop.create_future()
+        if self.status or self.failure is not None:
+            waiter.set_result(None)
+        return waiter
+
     async def wait_head(self) -> None:
         """Wait for the response head. Raises the error if the exchange fails before it arrives."""
         while not self.status:
