@@ -43,7 +43,7 @@ def read_rules(
         _require_own_name(rule, built, found)
         _warn_if_shadowed(rule, built, found)
         if prefix and (built.path == prefix or built.path.startswith(f"{prefix}/")):
-            rule.warn(f"requests under {prefix}/ are answered by the gateway itself", "remove the rule")
+            rule.warn(f"requests under {prefix}/ are handled by the gateway itself", "remove the rule")
         found.append(built)
         nodes[built.index] = rule
     if variants is PathVariants.REFUSE:

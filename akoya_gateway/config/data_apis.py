@@ -54,7 +54,7 @@ def _products(node: Node, intent: Intent) -> frozenset[str]:
         return PRODUCTS if intent is Intent.PAYMENTS else PRODUCTS - {_PAYMENTS}
     products = frozenset(item.value for item in listed.items())
     if _PAYMENTS in products and intent is not Intent.PAYMENTS:
-        message = "Akoya's v3 API answers requests for payments only with intent: payments"
+        message = "Akoya's v3 API accepts requests for payments only with intent: payments"
         listed.error(message, "set intent: payments, or remove payments")
     return products
 

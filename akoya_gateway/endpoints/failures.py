@@ -39,7 +39,7 @@ def refusal(callback: AuthorizationRefused) -> GatewayError:
     if callback.error in ("server_error", "temporarily_unavailable"):
         return ProviderError(code=callback.error, facts=facts)
     if callback.error in OPERATOR_ERRORS:
-        detail = f"The authorization endpoint answered {callback.error}."
+        detail = f"The authorization endpoint responded with {callback.error}."
         return OperatorError(detail, code=callback.error, facts=facts)
     return UserError("The bank did not complete the sign-in.", code="authorization-refused", facts=facts)
 
@@ -53,7 +53,7 @@ def tokens_or_raise(outcome: TokenOutcome) -> TokenSet:
         case Refused():
             raise ProviderError("The code was not accepted.", code="code-refused", facts=facts)
         case ClientRejected(error):
-            raise OperatorError(f"The token endpoint answered {error}.", code="client-refused", facts=facts)
+            raise OperatorError(f"The token endpoint responded with {error}.", code="client-refused", facts=facts)
         case ProviderDown():
             raise _down(outcome)
         case OutcomeUnknown():

@@ -156,7 +156,9 @@ def parse_token_response(
     if not 200 <= response.status < 300:
         new = _new_refresh_token(members.get, secrets)
         if new is not None:
-            return Untrusted(f"the token endpoint answered {response.status} with a refresh_token", new, reply=reply)
+            return Untrusted(
+                f"the token endpoint responded with {response.status} and a refresh_token", new, reply=reply
+            )
         return parse_error(dialect, response, reply, now)
     tokens = [members.get(name) for name in ("id_token", "access_token", "refresh_token")]
     if not any(tokens) and reply.error not in (None, "unreadable"):
@@ -203,7 +205,7 @@ def parse_error(
     """Evaluate a response without tokens by the rules 2 to 7 of the module docstring."""
     status = 400 if response.status == 200 else response.status
     word = reply.error or f"status_{response.status}"
-    detail = f"the provider answered {response.status} ({word})"
+    detail = f"the provider responded with {response.status} ({word})"
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
     down = ProviderDown(detail, parse_retry_after(response.retry_after, now), status == 429, reason, reply)
     outcome = _by_rules(dialect, status, word, down)
@@ -279,12 +281,14 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     """
     new = _refresh_token(members.get("refresh_token"))
     if new is None and members.get("refresh_token") not in (None, ""):
-        return OutcomeUnknown(f"the token endpoint answered {reply.status} with an unreadable refresh_token", reply)
+        return OutcomeUnknown(
+            f"the token endpoint responded with {reply.status} and an unreadable refresh_token", reply
+        )
     unusable = None if members.fault is None else f"but the body is unusable: {members.fault}"
     fault = unusable or _member_problem(dialect, members)
     if fault is not None:
         error_text = f", error {reply.error}" if reply.error is not None and not unusable else ""
-        detail = f"the token endpoint answered {reply.status} {fault}{error_text}"
+        detail = f"the token endpoint responded with {reply.status} {fault}{error_text}"
         doubtful = not (members.get("id_token") or members.get("access_token"))
         return OutcomeUnknown(detail, reply) if new is None else Untrusted(detail, new, reply=reply, doubtful=doubtful)
     scope = members.get("scope")
@@ -316,14 +320,14 @@ def _member_problem(dialect: Dialect, members: Members) -> str | None:
     for name in ("id_token", "access_token") if by_access_token else ("id_token",):
         value = members.get(name)
         if value is not None and value != "" and not is_visible_ascii(value, MAX_TOKEN_BYTES):
-            return f"with an unreadable {name}"
+            return f"and an unreadable {name}"
     if not members.get(dialect.bearer.value):
-        return f"with no {dialect.bearer.value}"
+        return f"and no {dialect.bearer.value}"
     kind = members.get("token_type")
     if by_access_token and kind is None:
-        return "with no token_type"
+        return "and no token_type"
     if by_access_token and not (isinstance(kind, str) and kind.strip().lower() == "bearer"):
-        return "with a token_type other than bearer"
+        return "and a token_type other than bearer"
     return None
 
 

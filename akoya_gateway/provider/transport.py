@@ -273,12 +273,12 @@ async def get(http: httpx.AsyncClient, url: str, limit: int, timeout: float) -> 
         body = progress.body()
     except Exception as fault:
         if progress.status not in (None, 200):
-            raise FetchFailed(f"answered {progress.status}") from None
+            raise FetchFailed(f"responded with {progress.status}") from None
         raise FetchFailed(_fetch_fault(fault, timeout)) from None
     if progress.status != 200:
-        raise FetchFailed(f"answered {progress.status}")
+        raise FetchFailed(f"responded with {progress.status}")
     if len(body) > limit:
-        raise FetchFailed(f"answered more than {limit} bytes")
+        raise FetchFailed(f"sent more than {limit} bytes")
     return Document(body, progress.headers.get("cache-control", ""))
 
 

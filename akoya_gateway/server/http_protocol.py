@@ -332,7 +332,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise Refused(400, "WebSocket handshake that is not a GET without a body")
         if self.under_way or self.pipeline:
             # The connection cannot become a WebSocket while responses are still to be written to it.
-            raise Refused(400, "WebSocket handshake behind an unanswered request")
+            raise Refused(400, "WebSocket handshake behind a request that waits for its response")
 
     def start_cycle(self, version: str) -> None:
         """Start to process the request. Its head is complete and within the limits; `version` is 1.1 or 1.0."""

@@ -142,7 +142,7 @@ def test_rule_that_can_never_match_is_warned_of(
 
 def test_rule_under_the_prefix_is_warned_of(tmp_path: Path) -> None:
     lines = warning_lines(validated(tmp_path, {"access": [{"path": "/akoya/*", "require": "any"}]}))
-    assert any("answered by the gateway itself" in line for line in lines)
+    assert any("handled by the gateway itself" in line for line in lines)
 
 
 SEGMENT = st.sampled_from(["a", "b", "{x}", "{y}"])

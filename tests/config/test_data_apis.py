@@ -84,7 +84,7 @@ REFUSED = [
     (document({**DATA, "timeout": "0s"}), "upstreams.bank-data.timeout: must be more than 0"),
     (
         document({**DATA, "products": ["payments"]}),
-        "upstreams.bank-data.products: Akoya's v3 API answers requests for payments only with intent: payments",
+        "upstreams.bank-data.products: Akoya's v3 API accepts requests for payments only with intent: payments",
     ),
     (
         document(**{"upstreams.second": DATA}),

@@ -149,10 +149,10 @@ def test_expires_in_that_is_not_a_plausible_number_is_ignored(value: Any, second
 )
 def test_bad_member_is_never_used_and_the_new_refresh_token_is_never_lost(change: Any, fault: str) -> None:
     with_refresh = parse(200, {**GOOD, **change})
-    assert with_refresh == Untrusted(f"the token endpoint answered 200 with {fault}", Secret("new-refresh"))
+    assert with_refresh == Untrusted(f"the token endpoint responded with 200 and {fault}", Secret("new-refresh"))
     assert with_refresh.refresh_token_rotated
     without = parse(200, {**GOOD, **change, "refresh_token": None})
-    assert without == OutcomeUnknown(f"the token endpoint answered 200 with {fault}")
+    assert without == OutcomeUnknown(f"the token endpoint responded with 200 and {fault}")
 
 
 @pytest.mark.parametrize(
@@ -204,21 +204,21 @@ def test_type_of_an_access_token_is_read_without_regard_to_case_and_blanks(kind:
         (b'{"refresh_token":"old","id_token":"a","refresh_token":"new-refresh"}', "but the body is unusable: refresh_token occurs twice"),
         (b'{"refresh_token":"new-refresh","id_token":"a"} trailing', "but the body is unusable: more than one JSON value"),
         (b'{"refresh_token":"new-refresh","id_token":"' + b"x" * MAX_BODY_BYTES, "but the body is unusable: more than 262144 bytes"),
-        (b'{"refresh_token":"new-refresh","error":"invalid_grant"}', "with no id_token, error invalid_grant"),
+        (b'{"refresh_token":"new-refresh","error":"invalid_grant"}', "and no id_token, error invalid_grant"),
         (b'[{"refresh_token":"new-refresh","id_token":"a"}]', "but the body is unusable: not a JSON object"),
-        (b'{"result":{"refresh_token":"new-refresh","id_token":"a"}}', "with no id_token"),
+        (b'{"result":{"refresh_token":"new-refresh","id_token":"a"}}', "and no id_token"),
         (b'<b>Warning</b> {"refresh_token":"new-refresh","id_token":"a"}', "but the body is unusable: not JSON"),
         (b'{"x":[},"refresh_token":"new-refresh","id_token":"a"}', "but the body is unusable: not JSON"),
-        (b'refresh_token=new-refresh&token_type=bearer', "with no id_token"),
+        (b'refresh_token=new-refresh&token_type=bearer', "and no id_token"),
     ],
 )  # fmt: skip
 def test_new_refresh_token_outlives_every_fault_of_its_body(body: bytes, reason: str) -> None:
-    assert parse(200, body) == Untrusted(f"the token endpoint answered 200 {reason}", Secret("new-refresh"))
+    assert parse(200, body) == Untrusted(f"the token endpoint responded with 200 {reason}", Secret("new-refresh"))
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 429, 500, 502, 503])
 def test_new_refresh_token_outlives_a_status_that_does_not_fit(status: int) -> None:
-    reason = f"the token endpoint answered {status} with a refresh_token"
+    reason = f"the token endpoint responded with {status} and a refresh_token"
     assert parse(status, GOOD) == Untrusted(reason, Secret("new-refresh"))
     assert not isinstance(parse(status, {**GOOD, "refresh_token": None}), Untrusted)
 
@@ -279,7 +279,7 @@ def test_form_is_read_as_a_response() -> None:
         ({"error": "invalid_request"}, Refused("invalid_request")),
         ({"error": "invalid_client"}, ClientRejected("invalid_client")),
         ({"error": "something_new"}, ClientRejected("something_new")),
-        ({"error": "server_error"}, ProviderDown("the provider answered 200 (server_error)")),
+        ({"error": "server_error"}, ProviderDown("the provider responded with 200 (server_error)")),
         ({"error": "invalid_grant", "id_token": "", "refresh_token": None}, Refused("invalid_grant")),
     ],
 )
@@ -353,7 +353,7 @@ def test_access_token_as_the_bearer_needs_its_type() -> None:
     assert isinstance(parse(200, good, dialect), TokenResponse)
     del good["token_type"]
     assert parse(200, good, dialect) == Untrusted(
-        "the token endpoint answered 200 with no token_type", Secret("new-refresh")
+        "the token endpoint responded with 200 and no token_type", Secret("new-refresh")
     )
 
 
@@ -491,21 +491,21 @@ def test_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
         (400, b'{"error":"invalid_grant","error":"other"}', ClientRejected("status_400")),
         (400, b'{"error":"invalid_grant"}' + b" " * MAX_BODY_BYTES, ClientRejected("status_400")),
         # the provider is down
-        (500, {"error": "invalid_request"}, ProviderDown("the provider answered 500 (invalid_request)")),
-        (500, {"error": "invalid_grant"}, ProviderDown("the provider answered 500 (invalid_grant)")),
-        (503, b"", ProviderDown("the provider answered 503 (status_503)")),
-        (503, b" " * (MAX_BODY_BYTES + 1), ProviderDown("the provider answered 503 (status_503)")),
-        (501, b"", ProviderDown("the provider answered 501 (status_501)")),
-        (429, b"", ProviderDown("the provider answered 429 (status_429)", busy=True)),
-        (400, {"error": "temporarily_unavailable"}, ProviderDown("the provider answered 400 (temporarily_unavailable)")),
-        (302, b"", ProviderDown("the provider answered 302 (status_302)")),
-        (307, b"", ProviderDown("the provider answered 307 (status_307)")),
+        (500, {"error": "invalid_request"}, ProviderDown("the provider responded with 500 (invalid_request)")),
+        (500, {"error": "invalid_grant"}, ProviderDown("the provider responded with 500 (invalid_grant)")),
+        (503, b"", ProviderDown("the provider responded with 503 (status_503)")),
+        (503, b" " * (MAX_BODY_BYTES + 1), ProviderDown("the provider responded with 503 (status_503)")),
+        (501, b"", ProviderDown("the provider responded with 501 (status_501)")),
+        (429, b"", ProviderDown("the provider responded with 429 (status_429)", busy=True)),
+        (400, {"error": "temporarily_unavailable"}, ProviderDown("the provider responded with 400 (temporarily_unavailable)")),
+        (302, b"", ProviderDown("the provider responded with 302 (status_302)")),
+        (307, b"", ProviderDown("the provider responded with 307 (status_307)")),
         # an intermediary responds
-        (502, b"", OutcomeUnknown("the provider answered 502 (status_502)")),
-        (504, b"", OutcomeUnknown("the provider answered 504 (status_504)")),
-        (600, b"", OutcomeUnknown("the provider answered 600 (status_600)")),
-        (101, b"", OutcomeUnknown("the provider answered 101 (status_101)")),
-        (204, b"", OutcomeUnknown("the token endpoint answered 204 but the body is unusable: not JSON")),
+        (502, b"", OutcomeUnknown("the provider responded with 502 (status_502)")),
+        (504, b"", OutcomeUnknown("the provider responded with 504 (status_504)")),
+        (600, b"", OutcomeUnknown("the provider responded with 600 (status_600)")),
+        (101, b"", OutcomeUnknown("the provider responded with 101 (status_101)")),
+        (204, b"", OutcomeUnknown("the token endpoint responded with 204 but the body is unusable: not JSON")),
     ],
 )  # fmt: skip
 def test_token_response_without_dialect_rules_has_the_standard_meaning(status: int, body: Any, expected: Any) -> None:
@@ -566,7 +566,7 @@ def test_rules_that_all_environments_share_agree_with_the_defaults() -> None:
 
 
 def test_retry_after_reaches_the_response() -> None:
-    assert parse(503, b"", retry_after="12") == ProviderDown("the provider answered 503 (status_503)", 12.0)
+    assert parse(503, b"", retry_after="12") == ProviderDown("the provider responded with 503 (status_503)", 12.0)
     assert parse(429, b"", retry_after="x").retry_after is None
 
 

@@ -68,7 +68,7 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
         ),
         (
             reply(308, b"", "Location: /token/\r\n"), "provider-redirects", "ERROR",
-            {"error": "the provider answered 308 (status_308)", "reason": "redirected", "status": 308},
+            {"error": "the provider responded with 308 (status_308)", "reason": "redirected", "status": 308},
         ),
         (
             reply(200, {"id_token": signed(claims(iss="https://x/")).reveal()}), "untrusted-id-token", "WARNING",
@@ -76,12 +76,12 @@ async def exchange(http: httpx.AsyncClient, url: str, keys: str | None = None) -
         ),
         (
             reply(503, b"", "Retry-After: 9\r\n"), "temporarily_unavailable", "WARNING",
-            {"error": "the provider answered 503 (status_503)", "reason": "unavailable", "status": 503},
+            {"error": "the provider responded with 503 (status_503)", "reason": "unavailable", "status": 503},
         ),
         (
             # Dex, before its garbage collector has deleted an expired code.
             reply(500, {"error": "server_error"}), "server_error", "WARNING",
-            {"error": "the provider answered 500 (server_error)", "reason": "unavailable", "status": 500,
+            {"error": "the provider responded with 500 (server_error)", "reason": "unavailable", "status": 500,
              "provider_error": "server_error"},
         ),
         (raw(hold=True), "outcome-unknown", "WARNING", {"error": "no complete response within 0.5 s"}),
@@ -109,7 +109,7 @@ async def test_provider_that_is_not_there_is_logged_with_its_reason(
         keys = await exchange(http, server.url, f"{server.url}/keys")
     assert keys.code == "temporarily_unavailable"
     assert logged(keys, caplog) == (
-        "WARNING", {"error": "the provider's keys are unavailable: answered 503", "reason": "keys-unavailable"}
+        "WARNING", {"error": "the provider's keys are unavailable: responded with 503", "reason": "keys-unavailable"}
     )  # fmt: skip
     nobody = await exchange(http, server.url)
     assert nobody.code == "provider-unreachable"

@@ -149,16 +149,16 @@ async def test_refresh_without_id_token_keeps_the_sub_where_it_is_not_the_bearer
         (reply(400, {"error": "invalid_request"}), Refused("invalid_request")),
         (reply(400, {"error": "invalid_grant"}), Refused("invalid_grant")),
         (reply(401, {"error": "invalid_client"}), ClientRejected("invalid_client")),
-        (reply(503, b"", "Retry-After: 30\r\n"), ProviderDown("the provider answered 503 (status_503)", 30.0)),
-        (reply(500, {"error": "invalid_request"}), ProviderDown("the provider answered 500 (invalid_request)")),
-        (reply(302, b"", "Location: /token\r\n"), ProviderDown("the provider answered 302 (status_302)")),
+        (reply(503, b"", "Retry-After: 30\r\n"), ProviderDown("the provider responded with 503 (status_503)", 30.0)),
+        (reply(500, {"error": "invalid_request"}), ProviderDown("the provider responded with 500 (invalid_request)")),
+        (reply(302, b"", "Location: /token\r\n"), ProviderDown("the provider responded with 302 (status_302)")),
         (
             reply(200, b"<html>hello</html>", content_type="text/html"),
-            OutcomeUnknown("the token endpoint answered 200 but the body is unusable: not JSON"),
+            OutcomeUnknown("the token endpoint responded with 200 but the body is unusable: not JSON"),
         ),
         (
             reply(200, b'{"id_token":"' + b"x" * (1 << 20) + b'"}'),
-            OutcomeUnknown("the token endpoint answered 200 but the body is unusable: more than 262144 bytes"),
+            OutcomeUnknown("the token endpoint responded with 200 but the body is unusable: more than 262144 bytes"),
         ),
         (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
         (raw(OK + b"Content-Length: 999\r\n\r\n{"), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
@@ -234,7 +234,7 @@ async def test_token_of_a_new_key_is_accepted_after_one_more_fetch(http: httpx.A
 async def test_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx.AsyncClient) -> None:
     async with provider(http, keys=reply(503), token=reply(200, tokens())) as (akoya, server):
         for response in (await akoya.refresh(Secret("r"), SUB), await akoya.exchange(Secret("c"))):
-            assert response == ProviderDown("the provider's keys are unavailable: answered 503")
+            assert response == ProviderDown("the provider's keys are unavailable: responded with 503")
         assert server.to("/token") == []
 
 
@@ -391,7 +391,7 @@ async def test_failure_reports_the_providers_response(
         (reply(200), Revoked()),
         (reply(400, {"error": "invalid_request"}), ClientRejected("invalid_request")),
         (reply(401, {"error": "unauthorized_client"}), ClientRejected("unauthorized_client")),
-        (reply(503), ProviderDown("the provider answered 503 (status_503)")),
+        (reply(503), ProviderDown("the provider responded with 503 (status_503)")),
         (raw(), OutcomeUnknown("the connection failed (RemoteProtocolError)")),
         (raw(hold=True), OutcomeUnknown("no complete response within 0.5 s")),
     ],

@@ -117,7 +117,7 @@ async def test_old_keys_serve_on_while_the_endpoint_fails_but_not_for_ever(
         assert await keys_of.current() is first
         assert len(server.received) == 3
         clock.now += MAX_STALE
-        with pytest.raises(KeysUnavailable, match="answered 500"):
+        with pytest.raises(KeysUnavailable, match="responded with 500"):
             await keys_of.current()
 
 
@@ -125,7 +125,7 @@ async def test_missing_keys_are_reported_and_retried_soon(http: httpx.AsyncClien
     async with serve(keys=in_turn(reply(503), keys(rsa_key()))) as server:
         keys_of = source(server, http, clock)
         for _ in range(5):
-            with pytest.raises(KeysUnavailable, match="answered 503"):
+            with pytest.raises(KeysUnavailable, match="responded with 503"):
                 await keys_of.current()
         assert len(server.received) == 1
         clock.now += RETRY_EMPTY

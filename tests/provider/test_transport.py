@@ -328,14 +328,14 @@ async def test_proxy_that_refuses_means_not_sent(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("responder", "reason"),
     [
-        (reply(302, b"", "Location: /doc\r\n"), "answered 302"),
-        (reply(404, b""), "answered 404"),
-        (reply(200, b"x" * 101), "answered more than 100 bytes"),
-        (endless(OK + b"\r\n", b"x" * 65536), "answered more than 100 bytes"),
+        (reply(302, b"", "Location: /doc\r\n"), "responded with 302"),
+        (reply(404, b""), "responded with 404"),
+        (reply(200, b"x" * 101), "sent more than 100 bytes"),
+        (endless(OK + b"\r\n", b"x" * 65536), "sent more than 100 bytes"),
         (raw(hold=True), "no complete response within 0.5 s"),
         (raw(), "the connection failed (RemoteProtocolError)"),
         (reply(200, COMPRESSED, "Content-Encoding: compress\r\n"), "Content-Encoding"),
-        (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "answered 404"),
+        (raw(b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n", hold=True), "responded with 404"),
     ],
 )
 async def test_document_that_cannot_be_fetched_raises_the_reason(

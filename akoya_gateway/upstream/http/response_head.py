@@ -118,7 +118,7 @@ def validate_head(status: int, version: str, raw: Headers, *, head_only: bool) -
     if version not in ("1.1", "1.0"):
         raise InvalidResponse(f"the upstream speaks HTTP/{version}")
     if not 200 <= status <= 599:
-        raise InvalidResponse(f"the upstream answered with status {status}")
+        raise InvalidResponse(f"the upstream responded with status {status}")
     headers: Headers = []
     length: bytes | None = None
     chunked = announced = False
