@@ -28,7 +28,7 @@ class BankHealth:
             count, first = 0, now
         self._failures[connector] = (count + 1, first, now)
 
-    def answered(self, connector: str) -> None:
+    def record_response(self, connector: str) -> None:
         """Record a response of the bank. An error about the request counts as a response too."""
         self._failures.pop(connector, None)
 

@@ -124,7 +124,7 @@ class _TooLate(Exception):
 
 
 @dataclass(slots=True)
-class _Answer:
+class _ReceivedHead:
     """A response whose head has arrived, and the part of its body that was read to classify it."""
 
     response: httpx.Response
@@ -170,14 +170,14 @@ class Call:
         began = self._loop.time()
         try:
             async with asyncio.timeout(self._remaining):
-                answer = await self._answer(url, first, more=more)
+                head = await self._send_with_retries(url, first, more=more)
         except TimeoutError:
             raise self._late from None
         self._remaining -= self._loop.time() - began
         try:
-            await self._pass_on(answer, send)
+            await self._pass_on(head, send)
         finally:
-            await _close(answer.response)
+            await _close(head.response)
 
     def _url(self) -> httpx.URL:
         request = self._request
@@ -191,23 +191,23 @@ class Call:
 
     # --- until there is a response to pass on -------------------------------------------------------------------
 
-    async def _answer(self, url: httpx.URL, first: bytes, *, more: bool) -> _Answer:
-        """Return the response to pass on. Raises `GatewayError`."""
+    async def _send_with_retries(self, url: httpx.URL, first: bytes, *, more: bool) -> _ReceivedHead:
+        """Send the request until there is a response to pass on, and return its head. Raises `GatewayError`."""
         repeatable = self._request.method in SAFE
         failures = 0
         refreshed = False
         while True:
             until = await self._turn()
             try:
-                answer = await self._send(url, first, more=more, until=until)
+                head = await self._send(url, first, more=more, until=until)
             except _TooLate:
                 self.attempts -= 1
                 continue
-            meaning = Meaning.UNAVAILABLE if answer is None else answer.meaning
-            if answer is not None and meaning is Meaning.PASS:
-                return answer
-            if answer is not None:
-                await _close(answer.response)
+            meaning = Meaning.UNAVAILABLE if head is None else head.meaning
+            if head is not None and meaning is Meaning.PASS:
+                return head
+            if head is not None:
+                await _close(head.response)
             if meaning is Meaning.REDIRECT:
                 raise BankRedirect
             if meaning is Meaning.TIMED_OUT:
@@ -262,7 +262,7 @@ class Call:
             raise NotEntitled
         self._grant = await self._services.grants.replace_rejected(grant)
 
-    async def _send(self, url: httpx.URL, first: bytes, *, more: bool, until: float) -> _Answer | None:
+    async def _send(self, url: httpx.URL, first: bytes, *, more: bool, until: float) -> _ReceivedHead | None:
         """Send the request once. Returns None if no response was received. Raises `_TooLate` if nothing was sent."""
         request = self._request
         has_body = bool(first) or more
@@ -290,12 +290,12 @@ class Call:
             return None
         return await self._read_head(response)
 
-    async def _read_head(self, response: httpx.Response) -> _Answer | None:
+    async def _read_head(self, response: httpx.Response) -> _ReceivedHead | None:
         """Classify the response. Reads the body of an error, because it contains the code."""
         self.interaction_id = interaction_id(response.headers.raw)
         stream = aiter(cast("httpx.AsyncByteStream", response.stream))
         if not may_have_code(response.status_code):
-            return _Answer(response, meaning_of(response.status_code), stream)
+            return _ReceivedHead(response, meaning_of(response.status_code), stream)
         body = bytearray()
         try:
             async for chunk in stream:
@@ -305,13 +305,13 @@ class Call:
         except httpx.TransportError:
             await _close(response)
             return None
-        return _Answer(response, meaning_of(response.status_code, bytes(body)), stream, bytes(body))
+        return _ReceivedHead(response, meaning_of(response.status_code, bytes(body)), stream, bytes(body))
 
     # --- the response ---------------------------------------------------------------------------------------------
 
-    async def _pass_on(self, answer: _Answer, send: Send) -> None:
+    async def _pass_on(self, head: _ReceivedHead, send: Send) -> None:
         """Stream the response. Only time spent waiting for Akoya counts towards the timeout."""
-        response = answer.response
+        response = head.response
         self.status = response.status_code
         self.outcome = _outcome_of_status(self.status)
         if self.status < 400:
@@ -319,9 +319,9 @@ class Call:
         headers = response_headers(response.headers.raw, self.status)
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         if self._request.method != "HEAD" and self.status not in NO_CONTENT:
-            if answer.read:
-                await send({"type": "http.response.body", "body": answer.read, "more_body": True})
-            while (chunk := await self._chunk(answer.stream)) is not None:
+            if head.read:
+                await send({"type": "http.response.body", "body": head.read, "more_body": True})
+            while (chunk := await self._chunk(head.stream)) is not None:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 

@@ -94,7 +94,7 @@ class DataApis:
         if outcome in (Outcome.BANK_UNAVAILABLE, Outcome.BANK_TIMEOUT):
             self.health.failed(request.connector)
         elif call.interaction_id or outcome is Outcome.OK:
-            self.health.answered(request.connector)
+            self.health.record_response(request.connector)
         if self._observer is not None:
             self._observer.data_called(request.connector, call.product, outcome.value, seconds)
         log.info(
