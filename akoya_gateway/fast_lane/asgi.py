@@ -53,8 +53,10 @@ class AsgiFastLane:
         complete = stream.complete
         if complete is None or (complete.hidden and rejected_token(complete.hidden) is not None):
             dated = reply.send = self.date_header.wrap_send(send)
-            forwarded = self._respond(target, exchange, stream, reply, scope, receive, send)
+            forwarded = self._respond(target, exchange, stream, reply, scope)
             await self.gateway.finish(runtime, reply, forwarded, dated)
+            if scope.get("akoya.again"):
+                await self._app(scope, receive, send)
             return
         exchange.clean_up()
         headers = complete.visible_headers
@@ -72,10 +74,11 @@ class AsgiFastLane:
         stream: ResponseStream,
         reply: ResponseFilter,
         scope: Scope,
-        receive: Receive,
-        send: Send,
     ) -> None:
-        """Send a response that is not complete at once, or rejects a token; or raise the error of the exchange."""
+        """Send a response that is not complete at once, or rejects a token; or raise the error of the exchange.
+
+        Sets `akoya.again` in the scope if the request must be handled again.
+        """
         try:
             await stream.wait_head()
             await exchange.respond(reply)
@@ -85,8 +88,8 @@ class AsgiFastLane:
             if reply.started or not stream.connection.may_retry(error, idempotent=target.idempotent):
                 raise
             # The upstream closed the idle connection just as the request was written. The general path handles the
-            # request again, on a new connection.
+            # request again, on a new connection: not here, because an error of the response that it begins would be
+            # responded to as one of this exchange, and this one's watcher would receive the client's messages.
             scope["akoya.again"] = True
-            await self._app(scope, receive, send)
         finally:
             exchange.clean_up()

@@ -14,6 +14,7 @@ import yaml
 
 from akoya_gateway import Gateway, load_config, sidecar
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
+from akoya_gateway.upstream.errors import ClosedEarly
 from akoya_gateway.upstream.http.connection import Connection
 from tests.support.cancellation import cut, ended
 from tests.support.environment import Browser, GatewayEnv
@@ -42,7 +43,10 @@ class Upstream:
             name = head.split(b" ")[1].rpartition(b"/")[2]
             if name == b"stale" and served:
                 return
-            if name == b"killer":
+            if name == b"killer" or (name == b"cut" and served):
+                return
+            if name == b"cut":
+                caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
                 return
             if name == b"hang":
                 self.left += caller.closed_by_peer()
@@ -98,8 +102,11 @@ def scope_of(path: str, cookie: bytes, method: str = "GET", **more: Any) -> dict
     }  # fmt: skip
 
 
-async def answer_of(app: Any, scope: dict[str, Any]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
+async def answer_of(
+    app: Any, scope: dict[str, Any], messages: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Return the messages that the app sends, in `messages` if that is given."""
+    messages = [] if messages is None else messages
 
     async def send(message: dict[str, Any]) -> None:
         messages.append(message)
@@ -260,6 +267,20 @@ def test_connection_that_closed_as_the_request_went_out_is_tried_again(env: Gate
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie, "POST"))) == 502
             assert general == []
+
+    asyncio.run(main())
+
+
+def test_request_sent_again_whose_response_is_cut_off_gets_no_second_head(env: GatewayEnv, cookie: bytes) -> None:
+    async def main() -> None:
+        async with started(env) as (app, general):
+            await warm(app, cookie)
+            general.clear()
+            messages: list[dict[str, Any]] = []
+            with pytest.raises(ClosedEarly):
+                await answer_of(app, scope_of("/accounts/cut", cookie), messages)
+            assert general == ["/accounts/cut"]
+            assert [message.get("status") for message in messages if message["type"] == "http.response.start"] == [200]
 
     asyncio.run(main())
 
