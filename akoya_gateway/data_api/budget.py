@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.data_api.errors import TooManyCalls
@@ -33,8 +34,19 @@ DELAY_SECONDS = 10.0
 
 log = logger("akoya_gateway.data_api")
 
-Waiter = asyncio.Future[float]
-"""A waiting call. The result is the time of the event loop until which it may be sent."""
+
+class Turn(NamedTuple):
+    """The permission to send a call. `until` is the time of the event loop until which it may be sent.
+
+    `delay` is the delay in ticks that it was reserved for (`schedule.reserve`).
+    """
+
+    until: float
+    delay: int
+
+
+Waiter = asyncio.Future[Turn]
+"""A waiting call."""
 
 
 class FairQueue:
@@ -107,15 +119,14 @@ class SendDelay:
             self._changed = now
         return self._ticks
 
-    def increase(self, now: float, seconds: float) -> None:
-        """Reserve for a delay that is longer by `seconds`, and at least a tick."""
-        self._ticks = min(self._ticks + max(math.ceil(seconds / TICK), 1), MAX_DELAY)
-        self._changed = now
+    def increase(self, now: float, delay: int, seconds: float) -> None:
+        """Reserve for at least `seconds`, and at least a tick, more than `delay`.
 
-    @property
-    def is_longest(self) -> bool:
-        """Return True if the delay cannot be increased."""
-        return self._ticks == MAX_DELAY
+        `delay` is what the late call was reserved for, not the present delay: after a pause of the process all calls of
+        a tick are late, and need a longer delay only once.
+        """
+        self._ticks = min(max(self._ticks, delay + max(math.ceil(seconds / TICK), 1)), MAX_DELAY)
+        self._changed = now
 
 
 class Budget:
@@ -157,23 +168,23 @@ class Budget:
         """
         now = asyncio.get_running_loop().time()
         if now >= self._paused_until:
-            self._delay.increase(now, TICK)
+            self._delay.increase(now, self._delay.ticks(now), TICK)
         self._paused_until = max(self._paused_until, now + seconds)
 
-    def may_still_send(self, until: float) -> bool:
-        """Return False if a call that `acquire` has allowed until that time is too late, and must acquire again.
+    def may_still_send(self, turn: Turn) -> bool:
+        """Return False if a call is too late for its turn, and must acquire another.
 
         Other processes may have reserved its place in the meantime. Where even the longest delay is too short, as with
         connections that take seconds to set up, the call is sent all the same: otherwise none would ever be.
         """
         now = asyncio.get_running_loop().time()
-        if now <= until or self._delay.is_longest:
+        if now <= turn.until or turn.delay == MAX_DELAY:
             return True
-        self._delay.increase(now, now - until)
+        self._delay.increase(now, turn.delay, now - turn.until)
         return False
 
-    async def acquire(self, owner: str, *, is_background: bool) -> float:
-        """Wait until a call may be sent. Returns the time of the event loop until which it may.
+    async def acquire(self, owner: str, *, is_background: bool) -> Turn:
+        """Wait until a call may be sent.
 
         If too many wait, an interactive call replaces a background call, and a call of an owner with few calls replaces
         one of the owner with most, so that no owner can take all places. The replaced call fails.
@@ -218,12 +229,12 @@ class Budget:
                 await asyncio.sleep(pause)
                 continue
             self._arrived.clear()
-            until, reserved = await self._reserve()
+            turn, reserved = await self._reserve()
             for queue, count in ((self._interactive, reserved.interactive), (self._background, reserved.background)):
                 for _ in range(min(count, len(queue))):
                     waiter = queue.pop()
                     if not waiter.done():
-                        waiter.set_result(until)
+                        waiter.set_result(turn)
             if self.waiting:
                 await self._sleep(reserved.wait + TICK * self._random())
 
@@ -238,39 +249,37 @@ class Budget:
         except TimeoutError:
             pass
 
-    async def _reserve(self) -> tuple[float, Reservation]:
-        """Reserve calls in the store. If the store is unavailable, count only the calls of this process.
-
-        Returns the time of the event loop until which they may be sent, and the reservation.
-        """
+    async def _reserve(self) -> tuple[Turn, Reservation]:
+        """Reserve calls in the store. If the store is unavailable, count only the calls of this process."""
         try:
-            until, reserved = await self._reserve_shared()
+            turn, reserved = await self._reserve_shared()
         except (StoreUnavailable, UndecryptableRecord, DamagedRecord) as error:
             if not self._is_alone:
                 log.warning("data rate not shared", environment=self._environment, reason=error.code)
             self._is_alone = True
-            until, reserved = self._compute()
+            turn, reserved = self._compute()
             self._usage, self._version = reserved.usage, 0
-            return until, reserved
+            return turn, reserved
         self._is_alone = False
-        return until, reserved
+        return turn, reserved
 
-    async def _reserve_shared(self) -> tuple[float, Reservation]:
+    async def _reserve_shared(self) -> tuple[Turn, Reservation]:
         for _ in range(MAX_CONFLICTS):
-            until, reserved = self._compute()
+            turn, reserved = self._compute()
             if await self._write(reserved.usage):
                 self._usage, self._version = reserved.usage, self._version + 1
-                return until, reserved
+                return turn, reserved
             record = await self._store.get(KIND, self._environment)
             self._usage = Usage() if record is None else Usage.decoded(record.body)
             self._version = 0 if record is None else record.version
-        return 0.0, Reservation(0, 0, TICK, self._usage, 0.0)
+        return Turn(0.0, 0), Reservation(0, 0, TICK, self._usage, 0.0)
 
-    def _compute(self) -> tuple[float, Reservation]:
+    def _compute(self) -> tuple[Turn, Reservation]:
         now = asyncio.get_running_loop().time()
         waiting = len(self._interactive), len(self._background)
-        reserved = reserve(self._usage, self._clock(), self._rate, *waiting, self._delay.ticks(now))
-        return now + reserved.valid_seconds, reserved
+        delay = self._delay.ticks(now)
+        reserved = reserve(self._usage, self._clock(), self._rate, *waiting, delay)
+        return Turn(now + reserved.valid_seconds, delay), reserved
 
     async def _write(self, usage: Usage) -> bool:
         record = Record(

@@ -10,7 +10,6 @@ Only GET and HEAD are retried, and only within the `timeout` of the upstream:
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +20,7 @@ from starlette.types import Send
 
 from akoya_gateway.access.request import Headers
 from akoya_gateway.config.model import DataApi
-from akoya_gateway.data_api.budget import Budget
+from akoya_gateway.data_api.budget import Budget, Turn
 from akoya_gateway.data_api.entitlements import Entitlements
 from akoya_gateway.data_api.errors import (
     BankRedirect,
@@ -197,9 +196,9 @@ class Call:
         failures = 0
         refreshed = False
         while True:
-            until = await self._turn()
+            turn = await self._turn()
             try:
-                head = await self._send(url, first, more=more, until=until)
+                head = await self._send(url, first, more=more, turn=turn)
             except _TooLate:
                 self.attempts -= 1
                 continue
@@ -228,18 +227,15 @@ class Call:
                 self._late = BankUnavailable()
                 await asyncio.sleep(FIRST_PAUSE * 2.0 ** (failures - 1) * (0.5 + self._services.random()))
 
-    async def _turn(self) -> float:
-        """Wait until the budget allows another call. Raises TooManyCalls if too many wait already.
-
-        Returns the time of the event loop until which the call may be sent.
-        """
+    async def _turn(self) -> Turn | None:
+        """Wait until the budget, if there is one, allows another call. Raises TooManyCalls if too many wait already."""
         budget = self._services.budget(self._request.api.environment.name)
         if budget is None:
-            return math.inf
+            return None
         before, self._late = self._late, TooManyCalls(retry_after=budget.retry_after())
-        until = await budget.acquire(self._grant.key.owner, is_background=self._request.is_background)
+        turn = await budget.acquire(self._grant.key.owner, is_background=self._request.is_background)
         self._late = before
-        return until
+        return turn
 
     async def _after_limit(self, *, repeatable: bool) -> None:
         """Pause after a rate limit error from Akoya. Raises TooManyCalls if the call may not be retried."""
@@ -262,7 +258,7 @@ class Call:
             raise NotEntitled
         self._grant = await self._services.grants.replace_rejected(grant)
 
-    async def _send(self, url: httpx.URL, first: bytes, *, more: bool, until: float) -> _ReceivedHead | None:
+    async def _send(self, url: httpx.URL, first: bytes, *, more: bool, turn: Turn | None) -> _ReceivedHead | None:
         """Send the request once. Returns None if no response was received. Raises `_TooLate` if nothing was sent."""
         request = self._request
         has_body = bool(first) or more
@@ -280,8 +276,8 @@ class Call:
         self.attempts += 1
         built = client.build_request(request.method, url, headers=headers, content=content, timeout=None)
         budget = self._services.budget(request.api.environment.name)
-        if budget is not None:
-            built.extensions["trace"] = _refuse_late(budget, until)
+        if budget is not None and turn is not None:
+            built.extensions["trace"] = _refuse_late(budget, turn)
         try:
             response = await client.send(built, stream=True, follow_redirects=False)
         except httpx.LocalProtocolError:
@@ -336,14 +332,14 @@ class Call:
             self._remaining -= self._loop.time() - began
 
 
-def _refuse_late(budget: Budget, until: float) -> Callable[[str, object], Awaitable[None]]:
+def _refuse_late(budget: Budget, turn: Turn) -> Callable[[str, object], Awaitable[None]]:
     """Return a trace function of httpx that raises `_TooLate` just before a request is sent, if it is too late for it.
 
     Only httpx knows when that is: the request waits for its connection, and for its turn in a busy event loop.
     """
 
     async def trace(event: str, _: object) -> None:
-        if event == "http11.send_request_headers.started" and not budget.may_still_send(until):
+        if event == "http11.send_request_headers.started" and not budget.may_still_send(turn):
             raise _TooLate
 
     return trace

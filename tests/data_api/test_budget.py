@@ -175,9 +175,9 @@ async def test_call_that_comes_too_late_acquires_again_and_calls_are_reserved_fo
     (budget,) = budgets(MemoryStore(clock), 5.0)
 
     async def arrives_in_time(seconds: float) -> bool:
-        until = await budget.acquire("a", is_background=False)
+        turn = await budget.acquire("a", is_background=False)
         await asyncio.sleep(seconds)
-        return budget.may_still_send(until)
+        return budget.may_still_send(turn)
 
     assert await arrives_in_time(0.04)
     assert not await arrives_in_time(0.4)
@@ -190,13 +190,29 @@ async def test_call_that_comes_too_late_acquires_again_and_calls_are_reserved_fo
 
 
 @in_virtual_time
+async def test_calls_that_one_pause_makes_late_increase_the_delay_once() -> None:
+    (budget,) = budgets(MemoryStore(clock), 100.0)
+
+    async def late_calls(seconds: float) -> list[bool]:
+        turns = [await budget.acquire("a", is_background=False) for _ in range(20)]
+        await asyncio.sleep(seconds)
+        return [budget.may_still_send(turn) for turn in turns]
+
+    # All of them are refused: none is sent late because the delay has reached its maximum.
+    assert await late_calls(0.3) == [False] * 20
+    # The new delay is enough for such a pause, but not the longest.
+    assert await late_calls(0.2) == [True] * 20
+    assert await late_calls(1.5) == [False] * 20
+
+
+@in_virtual_time
 async def test_calls_whose_connections_always_take_too_long_are_sent() -> None:
     (budget,) = budgets(MemoryStore(clock), 5.0)
     results: list[bool] = []
     while True not in results:
-        until = await budget.acquire("a", is_background=False)
+        turn = await budget.acquire("a", is_background=False)
         await asyncio.sleep(5.0)
-        results.append(budget.may_still_send(until))
+        results.append(budget.may_still_send(turn))
     assert results == [False, True]
 
 
@@ -209,9 +225,9 @@ async def test_slow_processes_stay_within_the_budget() -> None:
 
     async def call(budget: Budget) -> None:
         while True:
-            until = await budget.acquire("a", is_background=False)
+            turn = await budget.acquire("a", is_background=False)
             await asyncio.sleep(next(delays))
-            if budget.may_still_send(until):
+            if budget.may_still_send(turn):
                 sent.append((clock(), "a", False))
                 return
 
