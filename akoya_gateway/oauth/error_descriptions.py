@@ -21,8 +21,17 @@ _ABOUT_TOKEN = re.compile(
     r"expired|revoked|claimed|already|inactive|not found|unknown|not active|no longer|was used", re.IGNORECASE
 )
 
-_RFC_TEXT = re.compile(r"does not match the redirection uri.{0,60}or was issued to another client", re.IGNORECASE)
+_RFC_TEXT = re.compile(
+    r"(?:provided authorization grant.{0,140})?does not match the redirection uri.{0,60}or was issued to another client",
+    re.IGNORECASE,
+)
 """The definition of `invalid_grant` (RFC 6749 section 5.2), which Ory Hydra sends whatever the cause is."""
+_ONE_OF_SEVERAL = re.compile(
+    r"\bor (?:[\w']+ ){0,3}(?:issued|granted|belongs?) (?:to|for) (?:another|a different|some other|this|the) client",
+    re.IGNORECASE,
+)
+"""Another client as one of several causes, in a text that is sent for each of them ("is invalid or was issued to ...").
+"""
 _OTHER_CLIENT = re.compile(
     r"client.{0,40}(?:does not|doesn't|did not|not) match"
     r"|(?:issued|belongs?|granted) (?:to|for) (?:another|a different|some other) client"
@@ -37,7 +46,11 @@ def means_retry(error: str, description: str) -> bool:
 
 
 def blames_client(error: str, description: str) -> bool:
-    """Return True if the error is about the request or the client, so that the token may still be valid."""
-    if error == "invalid_request":
-        return _FAULTY_REQUEST.search(description) is not None and _ABOUT_TOKEN.search(description) is None
-    return error == "invalid_grant" and _OTHER_CLIENT.search(_RFC_TEXT.sub("", description)) is not None
+    """Return True if the error is about the request or the client, so that the token may still be valid.
+
+    False if the text also names a cause that is about the token: the error of a dead token would otherwise keep its
+    grant for ever, and stop the refreshes of all grants of this client, as a wrong registration does.
+    """
+    text = _ONE_OF_SEVERAL.sub("", _RFC_TEXT.sub("", description))
+    faults = {"invalid_request": _FAULTY_REQUEST, "invalid_grant": _OTHER_CLIENT}.get(error)
+    return faults is not None and faults.search(text) is not None and _ABOUT_TOKEN.search(text) is None

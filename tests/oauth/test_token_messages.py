@@ -402,6 +402,10 @@ RFC_INVALID_GRANT = (
         ("invalid_grant", RFC_INVALID_GRANT, True),
         ("invalid_grant", RFC_INVALID_GRANT + " The refresh token has not been found: not_found", True),
         ("invalid_grant", "Token was issued long ago and does not exist", True),
+        ("invalid_grant", "The refresh token is invalid, expired, revoked or was issued to another client.", True),
+        ("invalid_grant", "Refresh token is invalid or was issued to another client", True),
+        ("invalid_grant", "The refresh token was revoked, or it does not belong to this client", True),
+        ("invalid_grant", "The token does not belong to the client or was revoked", True),
         ("invalid_grant", None, True),
         (
             "invalid_grant",
