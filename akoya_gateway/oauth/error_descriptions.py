@@ -22,7 +22,8 @@ _ABOUT_TOKEN = re.compile(
 )
 
 _RFC_TEXT = re.compile(
-    r"(?:provided authorization grant.{0,140})?does not match the redirection uri.{0,60}or was issued to another client",
+    r"(?:provided authorization grant.{0,140})?"
+    r"does not match the redirection uri.{0,60}or was issued to another client",
     re.IGNORECASE,
 )
 """The definition of `invalid_grant` (RFC 6749 section 5.2), which Ory Hydra sends whatever the cause is."""

@@ -13,8 +13,12 @@ from akoya_gateway.config.model import Listen
 from akoya_gateway.errors import OperatorError
 
 BACKLOG = 2048
-KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
-"""Probe a connection that was idle for 30 s every 15 s, and close it after 4 probes without a reply."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+KEEPALIVE = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+"""Probe a connection that was idle for 30 s every 15 s, and close it after 4 probes without a reply.
+
+Systems without one of the options (macOS) keep their own value.
+"""
 UNIX_MODE = 0o660
 """Mode of a unix socket: its owner and its group (that of the proxy in front) may connect."""
 
