@@ -81,7 +81,7 @@ MOVES_SUFFIXES = (
     b"-root-path",
     b"-script-name",
 )
-"""Beginnings and ends of further names that change which request the app serves."""
+"""Prefixes and suffixes of further names that change which request the app serves."""
 
 FROM_PROXIES = frozenset(
     {
@@ -147,7 +147,7 @@ PROXY_SUFFIXES = (
     b"-remote-ip",
     b"-remote-user",
 )
-"""Beginnings and ends of further names that are passed on only if the request comes from one of `trusted_proxies`."""
+"""Prefixes and suffixes of further names that are passed on only if the request comes from one of `trusted_proxies`."""
 
 PROTECTED = frozenset(
     {

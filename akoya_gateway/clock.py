@@ -1,4 +1,4 @@
-"""The type of the clock that code depending on the time is given, and waits by a clock that may be set back."""
+"""The type of the clock that is passed to code that depends on the time, and waits by a clock that may be set back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Clock = Callable[[], float]
 def remaining(until: float, now: float, longest: float) -> float:
     """Return the seconds until `until`, or 0.0 if it is past, or more than `longest` seconds ahead.
 
-    A wait that is longer than any that is ever begun was begun while the clock was ahead. It would otherwise last until
-    the corrected clock has made up for the difference, which may be days.
+    No wait is started with more than `longest` seconds, so a longer one was started while the clock was ahead. Without
+    this limit, it would last until the corrected clock has made up for the difference, which may take days.
     """
     return until - now if now < until <= now + longest else 0.0

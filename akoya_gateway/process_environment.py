@@ -207,7 +207,7 @@ def _ca_folder(reading: _Reading) -> str | None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Return True if the path is a folder that may be listed. Asking for one above which we have no rights raises."""
+    """Return True if the path is a folder that may be listed. False if a parent folder does not allow the check."""
     try:
         return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
     except (OSError, ValueError):

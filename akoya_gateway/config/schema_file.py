@@ -1,4 +1,7 @@
-"""The text of the JSON Schema of gateway.yaml. `schema_validation`, which applies it, takes long to import."""
+"""The text of the JSON Schema of gateway.yaml.
+
+It is not in `schema_validation`, which applies the schema, because that module takes long to import.
+"""
 
 from __future__ import annotations
 

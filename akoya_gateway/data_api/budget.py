@@ -87,9 +87,9 @@ class FairQueue:
         return waiter
 
     def pop_of_largest(self, owner: str) -> Waiter | None:
-        """Remove and return the last call of the owner with most calls.
+        """Remove and return the last call of the owner with the most calls.
 
-        None if that owner would be left with fewer calls than `owner` would have.
+        Return None if that owner would be left with fewer calls than `owner` would have.
         """
         largest = max(self._owners, key=lambda each: len(self._owners[each]), default=owner)
         if len(self._owners.get(largest, ())) <= len(self._owners.get(owner, ())) + 1:
@@ -106,24 +106,24 @@ class FairQueue:
 
 
 class SendDelay:
-    """How much later than reserved this process sends calls, in ticks. Follows what the process needs."""
+    """The delay with which this process sends calls after reserving them, in ticks. Adapts to the measured delays."""
 
     def __init__(self) -> None:
         self._ticks = MIN_DELAY
         self._changed = 0.0
 
     def ticks(self, now: float) -> int:
-        """Return the delay to reserve for. `now` is the time of the event loop."""
+        """Return the delay to allow for in a reservation. `now` is the time of the event loop."""
         if self._ticks > MIN_DELAY and now - self._changed > DELAY_SECONDS:
             self._ticks -= 1
             self._changed = now
         return self._ticks
 
     def increase(self, now: float, delay: int, seconds: float) -> None:
-        """Reserve for at least `seconds`, and at least a tick, more than `delay`.
+        """Increase the delay to at least `delay` plus `seconds` (rounded up to ticks, at least one).
 
-        `delay` is what the late call was reserved for, not the present delay: after a pause of the process all calls of
-        a tick are late, and need a longer delay only once.
+        `delay` is the delay with which the late call was reserved, not the present one. After a pause of the process
+        all calls of a tick are late, and should increase the delay only once.
         """
         self._ticks = min(max(self._ticks, delay + max(math.ceil(seconds / TICK), 1)), MAX_DELAY)
         self._changed = now
@@ -163,8 +163,8 @@ class Budget:
     def pause(self, seconds: float) -> None:
         """Send no calls for `seconds`, because Akoya has reported too many.
 
-        Calls have then arrived at Akoya closer together than they were reserved, so those to come are reserved further
-        apart.
+        This means that calls arrived at Akoya closer together than they were reserved, so later calls are reserved
+        further apart.
         """
         now = asyncio.get_running_loop().time()
         if now >= self._paused_until:
@@ -174,8 +174,8 @@ class Budget:
     def may_still_send(self, turn: Turn) -> bool:
         """Return False if a call is too late for its turn, and must acquire another.
 
-        Other processes may have reserved its place in the meantime. Where even the longest delay is too short, as with
-        connections that take seconds to set up, the call is sent all the same: otherwise none would ever be.
+        Other processes may have reserved its place in the meantime. If even the longest delay is too short, for example
+        because connections take seconds to set up, the call is sent anyway. Otherwise no call would ever be sent.
         """
         now = asyncio.get_running_loop().time()
         if now <= turn.until or turn.delay == MAX_DELAY:
@@ -187,7 +187,7 @@ class Budget:
         """Wait until a call may be sent.
 
         If too many wait, an interactive call replaces a background call, and a call of an owner with few calls replaces
-        one of the owner with most, so that no owner can take all places. The replaced call fails.
+        one of the owner with the most, so that no owner can take all places. The replaced call fails.
 
         Raises:
             TooManyCalls: `MAX_WAITING` calls wait already and this one replaces none, or another call has replaced it.

@@ -333,9 +333,10 @@ class Call:
 
 
 def _refuse_late(budget: Budget, turn: Turn) -> Callable[[str, object], Awaitable[None]]:
-    """Return a trace function of httpx that raises `_TooLate` just before a request is sent, if it is too late for it.
+    """Return an httpx trace function that raises `_TooLate` just before a request would be sent too late.
 
-    Only httpx knows when that is: the request waits for its connection, and for its turn in a busy event loop.
+    Only httpx can tell when a request is sent, because the request may wait for its connection and for a busy event
+    loop.
     """
 
     async def trace(event: str, _: object) -> None:

@@ -90,8 +90,9 @@ def context_headers(api: DataApi, bearer: Secret, interaction_type: str, last_ac
 def response_headers(headers: Iterable[tuple[bytes, bytes]], status: int = 200) -> Headers:
     """Return the response headers to send to the client.
 
-    A `Content-Length` that is not the length of what follows is left out: next to `Transfer-Encoding`, which overrides
-    it (RFC 9112 section 6.3), and with 204 and 304. ASGI servers would close the client's connection.
+    A `Content-Length` that does not give the length of the body is omitted: next to `Transfer-Encoding`, which
+    overrides it (RFC 9112 section 6.3), and with 204 and 304. With it, ASGI servers would close the client's
+    connection.
 
     A problem document of the bank becomes plain JSON, so that all problem documents are the gateway's own. Otherwise a
     bank could imitate one that names an address to reconnect at.

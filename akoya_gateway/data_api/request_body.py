@@ -18,7 +18,7 @@ class ClientGone(Exception):
 class ClientMessages:
     """Reads the ASGI messages of one request.
 
-    Only one reader can wait for messages: the request body while there is one, then a watcher for the disconnect. If
+    Only one reader can wait for messages: first the reader of the request body, then a watcher for the disconnect. If
     the request has no body, the watcher starts at once and ignores what the client sends.
     """
 

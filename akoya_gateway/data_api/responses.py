@@ -24,7 +24,7 @@ class Meaning(Enum):
     TOKEN_REJECTED = auto()
     """Refresh the grant, and retry the call with the new token."""
     LIMITED = auto()
-    """Wait, and retry the call: there were too many."""
+    """Wait, and retry the call: there were too many calls."""
     UNAVAILABLE = auto()
     """Retry the call after a pause: the bank or Akoya failed."""
     TIMED_OUT = auto()

@@ -19,7 +19,7 @@ TICK = 0.05
 WINDOW = 22
 """Length of the window in ticks, between 1.05 and 1.1 seconds. It contains at most `rate` calls."""
 MIN_DELAY = 1
-"""Ticks after its own in which a reserved call may still be sent, in a process that is not slow."""
+"""Number of ticks after the reserved one in which a call may still be sent, in a process that is not slow."""
 MAX_DELAY = 40
 """The longest delay in ticks, 2 seconds. It reduces the rate to about a third."""
 URGENT_SECONDS = 0.5
@@ -30,7 +30,7 @@ _SPREAD_OVER = 5
 
 
 class TickCalls(NamedTuple):
-    """The calls that were reserved in one tick, until the tick with the number `until`, when they no longer count."""
+    """The calls that were reserved in one tick. From the tick with the number `until` on, they no longer count."""
 
     tick: int
     until: int

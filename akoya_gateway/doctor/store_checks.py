@@ -105,7 +105,7 @@ def _missing_file_result(name: str) -> CheckResult | None:
 
 
 def _holds(question: Callable[[], bool]) -> bool:
-    """Return the result of a method of `Path`. False where it raises because this user has no right to know."""
+    """Return the result of a method of `Path`, or False if it raises because this user lacks the permission."""
     try:
         return question()
     except OSError:

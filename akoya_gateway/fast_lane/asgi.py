@@ -75,7 +75,7 @@ class AsgiFastLane:
         reply: ResponseFilter,
         scope: Scope,
     ) -> None:
-        """Send a response that is not complete at once, or rejects a token; or raise the error of the exchange.
+        """Send a response that did not arrive in one piece or that rejects a token. Raises its error if it fails.
 
         Sets `akoya.again` in the scope if the request must be handled again.
         """

@@ -175,8 +175,8 @@ class FastLane:
         self._requests = None
         if runtime is not None and proxies:
             config = runtime.config
-            # Not the writer of a proxy, because proxies are replaced apart from the runtime. HTTP/1.1 requests need no
-            # default host.
+            # Not the writer of a proxy, because a reload may replace a proxy and not the runtime, or the reverse. The
+            # lane handles only HTTP/1.1 requests, which need no default host.
             forwarded = ForwardedHeaders(config.trusted_proxies, config.public_url)
             writer = RequestWriter(forwarded, b"", runtime.injector.client_headers)
             limit = config.limits.header_bytes

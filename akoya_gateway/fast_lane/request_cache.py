@@ -77,7 +77,7 @@ class CachedTarget:
 
 
 _UNREAD = CachedTarget.__new__(CachedTarget)
-"""Stands for a target that is not in a cache. None is a target that is cached and not for the lane."""
+"""Marks a target that is not in the cache. None means that the target is cached and the lane cannot handle it."""
 
 
 class CachedHeaders:
@@ -130,7 +130,7 @@ def _pair(line: bytes) -> tuple[bytes, bytes]:
 _PASS, _HOST = int(HeaderRule.PASS), int(HeaderRule.HOST)
 _FORWARDED, _UNTRUSTED = int(HeaderRule.FORWARDED), int(HeaderRule.UNTRUSTED)
 _COOKIE, _ONCE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 4)
-"""Kinds that only this reader distinguishes, besides those of `HeaderRule`."""
+"""Kinds of headers that only this module distinguishes, in addition to those of `HeaderRule`."""
 
 
 class _CachedHeader:

@@ -65,9 +65,9 @@ class FastLaneProtocol(LimitedHttpProtocol):
 
     @property
     def _free(self) -> bool:
-        """True if no request is in progress and the client keeps reading.
+        """True if no request is in progress and the client reads its responses.
 
-        The lane does not wait for a client that does not read, so its responses would pile up in memory. On the ASGI
+        The lane does not wait for a client that does not read, so responses would accumulate in memory. On the ASGI
         path the next response waits until the client reads.
         """
         # Same as `under_way`, but without a call, because this runs for each request.

@@ -92,7 +92,7 @@ class ActiveRuntime:
         same_store = config.sessions.store == old.config.sessions.store
         runtime = await Runtime.open(config, self._observers, self._clock, old.store if same_store else None)
         if self._stopping.is_set():
-            # A shutdown began in the meantime and does not know about this runtime.
+            # A shutdown began in the meantime and will not close this runtime.
             await runtime.close(keep_store=same_store)
             raise GatewayStopped
         self._config = config

@@ -115,7 +115,7 @@ async def _data_request(runtime: Runtime, request: Request, request_id: str, fac
     if request.method not in SAFE:
         raise MethodNotAllowed("GET, HEAD")
     authenticate(runtime, request)
-    # The same normalization as on the public port, so that a path cannot mean something else to Akoya.
+    # The same normalization as on the public port, so that Akoya cannot interpret the path differently.
     path = normalize_path(request.scope["raw_path"]).removeprefix(f"{runtime.config.prefix}/data/")
     connector, _, rest = path.partition("/")
     owner = named_owner(request)

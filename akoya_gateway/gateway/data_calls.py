@@ -72,7 +72,7 @@ def _require_environment(api: DataApi, environment: str) -> None:
 
 
 def path_below(rule: AccessRule, path: str) -> str:
-    """Return what the `*` at the end of the rule's path stands for."""
+    """Return the part of the path that matches the `*` at the end of the rule's path."""
     return path.split("/", rule.path.count("/"))[-1]
 
 

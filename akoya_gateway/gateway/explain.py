@@ -83,7 +83,7 @@ class Explainer:
         except GatewayError as fault:
             return Explanation(path, refusal=f"{fault.status}: {fault.detail}", rule=match.rule if match else None)
         without_owner = self._policy.decide(match, None, chosen=chosen)
-        # An ID of the right form is assumed to be one of the imagined user's own: which they are is in the store only.
+        # An ID of the right form is assumed to belong to the imagined user, because the real IDs are only in the store.
         own = chosen is not None and is_public_id(chosen)
         with_owner = self._policy.decide(match, self._owner_grants, chosen=None if own else chosen)
         return Explanation(

@@ -402,7 +402,7 @@ class Gateway:
     def _log_error(self, error: OperatorError, request: RequestInfo) -> None:
         """Log the error, at most once a second per error code.
 
-        The operator must fix its cause, and every request runs into it until then.
+        The operator must fix the cause, and until then every request fails with this error.
         """
         now = self._clock()
         if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:

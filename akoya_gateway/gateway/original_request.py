@@ -65,8 +65,9 @@ class OriginalRequest:
         self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_unlisted, dropped))
         """True if nginx replaces or removes every header of the client that must not reach the app.
 
-        nginx does that only for the headers named in its configuration. False if there is another one that an upstream
-        could take for a gateway header, or that moves the request (by default nginx drops names with `_` or `.`).
+        nginx does that only for the headers named in its configuration. False if there is another header that an
+        upstream could take for a gateway header, or that changes which path or method the app serves. By default nginx
+        drops names with `_` or `.`.
         """
         sent = [value for name, value in request.headers if name == b"cookie"]
         # The session cookie must not reach the upstream (docs/design.md section 5).

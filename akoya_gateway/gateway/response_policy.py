@@ -42,7 +42,7 @@ class ResponsePolicy:
     def __init__(self, cookie: Cookie) -> None:
         self._cookies = frozenset(gateway_cookie_names(cookie))
         self._plain: BoundedCache[bytes, None] = BoundedCache(MAX_NAMES, MAX_NAME_BYTES)
-        """Names of headers that pass whatever their value, and mean nothing to the gateway."""
+        """Names of headers that pass regardless of their value, and that have no meaning for the gateway."""
 
     def hides(self, name: bytes, value: bytes) -> bool:
         """Return True if this header must not reach the client.

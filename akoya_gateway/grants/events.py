@@ -19,7 +19,7 @@ from akoya_gateway.secret import Secret
 
 
 class Reason(StrEnum):
-    """Why a grant is not simply live.
+    """Why a grant is not live, or is live with a fault.
 
     The values are stable: they appear in logs, in the output of `grants` and on the connections page.
     """

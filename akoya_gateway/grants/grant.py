@@ -107,7 +107,7 @@ class Grant:
     """The record's version in the store."""
     lease: Lease | None = None
     reason: str | None = None
-    """Why the grant is not simply live, as a stable identifier (`dead_token`, `refresh_outcome_unknown`, ...)."""
+    """Why the grant is not live, or is live with a fault, as a stable identifier such as `dead_token`."""
     retry_at: float = 0.0
     """The earliest time of the next refresh (back-off after a failure)."""
     failures: int = 0

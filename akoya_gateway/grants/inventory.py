@@ -22,7 +22,7 @@ from akoya_gateway.store.encrypted_store import EncryptedStore
 KIND = "chore"
 GRANTS, SESSIONS = "grant", "session"
 RECORD_KINDS = ("attempt", "forwarding", GRANTS, "last_access", "login_names", "revocation", SESSIONS)
-"""Kinds of the records that users cause, also those of packages that this one does not import."""
+"""Kinds of the records that are created for users, including those of packages that this one does not import."""
 RESULT, CLAIM = "inventory", "counting"
 """Keys of the records: the last result, and the claim of the process that counts."""
 
@@ -31,9 +31,9 @@ COUNT_INTERVAL = 300.0
 MAX_SHARE = 20.0
 """Minimum pause after a count, as a multiple of the time that the count took."""
 SOON = COUNT_INTERVAL
-"""Seconds in which a token `ends_soon`: before the next count."""
+"""A token `ends_soon` if it expires within this many seconds, that is, before the next count."""
 TOKENS = ("valid", "ends_soon", "expired")
-"""How long the token of a grant that can be refreshed lasts. An expired one is refreshed when its user comes back."""
+"""The states of the tokens of grants that can be refreshed. An expired token is refreshed when its user comes back."""
 CLAIM_SECONDS = 600.0
 """Seconds after which another process counts if the one with the claim has exited."""
 

@@ -274,7 +274,7 @@ class GrantManager:
         """
         rejected = grant.tokens.bearer
         newest = self._cache.newest(grant)
-        # Twice: a refresh that was in flight already may have found nothing to do.
+        # Two attempts: the first may join a refresh that was already in flight and had nothing to do.
         for _ in range(2):
             if newest.tokens.bearer != rejected:
                 break

@@ -14,10 +14,10 @@ MAX_BACK_OFF = 900.0
 """Longest back-off in seconds."""
 
 MAX_HOLD = 1800.0
-"""Seconds above which a wait was begun while the clock of some replica was ahead. No pause is longer."""
+"""Maximum seconds of any pause. A longer wait was started while the clock of some replica was ahead."""
 
 MAX_LEASE_AHEAD = 3600.0
-"""As `MAX_HOLD`, for a lease. Longer, because ending the lease of a replica that is alive doubts its request."""
+"""As `MAX_HOLD`, for a lease. Longer, because if a lease ends while its replica is alive, the outcome is in doubt."""
 
 UNTRUSTED_PAUSE, UNTRUSTED_GROWTH = 5.0, 1.5
 """Pause in seconds after the first untrusted response, and the factor for each further one.

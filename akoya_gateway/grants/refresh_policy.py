@@ -85,7 +85,7 @@ def next_action(
 
 
 def held_until(grant: Grant, now: float, since: float) -> float:
-    """Return the earliest time of the next refresh, or 0.0 if that is now.
+    """Return the earliest time of the next refresh, or 0.0 if it may start now.
 
     Args:
         grant: The grant.

@@ -326,7 +326,7 @@ class Refresher:
             await self._until_saved(lambda: self._revoke_later(leased, new), leased, response)
         else:
             # The grant has a newer consent. Revoking the older token family could end that as well, because providers
-            # know users and not our records.
+            # associate consents with users, not with our records.
             log.info("tokens of older consent dropped", **log_fields(leased))
         return current
 

@@ -34,14 +34,14 @@ family (Hydra-era)                                      refresh token never reac
                                                         loss. It may invalidate the current id_token
 =======================  =============================  ===============================================
 
-So a second attempt is right, and all it can cost is the remaining lifetime of the current bearer. Hence there is no
-attempt before the bearer expires (until then it is passed on); afterwards there is one. The attempt also
-waits at least `UNKNOWN_OUTCOME_PAUSE` seconds after the unknown outcome, because the first request may still be in
-transit: if it arrived *after* the second one, it would be the reuse that revokes the new family. If the outcome of the
-attempt is unknown too, the two cases are the same as before. Without a valid bearer nothing is left to lose, so the
-attempt is repeated with doubling pauses, up to `MAX_UNKNOWN_OUTCOMES` uses in all (about 45 minutes); then the grant
-ends. From the second unknown outcome on, the user is asked to reconnect (`refresh_policy.must_reconnect`). So no user
-has to wait for the retries, and an outage of the provider does not end every grant.
+So a second attempt is right, and it can cost at most the remaining lifetime of the current bearer. Hence there is no
+attempt before the bearer expires (until then it is passed on); afterwards there is one. The attempt also waits at least
+`UNKNOWN_OUTCOME_PAUSE` seconds after the unknown outcome, because the first request may still be in transit: if it
+arrived *after* the second one, it would be the reuse that revokes the new family. If the outcome of the attempt is
+unknown too, the two cases are the same as before. Without a valid bearer nothing is left to lose, so the attempt is
+repeated with doubling pauses, up to `MAX_UNKNOWN_OUTCOMES` uses in all (about 45 minutes); then the grant ends. From
+the second unknown outcome on, the user is asked to reconnect (`refresh_policy.must_reconnect`). So no user has to wait
+for the retries, and an outage of the provider does not end every grant.
 
 Some providers accept a spent token for a short time and respond with new tokens (`dialect.reuse_grace`: the grace
 period of Hydra and Dex after a rotation). There the attempt costs nothing in either case. It is made at once, even
@@ -67,9 +67,10 @@ contrast, is kept by each process (`trust`).
 Three things do end the grant in this situation: another `sub` (the user signed in to another account at the bank);
 a refusal of the old refresh token if the response contained no new one; and the limit of unknown outcomes, above.
 
-A refresh token that came without a bearer may be a text about the one that was sent ("is required"). It is used first,
-because the one that was sent is spent if it is genuine. The other stays in `fallback` and is used if it is refused,
-which costs nothing: a provider that revokes the family then revokes only what it has already refused.
+A refresh token that came without a bearer may be part of an error text about the one that was sent ("is required"). The
+new one is used first: if it is genuine, the one that was sent is spent. The one that was sent stays in `fallback` and
+is used if the new one is refused. This has no further risk: a provider that revokes the token family then revokes only
+what it has already refused.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ class Untrusted:
     reason: DistrustReason = DistrustReason.ID_TOKEN
     reply: Reply | None = field(default=None, compare=False)
     doubtful: bool = field(default=False, compare=False)
-    """No bearer came with the refresh token, which may be a text about the one that was sent. Keep that one as well."""
+    """The refresh token came without a bearer and may be part of an error text. Keep the one that was sent as well."""
 
     @property
     def refresh_token_rotated(self) -> bool:

@@ -93,7 +93,7 @@ class HttpResponse:
     retry_after: str | None = None
     """The raw value of the `Retry-After` header."""
     surplus: bytes = field(default=b"", repr=False, compare=False)
-    """What was received after the end of the body. It counts where a 2xx body alone is not complete JSON."""
+    """The bytes received after the end of the body. They are used if a 2xx body alone is not complete JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +349,9 @@ def _scope_values(scope: object) -> tuple[str, ...] | None:
 def _refresh_token(value: object) -> Secret | None:
     """Return the refresh token, or None if it is unreadable.
 
-    RFC 6749 appendix A.17 allows printable ASCII only. Some servers send a number, a list of one, blanks around it or
-    other letters, and it cannot be asked for twice. It is sent form-encoded only.
+    RFC 6749 appendix A.17 allows printable ASCII only. Some servers send a number, a list with one member, blanks
+    around the token or other letters. These are accepted, because the token cannot be requested again, and because it
+    is only ever sent form-encoded.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

@@ -20,8 +20,8 @@ SLICES = 16
 POLLS = 256
 """Iterations of the event loop after the last slice, each of which polls for I/O without blocking.
 
-They matter if the pause came in the last slice. They are enough to read everything that the kernel has buffered, also
-through TLS and in several reads, and take milliseconds.
+They are needed if the pause came in the last slice. They are enough to read everything that the kernel has buffered,
+also through TLS and in several reads, and take milliseconds.
 """
 
 T = TypeVar("T")

@@ -146,7 +146,7 @@ class Provider:
     def _parse_truncated(self, lost: ResponseLost, request: TokenRequest) -> TokenResponse | TokenFailure:
         """Evaluate a response that is truncated, compressed wrongly, or not valid HTTP.
 
-        It counts if it contains a complete JSON object, or a new refresh token, because the old one is spent then. An
+        It is used if it contains a complete JSON object, or a new refresh token, because then the old one is spent. An
         error in it does not end a grant.
         """
         if lost.part is not None:

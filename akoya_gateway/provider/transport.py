@@ -95,7 +95,10 @@ class _Progress:
             self.sending = self.sending or info["request"].method != b"CONNECT"
 
     def _record(self, stream: Any) -> None:
-        """Keep what is read from the network stream, up to twice the limit. The last stream counts: that of TLS."""
+        """Keep what is read from the network stream, up to twice the limit.
+
+        Only the data of the last stream is kept: the stream with TLS, if there is one.
+        """
         self._received, read = bytearray(), stream.read
 
         async def recorded(max_bytes: int, timeout: float | None = None) -> bytes:

@@ -335,7 +335,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             raise Refused(400, "WebSocket handshake behind a request that waits for its response")
 
     def start_cycle(self, version: str) -> None:
-        """Start to process the request. Its head is complete and within the limits; `version` is 1.1 or 1.0."""
+        """Start processing the request. Its head is complete and within the limits; `version` is 1.1 or 1.0."""
         app = self.app
         if version == "1.0":
             # HTTP/1.0 has neither chunked encoding nor interim responses (RFC 9110 section 10.1.1).
@@ -362,7 +362,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             if self.flow.read_paused:
-                # Reading is paused by the server, so the client is not to blame.
+                # The server has paused reading, so the delay is not caused by the client.
                 self._head_timer = self.loop.call_later(self._head_timeout, self._on_head_timeout)
             else:
                 self._refuse(408, "head too slow")

@@ -21,7 +21,7 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._clock = clock
         microseconds = environ.get("WATCHDOG_USEC", "")
-        # systemd advises to report twice as often as the limit asks for.
+        # sd_watchdog_enabled(3) recommends to report every half of the limit.
         limit = int(microseconds) if self._address and microseconds.isdigit() else 0
         self.interval = limit / 2_000_000 if limit else None
         """Seconds between two calls of `alive`. None if there is no watchdog."""

@@ -30,9 +30,9 @@ LINGER_SECONDS = 0.2
 CLOSE_FRAME_SECONDS = 2.0
 """Seconds that closed WebSockets and cancelled requests have to finish."""
 HIDDEN_EOF_SECONDS = 60.0
-"""Seconds after which a client counts as disconnected that has filled the receive buffer behind a running response."""
+"""Seconds after which a client that has filled the receive buffer behind a running response counts as disconnected."""
 HIDDEN_EOF_BYTES = 32_768
-"""Bytes in the receive buffer behind which the client's EOF may not fit. Linux begins with a window of 64 KB."""
+"""Bytes in the receive buffer from which on the client's EOF may not fit in. The initial window of Linux is 64 KB."""
 _TICKS = 10
 """Calls of `on_tick` per second (uvicorn)."""
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -84,7 +84,7 @@ def server_config(
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn server that stops in order.
+    """uvicorn server with an orderly shutdown.
 
     `stop()` closes the listeners and gives requests in progress `grace` seconds to finish. The streams and WebSockets
     that are then still open are closed. The worker handles signals, so the server installs no handlers.
@@ -95,7 +95,7 @@ class DrainingServer(uvicorn.Server):
         self.grace = grace
         self._stop_now = asyncio.Event()
         self._paused_since: dict[LimitedHttpProtocol, tuple[object, float]] = {}
-        """Connections whose client is not being read: the request in progress, and since when."""
+        """Connections on which reading is paused: the request in progress, and the time since when."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -140,7 +140,7 @@ class DrainingServer(uvicorn.Server):
 
         Nor does the EOF reach the kernel while the receive buffer is full. So a client that has filled it with further
         requests is disconnected after `HIDDEN_EOF_SECONDS` without a new response. No client needs that much
-        pipelining, and an event stream whose client has left would stay open for ever.
+        pipelining, and an event stream whose client has disconnected would otherwise stay open forever.
         """
         paused = {
             each.transport.get_extra_info("socket").fileno(): each

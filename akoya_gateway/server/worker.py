@@ -263,7 +263,7 @@ class Worker:
 
 
 def _file_descriptors_used() -> Iterator[tuple[tuple[str, ...], float]]:
-    """Yield the share of this process's file descriptors that are open. Nothing where there is no /proc."""
+    """Yield the share of this process's file descriptors that are open, or nothing on systems without /proc."""
     with contextlib.suppress(OSError):
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit > 0:

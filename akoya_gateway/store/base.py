@@ -37,7 +37,7 @@ class StoreSize:
 
     used: int
     limit: int
-    """The most that it can take up."""
+    """The maximum size."""
 
 
 class Store(Protocol):
@@ -103,7 +103,7 @@ class Store(Protocol):
         """Return every kind that has records, sorted. Maintenance only: it may read the whole store."""
 
     async def size(self) -> StoreSize | None:
-        """Return how full the store is, or None if it has no limit or does not tell."""
+        """Return the size of the store, or None if it has no limit or does not report its size."""
 
     def scan(self, kind: str) -> AsyncIterator[Record]:
         """Yield every live record of a kind, in no particular order.

@@ -175,7 +175,7 @@ class SQLiteStore:
         return int(found)
 
     async def size(self) -> StoreSize:
-        """Return the size of the database with its log, and what it can grow to on its disk."""
+        """Return the size of the database with its log, and the maximum size on its disk."""
         return await self._read(lambda _: self._file.size())
 
     async def kinds(self) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ class SQLiteDatabase:
             return self._place() == opened.file_id
 
     def size(self) -> StoreSize:
-        """Return the size of the file with its log, and what it can grow to. Raises `StoreUnavailable`."""
+        """Return the size of the file with its log, and the maximum size. Raises `StoreUnavailable`."""
         with self.translated_errors():
             used = self.path.stat().st_size
             with contextlib.suppress(FileNotFoundError):

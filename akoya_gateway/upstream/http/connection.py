@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._end()
         else:
-            # Do not extend the deadline for the bytes of an incomplete head, or it could trickle in for hours.
+            # The bytes of an incomplete head do not extend the deadline. Otherwise a head could take hours to arrive.
             if self._state != HEAD or not self._head_bytes:
                 self._rearm()
             self._count(len(data))

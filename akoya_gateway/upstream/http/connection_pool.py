@@ -25,8 +25,8 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _MIN_UPLOAD_RATE, _UPLOAD_GRACE = 500.0, 20.0
 """Minimum upload rate in bytes per second, and grace period in seconds (the values of Apache's mod_reqtimeout).
 
-An upload that falls further behind is aborted when other requests wait for a connection. Otherwise uploads may be
-slow, because some apps have uploads that take hours.
+An upload that falls further behind is aborted when other requests wait for a connection. If no request waits, an upload
+may be slow, because some apps have uploads that take hours.
 """
 
 _FIRST_EJECTION = 1.0

@@ -373,7 +373,7 @@ class _SpecialHeaders:
         else:
             body, length = Body.NONE, 0
         if self.upgrade and (length or body is Body.CHUNKED):
-            # Servers disagree about where such a request ends. Without a body, only the Upgrade header is dropped.
+            # Servers differ in where such a request ends. Without a body, only the Upgrade header is dropped.
             raise RefusedRequest("an upgrade together with a body", code="upgrade-refused")
         return body, length
 

@@ -1,8 +1,9 @@
 """Caches parsed response heads and header lines, so that simple responses need no HTTP parser.
 
-Most lines of a response head have been seen a moment ago (Server, Content-Type, the Date of this second). A head of
-five lines is assembled from cached lines in 1.2 us, whereas the parser with its callbacks, validation and writing the
-head again take 2.9 us (on the machine of `docs/performance.md`). A head that is cached as a whole is found in 0.2 us.
+Most lines of a response head have been received shortly before (Server, Content-Type, the Date of this second). A head
+of five lines is assembled from cached lines in 1.2 us, whereas the parser with its callbacks, validation and writing
+the head again take 2.9 us (on the machine of `docs/performance.md`). A head that is cached as a whole is found in 0.2
+us.
 
 Only lines that can be interpreted in one way are handled here: a token, a colon, one space, and visible ASCII that does
 not begin or end with a space. All other heads are left to the parser (`connection`), and so is every response without

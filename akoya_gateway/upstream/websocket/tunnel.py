@@ -17,7 +17,7 @@ CLOSING  the gateway closes the tunnel (protocol violation,    complete the fram
 
 An end is closed once a close frame has been sent to it (`close_sent`) and one received from it (`close_received`). The
 frame sent to it may come from the other side or from the gateway. If one side disconnects without a close frame, the
-other side gets none either, so that an abnormal closure stays one (RFC 6455 section 7.1.5). Connections that are not
+other side gets none either, so that it also sees an abnormal closure (RFC 6455 section 7.1.5). Connections that are not
 closed in time are aborted.
 """
 
