@@ -62,19 +62,19 @@ def _start(rig: Rig, number: int) -> float:
     """Return the seconds from exec to the first proxied response, to a request that needs no session."""
     began = time.perf_counter()
     running = rig.sidecar(SYSTEMS["bare-asgi"], label=f"start-{number}")
-    asyncio.run(_first_answer(running.server.port))
+    asyncio.run(_first_response(running.server.port))
     taken = time.perf_counter() - began
     running.server.__exit__()
     return taken
 
 
-async def _first_answer(port: int) -> None:
+async def _first_response(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /public/x HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
     response = await reader.read()
     writer.close()
     if not response.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(f"no first answer: {response[:200]!r}")
+        raise RuntimeError(f"no first response: {response[:200]!r}")
 
 
 def _warm(rig: Rig, running: Running) -> int:
@@ -185,7 +185,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     worker = max(found["idle_bytes"], *two["resident"])
     many = found["connections"]
     rows = [
-        ("start to first answer", "< 1 s", f"{start:.2f} s", start < 1),
+        ("start to first response", "< 1 s", f"{start:.2f} s", start < 1),
         ("resident memory of an idle worker", "< 80 MB", f"{worker / MEGABYTE:.0f} MB", worker < 80e6),
         (
             "idle keep-alive connections, all served again",

@@ -152,7 +152,7 @@ async def refresh(grants: GrantManager, owners: Sequence[str], concurrency: int,
             (grant,) = (await grants.for_owner(owner)).grants
             fresh = await grants.get_fresh(grant)
             took.append(time.perf_counter() - began)
-            assert fresh.version == grant.version + 2, "leased and answered"
+            assert fresh.version == grant.version + 2, "leased, and the response stored"
 
     gc.collect()
     began, cpu = time.perf_counter(), time.process_time()

@@ -135,7 +135,7 @@ TARGETS = (
     Target("small GET, sidecar with jwt and ed25519 / with hmac-sha256", "small", "sidecar-jwt", ("sidecar",), 1.0),
     Target("small GET, middleware / bare ASGI app", "small", "middleware", ("bare-asgi",), 0.85),
     Target("small GET, middleware with in_process: scope / bare", "small", "middleware-scope", ("bare-asgi",), 0.85),
-    Target("forward-auth / bare ASGI answer", "small", "forward-auth", ("bare-asgi",), 0.7),
+    Target("forward-auth / bare ASGI response", "small", "forward-auth", ("bare-asgi",), 0.7),
     Target("10 MB down, sidecar / Envoy", "down", "sidecar", ("envoy",), 0.5),
     Target("10 MB up, sidecar / Envoy", "up", "sidecar", ("envoy",), 0.5),
 )  # fmt: skip

@@ -57,7 +57,7 @@ http {{
     set $theirs $http_authorization$http_oidc_access_token$http_oidc_claim_sub;
     location = /bench/seen {{ return 200 '$ours$theirs'; }}
     location = /bench/upload {{
-      # Reads the whole body before it answers.
+      # Reads the whole body before it responds.
       client_max_body_size 0;
       client_body_buffer_size 16m;
       proxy_pass_request_body off;

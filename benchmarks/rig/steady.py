@@ -33,7 +33,7 @@ PATIENCE = 5.0
 _LENGTH = b"content-length:"
 
 
-class BadAnswer(Exception):
+class BadResponse(Exception):
     """Raised for a response that is not a 200 with Content-Length, and when the connection is closed."""
 
 
@@ -47,11 +47,11 @@ class Connection:
         self.due = due
         self._begun = b""
 
-    def answered(self) -> int:
-        """Read, and return the size of the response once it is complete, else 0. Raises BadAnswer or OSError."""
+    def read_response(self) -> int:
+        """Read, and return the size of the response once it is complete, else 0. Raises BadResponse or OSError."""
         data = self.socket.recv(65536)
         if not data:
-            raise BadAnswer("the connection was closed")
+            raise BadResponse("the connection was closed")
         if self._begun:
             data = self._begun + data
         size = length(data)
@@ -61,14 +61,14 @@ class Connection:
 
 
 def length(data: bytes) -> int:
-    """Return the size of the response that starts with `data`, or 0 if the head is incomplete. Raises BadAnswer."""
+    """Return the size of the response that starts with `data`, or 0 if the head is incomplete. Raises BadResponse."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return 0
     head = data[:end].lower()
     at = head.find(_LENGTH)
     if at < 0 or not head.startswith(b"http/1.1 200"):
-        raise BadAnswer(data[:200].decode("latin-1"))
+        raise BadResponse(data[:200].decode("latin-1"))
     return end + 4 + int(head[at + len(_LENGTH) :].split(b"\r", 1)[0])
 
 
@@ -125,8 +125,8 @@ class Load:
         for one in readable:
             connection = self._open[one]
             try:
-                size = connection.answered()
-            except (BadAnswer, OSError) as error:
+                size = connection.read_response()
+            except (BadResponse, OSError) as error:
                 self._failed(connection, str(error))
                 continue
             if size:
@@ -155,7 +155,7 @@ class Load:
 
     def _give_up(self) -> None:
         for connection in [one for one in self._open.values() if one not in self._idle]:
-            self._failed(connection, f"no answer within {PATIENCE:g} seconds")
+            self._failed(connection, f"no response within {PATIENCE:g} seconds")
 
 
 def run(load: Load, rate: float, seconds: float, seed: int) -> dict[str, float]:

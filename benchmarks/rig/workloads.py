@@ -68,7 +68,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("304", "GET with If-None-Match, 304", _BODILESS, path=UNCHANGED, conditional=True),
         Workload("steady", "GET, 12 bytes, 5,000 requests a second for each", _PROXIES, rate=5_000),
         Workload("half", "GET, 12 bytes, at half of each one's own limit", _UNDER_LIMIT, share=0.5),
-        Workload("varied", "GET, 12 bytes, no two requests and no two answers alike", _PROXIES, path=VARIED, vary=True),
+        Workload("varied", "GET, 12 bytes, all requests and all responses different", _PROXIES, path=VARIED, vary=True),
         Workload("json", "GET, 1 KB of JSON", _PROXIES, path=JSON),
         Workload("100k", "GET, 100 KB", _BODIES, path=LARGE),
         Workload("down", "GET, 10 MB", _BODIES, path=HUGE, connections=4),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.rig.steady import BadAnswer, Load, from_now, length, moments, run
+from benchmarks.rig.steady import BadResponse, Load, from_now, length, moments, run
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -115,5 +115,5 @@ def test_response_has_a_content_length(data: bytes, size: int) -> None:
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_response_of_ambiguous_length_is_refused(data: bytes) -> None:
-    with pytest.raises(BadAnswer):
+    with pytest.raises(BadResponse):
         length(data)
