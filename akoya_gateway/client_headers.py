@@ -37,9 +37,9 @@ MOVES_THE_REQUEST = frozenset(
         b"x-proxypath", b"x-real-path", b"x-real-uri", b"x-real-url", b"x-replaced-path", b"x-request-path",
         b"x-request-uri", b"x-request-url", b"x-rewrite-path", b"x-rewrite-uri", b"x-rewrite-url", b"x-root-path",
         b"x-script-filename", b"x-script-name", b"x-script-uri", b"x-script-url", b"x-sendfile-type",
-        b"x-servlet-path", b"x-sveltekit-pathname", b"x-traversal-path", b"x-url-prefix", b"x-waws-unencoded-url",
+        b"x-servlet-path", b"x-traversal-path", b"x-url-prefix", b"x-waws-unencoded-url",
         # The route of a Next.js app, and its middleware, which CVE-2025-29927 skips. `x-middleware-prefetch` passes:
-        # browsers send it.
+        # browsers send it. So does `x-sveltekit-pathname`, the page from which a remote function is called.
         b"next-resume", b"x-matched-path", b"x-middleware-invoke", b"x-middleware-next",
         b"x-middleware-override-headers", b"x-middleware-redirect", b"x-middleware-refresh", b"x-middleware-rewrite",
         b"x-middleware-set-cookie", b"x-middleware-skip", b"x-middleware-subrequest", b"x-middleware-subrequest-id",

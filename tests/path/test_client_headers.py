@@ -70,6 +70,7 @@ def test_name_that_proxies_use_passes_from_proxies_alone_in_its_own_spelling(nam
         "X-User-Id",
         "Range",
         "X-Middleware-Prefetch",
+        "X-SvelteKit-Pathname",
         "Access-Control-Request-Method",
         "HX-Current-URL",
         "Next-Url",
