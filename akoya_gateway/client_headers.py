@@ -119,19 +119,19 @@ FROM_PROXIES = frozenset(
 """Names that are passed on only if the request comes from one of `trusted_proxies`."""
 
 PROXY_PREFIXES = (
-    # What proxies in general report.
+    # Headers in which proxies in general describe the client's request.
     b"forwarded-", b"remote-", b"x-external-", b"x-forward-", b"x-forwarded-", b"x-orig-", b"x-original-",
     b"x-remote-", b"x-rewrite-", b"x-ssl-client-", b"ssl-client-",
-    # What the proxies of hosting services report.
+    # Headers in which the proxies of hosting services do the same.
     b"akamai-", b"cf-", b"cloudfront-", b"fastly-", b"fly-", b"incap-", b"x-akamai-", b"x-amzn-", b"x-apigateway-",
     b"x-appengine-", b"x-arr-", b"x-azure-", b"x-cloudscheduler", b"x-cloudtasks-", b"x-google-", b"x-iisnode-",
     b"x-vercel-forwarded-", b"x-vercel-proxied-", b"x-waws-", b"x-weblogic-", b"wl-proxy-",
     b"-ws",  # `$WSRU` and similar, from which WebSphere takes the user, address and scheme.
     # The mount point of RStudio's products.
     b"rstudio-connect-", b"x-rstudio-",
-    # What service meshes report, or are told to do.
+    # Headers with which service meshes describe a request or are controlled.
     b"l5d-", b"x-envoy-", b"x-istio-",
-    # The users that authentication proxies report.
+    # Headers in which authentication proxies name the user.
     b"iv-", b"oam-", b"oidc-", b"osso-", b"shib-", b"tailscale-user-", b"x-auth-couchdb-", b"x-auth-request-",
     b"x-authenticated-", b"x-authentik-", b"x-consumer-", b"x-goog-authenticated-user-", b"x-goog-iap-",
     b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-webauth-",
@@ -194,9 +194,9 @@ def is_alias(name: bytes) -> bool:
 
 
 def is_unlisted(name: bytes) -> bool:
-    """Return True if a known name is in none of the lists, but in a family of names or in an unusual spelling.
+    """Return True for a known name that is in none of the lists: one of a family, or an unusual spelling.
 
-    The files of proxies without patterns (nginx) name the listed ones only.
+    The configuration files of proxies without patterns (nginx) contain only the listed names.
     """
     return is_known(name) and name.lower() not in MOVES_THE_REQUEST
 

@@ -16,7 +16,7 @@ from akoya_gateway.cli.options import config_option
 if TYPE_CHECKING:
     from akoya_gateway.config.model import Listen
 
-_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address to ask, not to bind
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address to query, not to bind
 
 
 @click.command()
@@ -33,10 +33,10 @@ _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     help="Seconds to wait for the response.",
 )
 def health(config: Path, url: str | None, live: bool, timeout: float) -> None:
-    """Ask a running gateway whether it is ready: a probe for containers and scripts.
+    """Report whether a running gateway is ready, as a probe for containers and scripts.
 
-    Asks the admin listener on this machine. The configuration is read only for its address, so neither secrets nor a
-    valid file are needed. What is wrong goes to standard error.
+    Queries the admin listener on this machine. The configuration is read only for its address, so neither secrets nor
+    a valid file are needed. The reasons are written to standard error.
 
     Exit codes: 0 ready, 1 not ready or no response, 2 wrong usage.
     """

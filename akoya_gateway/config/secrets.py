@@ -1,6 +1,7 @@
 """Reads secrets from environment variables and files, and checks their form and length.
 
-No message ever contains a part of a secret. About its length a message says only that it breaks the rule in question.
+No message ever contains a part of a secret. About the length of a secret, a message states only that it violates the
+rule.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ log = logger("akoya_gateway.data_api")
 class Turn(NamedTuple):
     """The permission to send a call. `until` is the time of the event loop until which it may be sent.
 
-    `delay` is the delay in ticks that it was reserved for (`schedule.reserve`).
+    `delay` is the delay in ticks with which it was reserved (`schedule.reserve`).
     """
 
     until: float

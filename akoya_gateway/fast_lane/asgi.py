@@ -88,8 +88,8 @@ class AsgiFastLane:
             if reply.started or not stream.connection.may_retry(error, idempotent=target.idempotent):
                 raise
             # The upstream closed the idle connection just as the request was written. The general path handles the
-            # request again, on a new connection: not here, because an error of the response that it begins would be
-            # responded to as one of this exchange, and this one's watcher would receive the client's messages.
+            # request again, on a new connection: not here, because an error in the new response would be handled as one
+            # of this exchange, and the watcher of this exchange would receive the client's messages.
             scope["akoya.again"] = True
         finally:
             exchange.clean_up()

@@ -16,7 +16,7 @@ _FAULTY_REQUEST = re.compile(
     r"|grant.?type|redirect.?ur[il]|client.?id\b|client.?authentication",
     re.IGNORECASE,
 )
-"""The token endpoint did not understand the request: a proxy removed the form, or the configuration is wrong."""
+"""The token endpoint could not parse the request: a proxy removed the form, or the configuration is wrong."""
 _ABOUT_TOKEN = re.compile(
     r"expired|revoked|claimed|already|inactive|not found|unknown|not active|no longer|was used", re.IGNORECASE
 )
@@ -31,8 +31,7 @@ _ONE_OF_SEVERAL = re.compile(
     r"\bor (?:[\w']+ ){0,3}(?:issued|granted|belongs?) (?:to|for) (?:another|a different|some other|this|the) client",
     re.IGNORECASE,
 )
-"""Another client as one of several causes, in a text that is sent for each of them ("is invalid or was issued to ...").
-"""
+"""A text that is sent for several causes, one of which is another client ("is invalid or was issued to ...")."""
 _OTHER_CLIENT = re.compile(
     r"client.{0,40}(?:does not|doesn't|did not|not) match"
     r"|(?:issued|belongs?|granted) (?:to|for) (?:another|a different|some other) client"
@@ -49,8 +48,8 @@ def means_retry(error: str, description: str) -> bool:
 def blames_client(error: str, description: str) -> bool:
     """Return True if the error is about the request or the client, so that the token may still be valid.
 
-    False if the text also names a cause that is about the token: the error of a dead token would otherwise keep its
-    grant for ever, and stop the refreshes of all grants of this client, as a wrong registration does.
+    False if the text also names a cause that is about the token: otherwise the error for a dead token would keep its
+    grant forever, and stop the refreshes of all grants of this client, as a wrong registration does.
     """
     text = _ONE_OF_SEVERAL.sub("", _RFC_TEXT.sub("", description))
     faults = {"invalid_request": _FAULTY_REQUEST, "invalid_grant": _OTHER_CLIENT}.get(error)

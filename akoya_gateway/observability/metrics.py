@@ -51,7 +51,7 @@ class BoundedLabels(Generic[M]):
 
 
 class _Sampled(Collector):
-    """A metric whose values each scrape asks for. At most `MAX_LABEL_SETS` series; the rest is left out."""
+    """A metric whose values are computed at each scrape. At most `MAX_LABEL_SETS` series; the rest is left out."""
 
     def __init__(self, row: MetricRow) -> None:
         self.row = row

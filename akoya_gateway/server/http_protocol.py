@@ -106,7 +106,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._end_send_timer()
-        for cycle in self._unanswered():
+        for cycle in self._pending_cycles():
             _disconnect(cycle)
         self.pipeline.clear()
         if self.on_lost is not None:
@@ -121,7 +121,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             # uvicorn uses `cycle`, which is a different request if a WebSocket handshake was parsed behind this one.
             last.keep_alive = False
 
-    def _unanswered(self) -> Iterator[RequestResponseCycle]:
+    def _pending_cycles(self) -> Iterator[RequestResponseCycle]:
         if self._running is not None and not self._running.response_complete:
             yield self._running
         for cycle, _ in self.pipeline:
