@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WORDS = (
     "whoever", "nobody's", "somebody's", "anybody's", "strangers", "torso", "anew", "of ours", "is had", "be had", "goes by",
-    "gone by", "worth nothing", "heard of", "at hand", "judge", "judges", "judged", "judgement", "judgment", "whatsoever", "graveyard", "farewell",
+    "gone by", "worth nothing", "heard of", "at hand", "answered", "for ever", "judge", "judges", "judged", "judgement", "judgment", "whatsoever", "graveyard", "farewell",
 )  # fmt: skip
 REFUSED = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 EXCEPTIONS = {

@@ -58,7 +58,7 @@ import click
     "--refresh-token-lifetime",
     type=float,
     metavar="SECONDS",
-    show_default="for ever",
+    show_default="forever",
     help="Lifetime of refresh tokens.",
 )
 @click.option(

@@ -9,7 +9,7 @@ from akoya_gateway.clock import Clock
 DOWN_AFTER = 3
 """Number of consecutive calls without a usable response after which a bank counts as down."""
 FORGET_AFTER = 900.0
-"""Seconds after its last failed call for which a bank's failures are remembered."""
+"""Seconds for which the failures of a bank are remembered after the last of them."""
 
 
 class BankHealth:

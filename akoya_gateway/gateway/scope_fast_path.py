@@ -1,8 +1,8 @@
 """Fast path of `Gateway` for ASGI scopes: a request whose session is cached and whose grant is fresh.
 
 Request targets and headers are parsed once, and the decision for the session is cached (`admission.decision_cache`).
-What remains for each request is three cache lookups and the signature. Every other request is left to the full
-decision, which starts again.
+What remains for each request is three cache lookups and the signature. For every other request, the full decision is
+made from the start.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ MAX_GRANTS = 10_000
 class StaleReports:
     """The latest accepted report of each grant, for at most `MAX_GRANTS` grants.
 
-    Code 602 also means "not entitled" (docs/akoya.md section 6). Therefore a bearer is accepted only once, and the
-    required pause before the next report of the same grant grows with each report, up to `max_pause`.
+    Code 602 also means "not entitled" (docs/akoya.md section 6). Therefore only one report of the same bearer is
+    accepted, and the required pause before the next report of the same grant grows with each report, up to `max_pause`.
     """
 
     def __init__(self, max_pause: float) -> None:

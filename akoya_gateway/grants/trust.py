@@ -129,7 +129,7 @@ class TrustTracker:
         )
 
     def _add(self, row: _Row, member: str, error: str, threshold: int) -> bool:
-        """Return True if this opens the breaker."""
+        """Count an untrusted response of `member`. Return True if it opens the breaker."""
         if not row.members:
             row.since = self._clock()
         row.error = error

@@ -168,7 +168,7 @@ def test_cve_2026_71324_responses_stay_with_their_users(target: Target) -> None:
 
 
 @advisory("CVE-2026-54273", attack="Pipelined requests queue without a limit, or their responses are swapped.",
-          ours="Pipelined requests are authorized separately and answered in order. Reading pauses while requests are waiting.")  # fmt: skip
+          ours="Pipelined requests are authorized separately, and their responses are sent in order. Reading pauses while requests are waiting.")  # fmt: skip
 def test_cve_2026_54273_pipelining(target: Target) -> None:
     folder = target.public.rpartition("/")[0]
     requests = "".join(f"GET {folder}/{number} HTTP/1.1\r\nHost: {target.authority}\r\n\r\n" for number in range(30))
