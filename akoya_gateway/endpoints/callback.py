@@ -77,8 +77,8 @@ class CallbackEndpoint:
     async def __call__(self, request: EndpointRequest) -> Response:
         """Redirect (302) to `return_to` with a new session cookie, or to `redirects.after_error` with `?error=`.
 
-        With `SameSite=Strict` a page does that, because the browser would send no session cookie after a redirect: it
-        would be sent to the bank again and again.
+        With `SameSite=Strict` the response is a page that navigates there, because after a redirect the browser would
+        send no session cookie, and would be redirected to the bank again and again.
 
         Raises:
             GatewayError: The callback belongs to no attempt of this browser, so it must not cause a redirect.
@@ -152,7 +152,7 @@ class CallbackEndpoint:
 
         `before` is ended before the code is spent, so that an attacker who has its ID cannot use it any more.
         """
-        # If the store cannot take a session, it cannot take the grant either. Find out before the code is spent.
+        # If the store cannot save a session, it cannot save the grant either. Detect this before the code is spent.
         try:
             before, session, value = await self._renewed(request, before)
         except Exception as error:

@@ -19,8 +19,8 @@ async def form_session(
 ) -> tuple[Session | None, tuple[tuple[bytes, bytes], ...]]:
     """Return the session whose CSRF token a form needs, and the headers that set its cookie if it is new.
 
-    A user who is known by `identity` may have no session in this browser yet, so one is started, if `start`. Returns
-    None for a user who has no session and is not known.
+    A user who is known by `identity` may have no session in this browser yet, so one is started if `start` is True.
+    Returns None for a user who has no session and is not known.
     """
     if principal.session is not None or not principal.identified or not start:
         return principal.session, ()

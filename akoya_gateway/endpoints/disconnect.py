@@ -87,8 +87,8 @@ class LogoutEndpoint(GrantEndpoint):
 
         The cookie is deleted even if the session is gone, but never for a form of another site.
 
-        Grants of an owner that is known by `identity` are kept. Other grants can be reached through this session only,
-        so they are revoked and deleted with it.
+        Grants of an owner who is identified by `identity` are kept. Other grants can be reached only through this
+        session, so they are revoked and deleted with it.
         """
         session = request.principal.session
         if request.method != "POST":

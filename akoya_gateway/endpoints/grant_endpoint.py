@@ -39,5 +39,5 @@ class GrantEndpoint:
         return await self.grants.login_names.names(owner_grants, pages.language.gettext(UNNAMED_LOGIN))
 
     def done(self, return_to: str | None, notice: str) -> str:
-        """Return where a form leads: to `return_to` if it is allowed, otherwise to the connections with a notice."""
+        """Return the redirect target after a form: `return_to` if it is allowed, else the connections with a notice."""
         return self.redirects.validate_or(return_to, f"{self.config.prefix}/?done={notice}")

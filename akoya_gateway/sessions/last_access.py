@@ -1,8 +1,8 @@
 """When each owner was last active, for `Akoya-Last-Access`: kept in the store, written in the background.
 
 Akoya's v3 data APIs require the time (`x-akoya-last-access`). A request of a user is itself the latest activity, so its
-header needs no read. The record is for background jobs, which read it at the token endpoint: it survives restarts, and
-of the values of all replicas the latest is kept.
+header needs no read. The record is for background jobs, which read it at the token endpoint: it survives restarts and
+has the latest value of all replicas.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_OWNERS = 50_000
 """Maximum number of owners whose last recorded time is cached."""
 
 MAX_PENDING = 50_000
-"""Maximum number of owners whose time is waiting to be written. The oldest are dropped, while the store is down."""
+"""Maximum number of owners whose time waits to be written. If the store is down for long, the oldest are dropped."""
 
 BATCH = 16
 """Number of records written concurrently: SQLite commits them together."""
@@ -50,7 +50,7 @@ log = logger("akoya_gateway.sessions")
 def rounded(owner: str, now: float) -> int:
     """Return the start of the owner's current period, in Unix seconds.
 
-    Periods begin at another second for each owner, so that the headers of all owners do not change at once.
+    Periods begin at a different second for each owner, so that the headers of all owners do not change at once.
     """
     return int(now) - (int(now) - zlib.crc32(owner.encode("utf-8", "surrogatepass"))) % PERIOD
 
