@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ import yaml
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import EncryptionKey, Origin, key_id
+from akoya_gateway.doctor import store_checks
 from akoya_gateway.doctor.check_result import CheckResult, Severity
 from akoya_gateway.doctor.checks import run_checks
 from akoya_gateway.doctor.connectivity import check_connectivity
@@ -232,7 +234,9 @@ def test_each_upstream_is_tried_by_its_name_and_with_its_own_trust(env: DoctorEn
     }
 
 
-def test_working_store_reports_its_round_trip_time(env: DoctorEnv) -> None:
+def test_working_store_reports_its_round_trip_time(env: DoctorEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine the store may take longer than doctor finds acceptable.
+    monkeypatch.setattr(store_checks, "SLOW_STORE_MILLISECONDS", math.inf)
     (env.folder / "grants.db").touch(0o600)
     found = of(env.findings(credentials=False), "sessions.store")
     assert [result.verdict for result in found] == [Severity.FINE]
