@@ -26,6 +26,7 @@ from akoya_gateway.grants.events import (
 )
 from akoya_gateway.grants.grant import Grant, GrantState
 from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
+from akoya_gateway.grants.late_responses import LateResponses
 from akoya_gateway.grants.observer import GrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
 from akoya_gateway.grants.refresh_log import log, log_fields, log_refresh, outcome_of
@@ -85,6 +86,7 @@ class Refresher:
         self._revoke_later = revoke_later
         self._in_flight: dict[str, asyncio.Task[Grant]] = {}
         self._started: dict[str, float] = {}
+        self._late = LateResponses(self._commit, clock)
         self._unsaved = 0
         self._since = clock()
         self._is_stopping = asyncio.Event()
@@ -124,9 +126,10 @@ class Refresher:
         Results of those that have not been written are lost when the process exits.
         """
         self._is_stopping.set()
-        if self._in_flight:
-            await asyncio.wait(set(self._in_flight.values()), timeout=timeout)
-        return len(self._in_flight)
+        flights = {*self._in_flight.values(), *await self._late.stop()}
+        if flights:
+            await asyncio.wait(flights, timeout=timeout)
+        return sum(not flight.done() for flight in flights)
 
     def _on_refresh_done(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
         del self._in_flight[grant_id], self._started[grant_id]
@@ -237,6 +240,7 @@ class Refresher:
         endpoint = self._providers[leased.key.client]
         started = self._clock()
         response = await self._call(endpoint, leased)
+        self._late.expect(leased, response)
         # Write the response before anything else: until then, it exists only in this process.
         current = await self._commit(leased, response)
         fault = self._health.record_outcome(endpoint.client, response)

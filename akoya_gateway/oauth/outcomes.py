@@ -17,6 +17,7 @@ outcome             the token that was sent         what to do
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -127,10 +128,14 @@ class ProviderDown:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """The request was sent and no usable response was received: the token may be spent."""
+    """The request was sent and no usable response was received: the token may be spent.
+
+    After a timeout, `late` returns the outcome once the response has been received after all, or given up.
+    """
 
     detail: str
     reply: Reply | None = field(default=None, compare=False)
+    late: Awaitable[TokenOutcome] | None = field(default=None, compare=False, repr=False)
 
 
 class DistrustReason(StrEnum):

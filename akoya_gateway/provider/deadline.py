@@ -27,7 +27,20 @@ also through TLS and in several reads, and take milliseconds.
 T = TypeVar("T")
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+async def finishes_within(seconds: float, task: asyncio.Task[Any]) -> bool:
+    """Wait until the task is done, or for `seconds` in which the event loop ran. Return True if it is done."""
+    for _ in range(SLICES):
+        await asyncio.wait((task,), timeout=seconds / SLICES)
+        if task.done():
+            return True
+    for _ in range(POLLS):
+        await asyncio.sleep(0)
+        if task.done():
+            return True
+    return False
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
     """Return the result of `work`, or cancel it after `seconds` in which the event loop ran.
 
     If `work` ends with a result or an exception after it was cancelled, that is returned or raised.
@@ -35,16 +48,10 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         TimeoutError: The time is over.
     """
-    task = asyncio.get_running_loop().create_task(work)
+    task = work if isinstance(work, asyncio.Task) else asyncio.get_running_loop().create_task(work)
     try:
-        for _ in range(SLICES):
-            await asyncio.wait((task,), timeout=seconds / SLICES)
-            if task.done():
-                return task.result()
-        for _ in range(POLLS):
-            await asyncio.sleep(0)
-            if task.done():
-                return task.result()
+        if await finishes_within(seconds, task):
+            return task.result()
     finally:
         await cancel_until_done(task)
     if task.cancelled():

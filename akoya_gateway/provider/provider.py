@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import httpx
@@ -34,6 +35,7 @@ from akoya_gateway.oauth.outcomes import (
 )
 from akoya_gateway.oauth.revocation import parse_revocation_response, revocation_request
 from akoya_gateway.oauth.token_messages import (
+    HttpResponse,
     TokenFailure,
     TokenRequest,
     TokenResponse,
@@ -46,8 +48,16 @@ from akoya_gateway.oauth.token_messages import (
 from akoya_gateway.provider.remote_keys import KeysUnavailable, RemoteKeySet
 from akoya_gateway.provider.transport import NotSent, ResponseLost, post
 from akoya_gateway.secret import Secret
+from akoya_gateway.tasks import cancel_until_done
 
 log = logger("akoya_gateway.provider")
+
+LATE_SECONDS = 30.0
+"""Seconds after the timeout of a refresh for which its response is still read.
+
+A provider that was stopped for longer than the timeout still has the request. It rotates the refresh token when it
+continues, and the new token is in a response that nothing else would read.
+"""
 
 _SECRET_FIELDS = frozenset({"code", "code_verifier", "refresh_token", "token", "client_secret"})
 
@@ -103,7 +113,7 @@ class Provider:
             sub: The `sub` of the grant.
             nonce: The nonce of the login, or None if unknown.
         """
-        return await self._request(refresh_request(self._client, refresh_token), nonce, expected_sub=sub)
+        return await self._request(refresh_request(self._client, refresh_token), nonce, sub, LATE_SECONDS)
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
         """Revoke the grant (RFC 7009). May be repeated: revoking a dead token succeeds."""
@@ -118,8 +128,10 @@ class Provider:
                 return OutcomeUnknown(detail)
         return parse_revocation_response(self._client, result, self._clock(), self._secrets(request))
 
-    async def _request(self, request: TokenRequest, nonce: str | None, expected_sub: str | None) -> TokenOutcome:
-        """Fetch the keys, then send the request and evaluate the response.
+    async def _request(
+        self, request: TokenRequest, nonce: str | None, expected_sub: str | None, late: float = 0.0
+    ) -> TokenOutcome:
+        """Fetch the keys, then send the request and evaluate the response. `late` is that of `post`.
 
         The keys come first because an outage of the `jwks_uri` must be detected while the token is still unspent.
         """
@@ -129,8 +141,29 @@ class Provider:
                 keys = await self._keys.current()
             except KeysUnavailable as fault:
                 return ProviderDown(str(fault), reason=DownReason.KEYS)
+        result = await post(self._http, request, self._client.environment.timeout, late)
+        outcome = await self._evaluate(result, request, keys, nonce, expected_sub)
+        if not isinstance(result, ResponseLost) or result.late is None:
+            return outcome
+        if not isinstance(outcome, OutcomeUnknown):  # The received part was sufficient.
+            await cancel_until_done(result.late)
+            return outcome
+        rest = result.late
+
+        async def evaluate_late() -> TokenOutcome:
+            return await self._evaluate(await rest, request, keys, nonce, expected_sub)
+
+        return replace(outcome, late=asyncio.get_running_loop().create_task(evaluate_late()))
+
+    async def _evaluate(
+        self,
+        result: HttpResponse | NotSent | ResponseLost,
+        request: TokenRequest,
+        keys: KeySet | None,
+        nonce: str | None,
+        expected_sub: str | None,
+    ) -> TokenOutcome:
         environment = self._client.environment
-        result = await post(self._http, request, environment.timeout)
         match result:
             case NotSent(detail, reason):
                 return ProviderDown(detail, reason=reason)

@@ -19,7 +19,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx
@@ -29,7 +29,8 @@ from akoya_gateway.oauth.outcomes import DownReason
 from akoya_gateway.oauth.response_body import UnreadableBody, plain_body
 from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
 from akoya_gateway.oauth.untrusted_text import printable
-from akoya_gateway.provider.deadline import within
+from akoya_gateway.provider.deadline import finishes_within, within
+from akoya_gateway.tasks import cancel_until_done
 
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "akoya-gateway"}
 _NEVER_LEFT = (
@@ -63,10 +64,13 @@ class ResponseLost:
 
     `part` is the received part of the response, if its head was complete and some of the body was received. The end of
     a JSON object can be recognized, so the part may contain everything that is needed.
+
+    `late` continues to read the response, if `post` was asked to and the request timed out.
     """
 
     detail: str
     part: HttpResponse | None = field(default=None, compare=False)
+    late: asyncio.Task[HttpResponse | NotSent | ResponseLost] | None = field(default=None, compare=False, repr=False)
 
 
 class _Progress:
@@ -209,17 +213,44 @@ def _unchunked(body: bytes) -> bytes:
     return bytes(content) or body
 
 
-async def post(http: httpx.AsyncClient, request: FormRequest, timeout: float) -> HttpResponse | NotSent | ResponseLost:
+async def post(
+    http: httpx.AsyncClient, request: FormRequest, timeout: float, late: float = 0.0
+) -> HttpResponse | NotSent | ResponseLost:
     """Send the form once and read the response, all within `timeout` seconds. Redirects are returned, not followed.
 
     A decoded body of more than `MAX_BODY_BYTES` bytes is truncated to one byte more than that. Raises only
     cancellation, after which the outcome is as unknown as after `ResponseLost`.
+
+    Args:
+        http: The HTTP client.
+        request: The form.
+        timeout: Seconds until this function returns.
+        late: Seconds after the timeout for which `ResponseLost.late` continues to read.
     """
     if http.is_closed:
         return NotSent("the gateway is shutting down")
     progress = _Progress(MAX_BODY_BYTES)
+    loop = asyncio.get_running_loop()
+    exchange = loop.create_task(_exchange(http, _form_post(http, request), timeout, progress))
+    continues = False
     try:
-        await within(timeout, _exchange(http, _form_post(http, request), timeout, progress))
+        if not await finishes_within(timeout, exchange) and late and progress.sending:
+            lost = progress.response_lost(f"no complete response within {timeout:g} s")
+            if isinstance(lost, ResponseLost):
+                continues = True
+                return replace(lost, late=loop.create_task(_received(exchange, late, progress, timeout + late)))
+        return await _received(exchange, 0.0, progress, timeout)
+    finally:
+        if not continues:
+            await cancel_until_done(exchange)
+
+
+async def _received(
+    exchange: asyncio.Task[None], seconds: float, progress: _Progress, timeout: float
+) -> HttpResponse | NotSent | ResponseLost:
+    """Wait at most `seconds` for the exchange, and return its outcome. `timeout` is the time it had in all."""
+    try:
+        await within(seconds, exchange)
         return progress.outcome()
     except _NEVER_LEFT as fault:
         return _not_sent(fault)

@@ -239,7 +239,7 @@ async def test_outage_of_the_keys_is_found_before_the_token_is_spent(http: httpx
 
 
 async def test_keys_that_fail_after_the_token_was_spent_do_not_lose_it(http: httpx.AsyncClient) -> None:
-    keys = in_turn(reply(200, jwks(rsa_key())), raw(hold=True))
+    keys = in_turn(reply(200, jwks(rsa_key())), raw())
     async with provider(http, keys=keys, token=reply(200, tokens(signed(claims(), rsa_key("new"))))) as (akoya, _):
         response = await akoya.refresh(Secret("r"), SUB)
     assert response == Untrusted("id_token: no key with the token's kid", Secret("refresh-2"), DistrustReason.KEYS)
