@@ -29,7 +29,7 @@ LINGER_SECONDS = 0.2
 """Seconds to wait, before idle connections are closed, for requests that are already on their way."""
 CLOSE_FRAME_SECONDS = 2.0
 """Seconds that closed WebSockets and cancelled requests have to finish."""
-HIDDEN_EOF_SECONDS = 60.0
+HIDDEN_EOF_SECONDS = 15.0
 """Seconds after which a client that has filled the receive buffer behind a running response counts as disconnected."""
 HIDDEN_EOF_BYTES = 32_768
 """Bytes in the receive buffer from which on the client's EOF may not fit in. The initial window of Linux is 64 KB."""
