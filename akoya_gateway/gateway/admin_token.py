@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
-from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -76,7 +75,7 @@ class AdminTokenApp:
         if request.method != "GET":
             raise MethodNotAllowed("GET")
         authenticate(runtime, request)
-        connector = unquote(request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/"))
+        connector = request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/")
         owner = named_owner(request)
         chosen = validated(request.query_params.getlist("grant"))
         facts |= {"owner": owner[:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}

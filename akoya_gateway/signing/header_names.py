@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 
+from akoya_gateway.client_headers import fold
 from akoya_gateway.signing.claims import Headers
 from akoya_gateway.signing.structured_fields import without
 
@@ -67,7 +68,7 @@ def is_gateway_header(name: bytes) -> bool:
     """
     if name[:5].lower() == _PREFIX:
         return len(name) == 5 or not name[5:6].isalnum()
-    return name[:9].lower() == SIGNATURE and _fold(name) in _SIGNATURE_FIELDS
+    return name[:9].lower() == SIGNATURE and fold(name) in _SIGNATURE_FIELDS
 
 
 def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
@@ -133,10 +134,6 @@ def _name_spellings(start: str) -> frozenset[bytes]:
 _SUSPECT = frozenset().union(*(_name_spellings(start) for start in ("ako", "sig", "coo", "con", "x-r")))
 
 
-def _fold(name: bytes) -> bytes:
-    return name.lower().replace(b"_", b"-").replace(b".", b"-")
-
-
 def _filter_header(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
     name, value = header
     lower = name.lower()
@@ -160,4 +157,4 @@ def _without_our_names(connection: bytes) -> bytes:
     if not any(word in lower for word in _CONNECTION_WORDS):
         return connection
     options = [option for option in (part.strip() for part in connection.split(b",")) if option]
-    return b", ".join(o for o in options if not is_gateway_header(o) and _fold(o) not in _CONNECTION_NAMES)
+    return b", ".join(o for o in options if not is_gateway_header(o) and fold(o) not in _CONNECTION_NAMES)

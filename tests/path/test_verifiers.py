@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from akoya_verify import AsgiVerifier, WsgiVerifier, keys_of, secret_key
+from akoya_verify import AsgiVerifier, KeySource, WsgiVerifier, keys_of, secret_key
+from akoya_verify.testing import TEST_KEY, signed_headers
 
 KEYS = keys_of([secret_key("k1", "0123456789abcdef0123456789abcdef")])
 
 
-def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
+def wsgi(environ: dict[str, Any], keys: KeySource = KEYS, **options: Any) -> tuple[str, bytes]:
     """Return status and body. For a request without signature, `missing-signature` means that the path was accepted unchanged."""
     statuses: list[str] = []
 
@@ -20,7 +21,7 @@ def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
         return [environ["PATH_INFO"].encode()]
 
     base = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "HTTP_HOST": "a", "wsgi.url_scheme": "http", "QUERY_STRING": ""}
-    body = WsgiVerifier(app, KEYS, exempt={"/pub/*", "/bank/pub/*"}, **options)(
+    body = WsgiVerifier(app, keys, exempt={"/pub/*", "/bank/pub/*"}, **options)(
         {**base, **environ}, lambda status, headers: statuses.append(status)
     )
     return statuses[0], b"".join(body)
@@ -31,7 +32,9 @@ def wsgi(environ: dict[str, Any], **options: Any) -> tuple[str, bytes]:
     [({"SCRIPT_NAME": "/pub", "PATH_INFO": "/admin"}, {}, b"root-path"), ({"SCRIPT_NAME": "/bank", "PATH_INFO": "/x"}, {}, b"root-path"),
      ({"PATH_INFO": "/x"}, {"script_name": "/bank"}, b"root-path"), ({"SCRIPT_NAME": "/bank", "PATH_INFO": "/x", "RAW_URI": "/bank/x"}, {"script_name": "/bank"}, b"missing-signature"),
      ({"PATH_INFO": "/admin", "RAW_URI": "/any/admin"}, {}, b"path-mismatch"), ({"PATH_INFO": "/x y", "RAW_URI": "/x%20y?q=1"}, {}, b"missing-signature"),
-     ({"PATH_INFO": "/x", "REQUEST_URI": "http://a/x"}, {}, b"missing-signature"), ({"PATH_INFO": "/\xc3\xa4", "RAW_URI": "/%C3%A4"}, {}, b"missing-signature")],
+     ({"PATH_INFO": "/x", "REQUEST_URI": "http://a/x"}, {}, b"missing-signature"),
+     ({"PATH_INFO": "/x", "REQUEST_URI": "http://[a/x"}, {}, b"missing-signature"), ({"PATH_INFO": "/", "REQUEST_URI": "http://a?q"}, {}, b"missing-signature"),
+     ({"PATH_INFO": "/x", "REQUEST_URI": "http://a/y"}, {}, b"path-mismatch"), ({"PATH_INFO": "*", "RAW_URI": "*"}, {}, b"path-mismatch"), ({"PATH_INFO": "/\xc3\xa4", "RAW_URI": "/%C3%A4"}, {}, b"missing-signature")],
 )  # fmt: skip
 def test_wsgi_app_gets_the_path_that_was_signed_below_a_named_mount(
     environ: dict[str, Any], options: dict[str, Any], expected: bytes
@@ -45,6 +48,18 @@ def test_exempt_wsgi_path_counts_only_below_the_named_mount() -> None:
     assert wsgi({"PATH_INFO": "/pub/x"})[0] == "200 OK"
     assert wsgi({"SCRIPT_NAME": "/bank", "PATH_INFO": "/pub/x"}, script_name="/bank")[0] == "200 OK"
     assert wsgi({"SCRIPT_NAME": "/bank", "PATH_INFO": "/pub/x"})[0].startswith("401")
+
+
+def test_wsgi_app_gets_the_query_that_was_signed() -> None:
+    def served(query: str, raw: str | None = None) -> str:
+        signed = signed_headers("GET", "http://a/x?who=me", owner="o1")
+        environ = {"PATH_INFO": "/x", "QUERY_STRING": query}
+        environ |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in signed.items()}
+        return wsgi({**environ, **({} if raw is None else {"RAW_URI": raw})}, keys_of([TEST_KEY]))[0]
+
+    assert served("who=me") == served("who=me", "/x?who=me") == served("who=me", "http://a/x?who=me") == "200 OK"
+    for raw in (None, "/x?who=me", "http://a/x?who=me"):
+        assert served("who=other", raw) == "401 Unauthorized"
 
 
 @pytest.mark.parametrize(

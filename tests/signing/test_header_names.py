@@ -63,7 +63,7 @@ def test_signature_field_that_is_no_dictionary_is_dropped(broken: bytes) -> None
     assert strip([(b"signature-input", broken), (b"host", b"h")]) == [(b"host", b"h")]
 
 
-@pytest.mark.parametrize("name", [b"signature_input", b"Signature.Input", b"SIGNATURE_INPUT"])
+@pytest.mark.parametrize("name", [b"signature_input", b"Signature.Input", b"SIGNATURE_INPUT", b"Signature+Input"])
 def test_alias_of_a_signature_field_is_dropped_whole(name: bytes) -> None:
     assert strip([(name, b"sig1=1")]) == []
 

@@ -348,6 +348,12 @@ def attacks() -> list[Json]:
     add("underscored copy", plus(good, ["akoya_owner", "evil"]), "alias")
     add("underscored copy, half", plus(good, ["Akoya_Id-Token", "evil"]), "alias")
     add("dotted copy", plus(good, ["akoya.owner", "evil"]), "alias")
+    for name in ("akoya~owner", "akoya!id-token", "signature+input"):
+        add(f"{name} beside the signed headers", plus(good, [name, "evil"]), "alias")
+    for character in "\x0b\x85\xa0":
+        padded = replaced(good, "akoya-owner", f"o-3Jd9Qm1Zx{character}")
+        reason = "bad-signature" if character.isascii() else "malformed"
+        add(f"white space U+{ord(character):04X} after a value", padded, reason)
     renamed = [["akoya_owner" if n == "akoya-owner" else n, v] for n, v in good["headers"]]
     add("underscored instead of dashed", {**good, "headers": renamed}, "alias")
     add("header emptied", replaced(good, "akoya-scope", ""), "bad-signature")
@@ -356,11 +362,23 @@ def attacks() -> list[Json]:
     add("path encoded in another way", {**good, "path": "/api/b%61lances"}, "bad-signature")
     add("path in another case", {**good, "path": "/API/balances"}, "bad-signature")
     add("path with a dot segment", {**good, "path": "/api/x/../balances"}, "bad-signature")
+    add("path without a slash in front", {**good, "path": ":80/api/balances"}, "bad-signature")
     q, _ = signed(ED, FULL, target(query="a=1&b=2"))
     add("query parameters reordered", {**q, "query": "b=2&a=1"}, "bad-signature")
     add("query removed", {**q, "query": ""}, "bad-signature")
     add("query extended", {**q, "query": "a=1&b=2&admin=1"}, "bad-signature")
     add("port added to the authority", {**good, "authority": "app.example.com:8080"}, "bad-signature")
+    for authority, spelled in (
+        ("app.example.com:8080", "app.example.com:08080"),
+        ("127.0.0.1", "0x7f.1"),
+        ("[::1]", "[0:0::1]"),
+    ):
+        to = target(authority=authority)
+        add(
+            f"authority {authority} spelled {spelled}",
+            {**signed(ED, FULL, to)[0], "authority": spelled},
+            "bad-signature",
+        )
     add("method in lower case", {**good, "method": "get"}, "bad-signature")
 
     add("expired", good, "expired", NOW + 3600)
@@ -399,6 +417,12 @@ def attacks() -> list[Json]:
     twice = [*good["headers"], *[h for h in bare["headers"] if h[0].startswith("signature")]]
     add("our label twice, on two lines", {**good, "headers": twice}, "duplicate")
     add("our label twice, on one line", {**good, "headers": merged(twice)}, "duplicate")
+
+    for name in ("signature", "signature-input"):
+        again = [[name, header(good, name)], *good["headers"]]
+        add(f"our label twice in {name}, same value", {**good, "headers": again}, "duplicate")
+        wrong_first = [[name, "akoya=:AAAA:" if name == "signature" else "akoya"], *good["headers"]]
+        add(f"our label twice in {name}, the second is right", {**good, "headers": merged(wrong_first)}, "duplicate")
 
     for name in DERIVED:
         covered = [n for n, _ in FULL] + [n for n in DERIVED if n != name]

@@ -8,7 +8,7 @@ import json
 from typing import Any, TypeGuard
 
 from akoya_verify.keys import Key, KeySource, verifies
-from akoya_verify.message_signatures import RawHeaders
+from akoya_verify.message_signatures import RawHeaders, fold
 from akoya_verify.replay_cache import ReplayCache
 from akoya_verify.result import Connection, NotVerified, Verified
 
@@ -59,7 +59,7 @@ def _only_assertion(headers: RawHeaders) -> str:
     found: list[str] = []
     for raw_name, raw_value in headers:
         name = (raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name).lower()
-        if not name.replace("_", "-").replace(".", "-").startswith("akoya-"):
+        if not fold(name).startswith("akoya-"):
             continue
         if name != HEADER:
             raise NotVerified("not-covered", f"header {name!r} is not part of the assertion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
@@ -88,11 +89,18 @@ def _collect(headers: RawHeaders) -> dict[str, list[str]]:
     for raw_name, raw_value in headers:
         name = _text(raw_name).lower()
         fields.setdefault(name, []).append(_text(raw_value).strip(" \t"))
-        if "_" in name or "." in name:
-            folded = name.replace("_", "-").replace(".", "-")
-            if folded.startswith("akoya-") or folded in {"signature", "signature-input"}:
-                raise NotVerified("alias", f"header {name!r} could pass for {folded!r}")
+        folded = fold(name)
+        if folded != name and (folded.startswith("akoya-") or folded in {"signature", "signature-input"}):
+            raise NotVerified("alias", f"header {name!r} could pass for {folded!r}")
     return fields
+
+
+_SPECIAL = re.compile("[^a-z0-9-]")
+
+
+def fold(name: str) -> str:
+    """Return a header name as a server that turns headers into variables may see it: all special characters as `-`."""
+    return _SPECIAL.sub("-", name.lower())
 
 
 def _text(raw: bytes | str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from akoya_verify.jwt_assertion import verify_assertion
 from akoya_verify.keys import Key, KeySource
-from akoya_verify.message_signatures import RawHeaders, verify
+from akoya_verify.message_signatures import RawHeaders, fold, verify
 from akoya_verify.replay_cache import ReplayCache
 from akoya_verify.result import NotVerified, Verified
 
@@ -176,4 +176,4 @@ def refusal(fault: NotVerified) -> tuple[int, bytes]:
 
 def is_gateway_header(name: str) -> bool:
     """Return whether an app could mistake a header of this name for a gateway header."""
-    return name.lower().replace("_", "-").replace(".", "-").startswith("akoya-")
+    return fold(name).startswith("akoya-")

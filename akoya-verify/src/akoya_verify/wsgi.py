@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
 from akoya_verify.content_digest import body_matches
 from akoya_verify.keys import KeySource
@@ -34,6 +34,8 @@ class WsgiVerifier:
 
     The raw path comes from `RAW_URI` or `REQUEST_URI` (gunicorn, uWSGI, mod_wsgi, waitress, Werkzeug). On other servers
     `PATH_INFO` is encoded again, and requests whose path was encoded in an unusual way are rejected.
+
+    The query comes from `QUERY_STRING`, because the app reads that too: a server may have rewritten it.
 
     An app routes by `PATH_INFO`, and some servers take `SCRIPT_NAME` from a client header. Therefore a `SCRIPT_NAME`
     other than the configured one is rejected, and so is a `PATH_INFO` that is not the rest of the signed path.
@@ -126,27 +128,26 @@ def unverified(environ: Environ, *, is_checked: bool = True) -> Environ:
 
 def signed_request(environ: Environ) -> SignedRequest:
     """Return the parts of a request that the signature covers. Raises `NotVerified`."""
-    path, query = _target(environ)
     headers: list[tuple[bytes | str, bytes | str]] = [
         (name[5:].lower().replace("_", "-"), value) for name, value in environ.items() if name.startswith("HTTP_")
     ]
     authority = authority_of(environ.get("HTTP_HOST", ""), environ.get("wsgi.url_scheme", "http"))
-    return environ["REQUEST_METHOD"], authority, path, query, headers
+    return environ["REQUEST_METHOD"], authority, _path(environ), environ.get("QUERY_STRING", ""), headers
 
 
-def _target(environ: Environ) -> tuple[str, str]:
-    """Return path and query as in the request line. Raises `NotVerified` if the app would serve another path."""
+def _path(environ: Environ) -> str:
+    """Return the path as in the request line. Raises `NotVerified` if the app would serve another path."""
     served: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
-        return quote(served.encode("latin-1"), safe="/:@!$&'()*+,;=~-._"), environ.get("QUERY_STRING", "")
-    if not raw.startswith("/"):
-        parts = urlsplit(raw)
-        raw = parts.path + (f"?{parts.query}" if parts.query else "")
-    path, _, query = raw.partition("?")
+        return quote(served.encode("latin-1"), safe="/:@!$&'()*+,;=~-._")
+    path = str(raw).partition("?")[0]
+    if not path.startswith("/"):
+        # The absolute form of RFC 9112 section 3.2.2: `http://host/path`.
+        path = "/" + path.partition("://")[2].partition("/")[2]
     if unquote_to_bytes(path).decode("latin-1") != served:
         raise NotVerified("path-mismatch", "the server gives the app another path than was signed")
-    return path, query
+    return path
 
 
 def _refuse(start_response: StartResponse, fault: NotVerified) -> list[bytes]:

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -158,13 +159,16 @@ func (r Request) message() (*httpsign.Message, error) {
 		WithMethod(r.Method).WithURL(target).WithAuthority(authority).WithScheme("http").WithHeaders(r.Headers))
 }
 
+// special matches the characters of a lower-case header name that a server could replace with "-".
+var special = regexp.MustCompile("[^a-z0-9]")
+
 // ourHeaders returns the gateway headers by lower-case name. It fails if one occurs twice, or if a header has a name
 // that a server could normalize to that of a gateway header.
 func ourHeaders(headers http.Header) (map[string]string, error) {
 	ours := map[string]string{}
 	for name, values := range headers {
 		lower := strings.ToLower(name)
-		folded := strings.NewReplacer("_", "-", ".", "-").Replace(lower)
+		folded := special.ReplaceAllString(lower, "-")
 		reserved := strings.HasPrefix(folded, "akoya-") || folded == "signature" || folded == "signature-input"
 		if reserved && folded != lower {
 			return nil, fmt.Errorf("header %q could pass for %q", name, folded)
@@ -175,13 +179,37 @@ func ourHeaders(headers http.Header) (map[string]string, error) {
 		if _, twice := ours[lower]; twice || len(values) != 1 {
 			return nil, fmt.Errorf("header %q is there more than once", name)
 		}
-		ours[lower] = strings.TrimSpace(values[0])
+		// The library would remove any white space around the value, and the app would get it.
+		value := strings.Trim(values[0], " \t")
+		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return nil, fmt.Errorf("header %q has a character that cannot be signed", name)
+		}
+		ours[lower] = value
 	}
 	return ours, nil
 }
 
-// coveredBy returns the covered components. It fails if one is not a plain name or occurs twice.
+// quoted matches a string of a structured field, which may contain commas.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
+// isLabelRepeated reports whether a field has several members of the gateway. The libraries take the last one.
+func isLabelRepeated(values []string) bool {
+	found := 0
+	for _, member := range strings.Split(quoted.ReplaceAllString(strings.Join(values, ","), ""), ",") {
+		rest, isOurs := strings.CutPrefix(strings.TrimLeft(member, " \t"), label)
+		if isOurs && (rest == "" || strings.ContainsAny(rest[:1], "=; \t")) {
+			found++
+		}
+	}
+	return found > 1
+}
+
+// coveredBy returns the covered components. It fails if one is not a plain name or occurs twice, or if there are two
+// signatures of the gateway.
 func coveredBy(headers http.Header) (httpsfv.InnerList, error) {
+	if isLabelRepeated(headers.Values("Signature-Input")) || isLabelRepeated(headers.Values("Signature")) {
+		return httpsfv.InnerList{}, errors.New("two signatures of the gateway")
+	}
 	inputs, err := httpsfv.UnmarshalDictionary(headers.Values("Signature-Input"))
 	if err != nil {
 		return httpsfv.InnerList{}, err

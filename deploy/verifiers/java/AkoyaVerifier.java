@@ -62,12 +62,13 @@ public final class AkoyaVerifier {
      * that is the path that the app serves.
      *
      * @param path the raw path, as in the request line
-     * @param query the raw query, as in the request line but without its "?"; empty if there is none
+     * @param query the raw query, as in the request line but without its "?"; empty or null if there is none
      * @param headers all headers, including duplicates
      * @param now Unix seconds
      */
     public Verified verify(String method, String authority, String path, String query, List<Header> headers, long now)
             throws NotVerified {
+        if (authority == null) throw new NotVerified("no Host");
         Map<String, List<String>> fields = collect(headers);
         Fields.Item covered = member(fields, "signature-input");
         if (!(covered.value() instanceof List<?> components)) throw new NotVerified("malformed Signature-Input");
@@ -78,7 +79,7 @@ public final class AkoyaVerifier {
 
         Map<String, String> target = Map.of(
                 "@method", method, "@authority", authority.toLowerCase(Locale.ROOT).replaceFirst(":80$", ""),
-                "@path", path.isEmpty() ? "/" : path, "@query", "?" + query);
+                "@path", path.isEmpty() ? "/" : path, "@query", "?" + (query == null ? "" : query));
         StringBuilder base = new StringBuilder();
         for (String name : names) {
             String value = name.startsWith("@") ? target.get(name) : joined(fields.get(name));
@@ -97,10 +98,10 @@ public final class AkoyaVerifier {
         Map<String, List<String>> fields = new LinkedHashMap<>();
         for (Header header : headers) {
             String name = header.name().toLowerCase(Locale.ROOT);
-            String folded = name.replace('_', '-').replace('.', '-');
+            String folded = name.replaceAll("[^a-z0-9]", "-");
             boolean reserved = folded.startsWith("akoya-") || folded.equals("signature") || folded.equals("signature-input");
             if (reserved && !folded.equals(name)) throw new NotVerified(name + " could pass for " + folded);
-            fields.computeIfAbsent(name, unused -> new ArrayList<>()).add(header.value().strip());
+            fields.computeIfAbsent(name, unused -> new ArrayList<>()).add(header.value().replaceAll("^[ \\t]+|[ \\t]+$", ""));
         }
         return fields;
     }

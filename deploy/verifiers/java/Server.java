@@ -27,7 +27,7 @@ public final class Server {
             try {
                 var verified = verifier.verify(
                         exchange.getRequestMethod(), exchange.getRequestHeaders().getFirst("Host"),
-                        exchange.getRequestURI().getRawPath(), query == null ? "" : query, headers,
+                        exchange.getRequestURI().getRawPath(), query, headers,
                         System.currentTimeMillis() / 1000);
                 body = verified.owner() + " " + verified.connector() + "\n";
             } catch (NotVerified refused) {

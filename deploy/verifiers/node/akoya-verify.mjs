@@ -106,11 +106,13 @@ export function fromNode(req) {
  */
 export async function verifyRequest(request, keys, { now = Date.now() / 1000, skew = 5 } = {}) {
   const authority = request.authority.toLowerCase();
-  const fields = request.headers.map(([name, value]) => ({ name: name.toLowerCase(), value: value.trim() }));
+  const fields = request.headers.map(([name, value]) => ({ name: name.toLowerCase(), value: value.replace(/^[ \t]+|[ \t]+$/g, "") }));
   const ours = ourFields(fields);
   const plain = (text) => /^[\x21-\x7e]*$/.test(text) && !text.includes("#");
   if (!/^[a-z0-9.\-_]+(:\d+)?$|^\[[0-9a-f:.]+\](:\d+)?$/.test(authority)) throw new Error("a malformed Host");
-  if (!plain(request.path) || !plain(request.query) || request.path.includes("?")) throw new Error("a malformed target");
+  // The URL parser would normalize a port with leading zeros and other spellings of an IP address.
+  if (new URL(`http://${authority}`).host !== authority.replace(/:80$/, "")) throw new Error("an unusual Host");
+  if (!plain(request.path) || !plain(request.query) || /^[^/]|\?/.test(request.path)) throw new Error("a malformed target");
   const query = request.query === "" ? "" : `?${request.query}`;
   // The scheme is not signed. The library needs one to parse the URL. With "http" it removes port 80, as RFC 9421
   // requires.
@@ -147,7 +149,7 @@ export async function verifyRequest(request, keys, { now = Date.now() / 1000, sk
 function ourFields(fields) {
   const ours = new Map();
   for (const { name, value } of fields) {
-    const folded = name.replace(/[_.]/g, "-");
+    const folded = name.replace(/[^a-z0-9]/g, "-");
     const reserved = folded.startsWith("akoya-") || folded === "signature" || folded === "signature-input";
     if (reserved && folded !== name) throw new Error(`header ${name} could pass for ${folded}`);
     if (!name.startsWith("akoya-")) continue;
