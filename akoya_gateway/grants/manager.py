@@ -358,7 +358,9 @@ class GrantManager:
             else:
                 # Queue the revocation first. After a crash in between, a dead grant is still shown; in the other order,
                 # a valid token would be left that no record refers to.
-                await self._queue_revocation(before)
+                for token in (before.tokens.refresh_token, before.fallback):
+                    if token is not None:
+                        await self.revocation_queue.enqueue(before, token)
                 written = await self.repository.write(
                     transition(before, RevokeRequested(), now), after=before.version, now=now
                 )
@@ -373,13 +375,6 @@ class GrantManager:
             log.warning("login name kept", grant=written.public_id, error=error.code)
         log.info("disconnected", grant=grant.public_id, connector=grant.connector, environment=grant.key.environment)
         return written
-
-    async def _queue_revocation(self, grant: Grant) -> None:
-        endpoint = token_endpoint_for(self._providers, grant.key)
-        nowhere = endpoint is not None and endpoint.client.environment.revocation_endpoint is None
-        for token in (grant.tokens.refresh_token, grant.fallback):
-            if token is not None and not nowhere:
-                await self.revocation_queue.enqueue(grant, token)
 
     def on_disconnect(self, listener: DisconnectListener) -> Callable[[], None]:
         """Call `listener` with each grant that this process disconnects. Return a function that removes it."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from akoya_gateway.clock import Clock, remaining
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant, public_id
-from akoya_gateway.grants.interfaces import TokenEndpoint
-from akoya_gateway.grants.observer import GrantObserver
+from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
+from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import (
@@ -90,6 +90,8 @@ class RevocationQueue:
         self._clock = clock
         self._random = random
         self._health = health
+        self._own_health = ProviderHealth(clock, random, NullGrantObserver())
+        """Circuit breakers for the revocation endpoints. Their failures must not hold back refreshes."""
         self._observer = observer
         self._work: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -99,9 +101,14 @@ class RevocationQueue:
     async def enqueue(self, grant: Grant, refresh_token: Secret) -> None:
         """Queue a refresh token of the grant for revocation. The entry is durable when this returns.
 
+        Does nothing if the environment has no revocation endpoint.
+
         Raises:
             StoreUnavailable: The store cannot be written.
         """
+        endpoint = token_endpoint_for(self._providers, grant.key)
+        if endpoint is not None and endpoint.client.environment.revocation_endpoint is None:
+            return
         now = self._clock()
         entry = QueuedRevocation(
             _key(refresh_token),
@@ -169,7 +176,9 @@ class RevocationQueue:
     def _due(self, entry: QueuedRevocation) -> float:
         """Return when the entry is due (Unix seconds). While the circuit breaker is open, that is its next probe."""
         endpoint = self._endpoint(entry)
-        held = self._health.wait(endpoint.client) if endpoint is not None else 0.0
+        held = 0.0
+        if endpoint is not None:
+            held = max(self._health.wait(endpoint.client), self._own_health.wait(endpoint.client))
         now = self._clock()
         return now + max(remaining(entry.next_at, now, MAX_PAUSE), held)
 
@@ -209,15 +218,21 @@ class RevocationQueue:
         if endpoint is None:
             log.error("revocation client not configured", grant=public_id(entry.grant), client=entry.client)
             return ClientRejected("unknown_client")
-        if not self._health.enter(endpoint.client):
+        if self._own_health.wait(endpoint.client) > 0.0 or not self._health.enter(endpoint.client):
             return ProviderDown("another request is probing the provider")
+        self._own_health.enter(endpoint.client)
         try:
             response = await endpoint.revoke(entry.refresh_token)
         except Exception as error:
             self._health.leave(endpoint.client)
+            self._own_health.leave(endpoint.client)
             log.exception("revocation call failed", grant=public_id(entry.grant))
             return OutcomeUnknown(type(error).__name__)
-        self._health.record_outcome(endpoint.client, response)
+        self._own_health.record_outcome(endpoint.client, response)
+        if isinstance(response, Revoked) or (isinstance(response, ProviderDown) and response.busy):
+            self._health.record_outcome(endpoint.client, response)
+        else:
+            self._health.leave(endpoint.client)
         outcome = _OUTCOMES[type(response)]
         self._observer.revoked(endpoint.client.environment.name, outcome)
         log_event = log.info if isinstance(response, Revoked) else log.warning

@@ -10,7 +10,8 @@ import pytest
 from akoya_gateway.config.model import EncryptionKey, key_id
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect
-from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, RevocationOutcome, Untrusted
+from akoya_gateway.secret import Secret
 from akoya_gateway.store.encryption import Keyring
 from tests.support.grants import OWNER, GrantEnv, bearer, client
 from tests.support.virtual_time import in_virtual_time
@@ -177,6 +178,61 @@ async def test_revocations_wait_while_the_provider_is_down() -> None:
     env.provider.revocation_faults.clear()
     await asyncio.sleep(600)
     assert len(env.provider.revoked) == 100
+    assert await env.manager.revocation_queue.count() == 0
+
+
+@pytest.mark.parametrize(
+    "fault", [ClientRejected("not_found"), ProviderDown("no connection"), OutcomeUnknown("timeout")], ids=repr
+)
+def test_revocation_endpoint_that_fails_does_not_hold_refreshes_back(fault: RevocationOutcome) -> None:
+    """It is another URL than the token endpoint, and may be the only one that is misconfigured or down."""
+
+    @in_virtual_time
+    async def main() -> None:
+        env = GrantEnv()
+        env.provider.revocation_faults = [fault] * 1000
+        env.manager.start()
+        kept = await env.connect(sub="kept")
+        await asyncio.sleep(870)
+        for n in range(10):
+            await env.manager.disconnect(await env.connect(sub=f"sub_{n}"))
+        for _ in range(60):
+            await asyncio.sleep(1)
+            assert env.manager.notes == ()
+            kept = await env.manager.get_fresh(kept)
+        assert kept.refreshed_at > kept.connected_at
+        assert 1000 - len(env.provider.revocation_faults) < 15, "the revocations have a circuit breaker of their own"
+
+    main()
+
+
+@in_virtual_time
+async def test_disconnecting_revokes_the_previous_refresh_token_too_while_the_new_one_is_in_doubt() -> None:
+    env = GrantEnv()
+    env.manager.start()
+    grant = await env.connect()
+    env.provider.faults = [Untrusted("no bearer", Secret("is required"), doubtful=True)]
+    await asyncio.sleep(850)
+    await env.manager.get_fresh(grant)
+    assert (await env.stored(grant)).fallback == Secret("refresh-1")
+    await env.manager.disconnect(grant)
+    await asyncio.sleep(10)
+    assert sorted(env.provider.revoked) == ["is required", "refresh-1"]
+
+
+@in_virtual_time
+async def test_no_revocation_is_queued_where_the_provider_has_no_endpoint_for_it() -> None:
+    env = GrantEnv(delay=2.0)
+    there = env.provider.client.environment
+    env.provider.client = replace(env.provider.client, environment=replace(there, revocation_endpoint=None))
+    grant = await env.connect()
+    await asyncio.sleep(1000)
+    refresh = asyncio.ensure_future(env.manager.get_fresh(grant))
+    await asyncio.sleep(1.5)
+    await env.manager.disconnect(grant)
+    with pytest.raises(NeedsReconnect):
+        await refresh
+    await asyncio.sleep(20)
     assert await env.manager.revocation_queue.count() == 0
 
 
