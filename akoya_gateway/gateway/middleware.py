@@ -188,7 +188,7 @@ class Gateway:
         return self.request_info(
             scope.get("method", "GET"),
             bytes(scope.get("raw_path") or _raw_path(scope["path"])),
-            scope["query_string"],
+            scope.get("query_string") or b"",  # Optional for WebSockets, as `scheme`, which daphne leaves out.
             # A copy: uvicorn appends the trailers of a request to this list, possibly during or after the decision.
             [*scope["headers"]],
             peer,

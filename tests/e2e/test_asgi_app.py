@@ -8,14 +8,18 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from akoya_gateway import load_config, sidecar
 from tests.support import environment as environment_module
+from tests.support.config_documents import ENVIRON, changed
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.hypercorn_server import Hypercorn
 from tests.support.processes import PYTHON, AnyServerProcess, AppServer
@@ -131,6 +135,34 @@ def test_websockets_pass_through_the_asgi_app(served: tuple[GatewayEnv, App], br
         assert ws.recv() == "hello"
     with pytest.raises(InvalidStatus), connect(url, additional_headers=origin):
         pass
+
+
+async def test_websocket_scope_may_lack_all_optional_keys(tmp_path: Path) -> None:
+    """Daphne leaves out `scheme`, and ASGI allows servers to leave out more."""
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hello"}]
+
+    async def receive() -> dict[str, Any]:
+        if not incoming:
+            await asyncio.Event().wait()  # The client sends nothing more.
+        return incoming.pop(0)
+
+    with AppServer(App()) as upstream:
+        upstream_url = f"http://127.0.0.1:{upstream.port}"
+        changes = {"access": [{"path": "/pub/*", "require": "nothing"}], "sessions.store": "memory://"}
+        document = changed({**changes, "upstream.url": upstream_url})
+        (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(document))
+        app: Any = sidecar(load_config(tmp_path / "gateway.yaml", ENVIRON))
+        headers = [(b"host", b"app.example.com"), (b"origin", b"https://app.example.com")]
+        served = asyncio.create_task(
+            app({"type": "websocket", "path": "/pub/x", "headers": headers}, receive, sent.put)
+        )
+        messages = [await asyncio.wait_for(sent.get(), 30) for _ in range(3)]
+        assert [message["type"] for message in messages] == ["websocket.accept", *["websocket.send"] * 2]
+        assert messages[2]["text"] == "hello"
+        served.cancel()
+        await asyncio.gather(served, return_exceptions=True)
+        await app.gateway.shutdown()
 
 
 def test_control_character_in_a_header_value_is_refused(served: tuple[GatewayEnv, App], browser: Browser) -> None:

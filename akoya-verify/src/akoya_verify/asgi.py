@@ -135,7 +135,7 @@ def signed_request(scope: Scope) -> SignedRequest:
     if unquote(path) != scope["path"]:
         raise NotVerified("path-mismatch", "the server gives the app another path than was signed")
     authority = authority_of(hosts[0].decode("latin-1"), scope.get("scheme", "http"))
-    query = scope.get("query_string", b"").decode("latin-1")
+    query = (scope.get("query_string") or b"").decode("latin-1")
     return scope.get("method", "GET"), authority, path, query, headers
 
 

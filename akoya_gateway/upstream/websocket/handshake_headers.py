@@ -28,7 +28,7 @@ def handshake(writer: RequestWriter, scope: Scope, key: str) -> bytes:
     headers = [header for header in scope["headers"] if not header[0].lower().startswith(b"sec-websocket-")]
     if scope.get("subprotocols"):
         headers.append((b"sec-websocket-protocol", ", ".join(scope["subprotocols"]).encode("latin-1")))
-    hop = Hop(peer, is_forwarded, "https" if scope["scheme"] in ("wss", "https") else "http")
+    hop = Hop(peer, is_forwarded, "https" if scope.get("scheme") in ("wss", "https") else "http")
     return writer.write("GET", target_of(scope), headers, hop, extra=extra % key.encode("ascii")).head
 
 

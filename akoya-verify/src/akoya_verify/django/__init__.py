@@ -68,7 +68,7 @@ class AkoyaMiddleware:
         if self._policy.is_verified(holder):
             request.akoya = holder["akoya"]
             return None
-        mounted = request.environ.get("SCRIPT_NAME", "") if scope is None else scope.get("root_path", "")
+        mounted = request.environ.get("SCRIPT_NAME", "") if scope is None else scope.get("root_path") or ""
         if not self._policy.passes_unverified(mounted, request.path, wsgi.header_names(request.META)):
             return wsgi.signed_request(request.environ) if scope is None else asgi.signed_request(scope)
         request.akoya = None
