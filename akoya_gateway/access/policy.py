@@ -159,7 +159,7 @@ class AccessPolicy:
         """
         logins: tuple[Grant, ...] = ()
         if owner_grants is not None:
-            logins = tuple(grant for grant in owner_grants.for_connector(connector) if self._is_bound(grant))
+            logins = tuple(grant for grant in owner_grants.for_connector(connector) if self.is_bound(grant))
             if chosen is not None:
                 logins = tuple(grant for grant in logins if grant.public_id == chosen)
                 if not logins:
@@ -185,9 +185,9 @@ class AccessPolicy:
     def _has_unusable_grant(self, connectors: tuple[str, ...], owner_grants: OwnerGrants | None) -> bool:
         """Return True if the owner has a grant for one of the connectors. Called only if no such grant is usable."""
         grants = () if owner_grants is None else owner_grants.grants
-        return any(grant.key.connector in connectors and self._is_bound(grant) for grant in grants)
+        return any(grant.key.connector in connectors and self.is_bound(grant) for grant in grants)
 
-    def _is_bound(self, grant: Grant) -> bool:
+    def is_bound(self, grant: Grant) -> bool:
         """Return True if the grant's connector is configured, with the same client and environment."""
         return (grant.key.environment, grant.key.client, grant.key.connector) in self._bindings
 

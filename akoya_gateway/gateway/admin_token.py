@@ -135,17 +135,18 @@ async def last_access(runtime: Runtime, grant: Grant) -> int:
 async def fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str | None) -> Grant:
     """Return the most recent grant that can be used, or the chosen one, refreshed if necessary.
 
+    As for requests, a grant of another client or environment than the connector now has does not exist.
+
     Raises `UnknownGrant`, `NoToken`, or the error of the last grant that failed for another reason than
     `NeedsReconnect`.
     """
     last_error, missing = None, NoToken()
     owner_grants = await runtime.grants.for_owner(owner)
-    grants = owner_grants.for_connector(connector)
+    grants = [grant for grant in owner_grants.for_connector(connector) if runtime.policy.is_bound(grant)]
     if chosen is not None:
-        named = owner_grants.find(connector, chosen)
-        if named is None:
+        grants = [grant for grant in grants if grant.public_id == chosen]
+        if not grants:
             raise UnknownGrant("The owner has no such login at this bank.")
-        grants = (named,)
     for grant in grants:
         try:
             return await runtime.grants.get_fresh(grant)

@@ -119,9 +119,15 @@ class Runtime:
         jwks_uri = config.identity.jwks_uri
         keys = None if jwks_uri is None else self.providers.keys_of("identity", jwks_uri, clock)
         self.authenticator = Authenticator(self.sessions, self.cookies, build_user_authenticator(config, keys, clock))
-        policy = AccessPolicy(config.access, config.connectors, config.path_variants)
+        self.policy = AccessPolicy(config.access, config.connectors, config.path_variants)
         self.gate = AccessGate(
-            policy, self.authenticator, self.grants, self.injector, self.grants.login_names, self.error_responder, clock
+            self.policy,
+            self.authenticator,
+            self.grants,
+            self.injector,
+            self.grants.login_names,
+            self.error_responder,
+            clock,
         )
         self.callback = CallbackEndpoint(
             config,
@@ -137,7 +143,7 @@ class Runtime:
             OtherLogins(config, self.grants, observers.authorizations),
         )
         self.router = self._router(observers.authorizations, clock)
-        self.targets = TargetRouter(policy, self.router.matches, self.injector.secure)
+        self.targets = TargetRouter(self.policy, self.router.matches, self.injector.secure)
         bodies = not self.digests and not self.body_bytes
         self.scope_fast_path = ScopeFastPath(
             self.targets,
