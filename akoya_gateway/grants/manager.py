@@ -244,7 +244,10 @@ class GrantManager:
         endpoint = token_endpoint_for(self._providers, grant.key)
         held = self.health.wait(endpoint.client, grant.connector) if endpoint is not None else 0.0
         retry_after = max(ceil(max(held_until(grant, now, self._since) - now, held)), 1)
-        if endpoint is None or any(fault.client == grant.key.client for fault in self.registration_problems):
+        refused = any(fault.client == grant.key.client for fault in self.registration_problems)
+        # Another replica may have sent the request; then only the grant says why it is on hold.
+        refused = refused or (grant.reason == Reason.OPERATOR_FAULT and grant.failed_under >= self._since)
+        if endpoint is None or refused:
             return RegistrationFault(retry_after=retry_after)
         if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):
             reconnect = grant.connector if self.offers_reconnect(grant) else None
