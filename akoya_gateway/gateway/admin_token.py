@@ -104,7 +104,8 @@ def authenticate(runtime: Runtime, request: Request) -> None:
     expected = runtime.config.token_bearer
     given = request.headers.getlist("authorization")
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    is_valid = expected is not None and hmac.compare_digest(token.strip().encode("latin-1"), expected.reveal().encode())
+    sent = token.strip(" ").encode("latin-1")
+    is_valid = expected is not None and hmac.compare_digest(sent, expected.reveal().encode())
     if scheme.lower() != "bearer" or not is_valid:
         raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
 

@@ -31,7 +31,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
 def fetch(
     env: GatewayEnv, path: str = "/akoya/token/mikomo", bearer: str | None = BEARER, **more: Any
 ) -> httpx.Response:
-    headers = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
+    headers = {} if bearer is None else {b"authorization": f"Bearer {bearer}".encode("latin-1")}
     return httpx.get(env.admin_url + path, headers=headers, trust_env=False, timeout=60, **more)
 
 
@@ -48,7 +48,7 @@ def test_job_gets_the_same_token_as_the_app(env: GatewayEnv, browser: Browser) -
         assert response.json()[name] == passed[f"akoya-{name.replace('_', '-')}"]
 
 
-@pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x"])
+@pytest.mark.parametrize("bearer", [None, "wrong", BEARER[:-1], BEARER + "x", BEARER + "\xa0"])
 def test_token_endpoint_without_the_bearer_is_refused(env: GatewayEnv, browser: Browser, bearer: str | None) -> None:
     browser.connect()
     response = fetch(env, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
@@ -61,6 +61,7 @@ def test_unknown_owner_or_connector_is_not_found(env: GatewayEnv, browser: Brows
     owner = browser.passed()["akoya-owner"]
     assert fetch(env, params={"owner": "own_nobody"}).status_code == 404
     assert fetch(env, "/akoya/token/other", params={"owner": owner}).status_code == 404
+    assert fetch(env, "/akoya/token/%256dikomo", params={"owner": owner}).status_code == 404  # Decoded once.
     assert fetch(env).status_code == 400
 
 
