@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from websockets import Origin
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
 from akoya_gateway.sandbox.server import SandboxServer
@@ -86,9 +87,14 @@ def test_no_header_of_the_client_is_taken_for_the_proxys(env: TLSEnv) -> None:
             assert [name for name, value in response.json()["headers"] if SPOOFED in value] == []
 
 
-def test_websocket_passes(env: TLSEnv) -> None:
+async def test_websocket_passes(env: TLSEnv) -> None:
+    # Not the client of `websockets.sync`: its two threads use one TLS connection, which OpenSSL does not allow, and it
+    # waited for the response to its handshake without end once.
     address = f"wss://127.0.0.1:{env.port}/public/ws"
-    with connect(address, ssl=env.context, origin=Origin(env.url), proxy=None, open_timeout=30) as socket:
-        socket.recv(30)  # The app begins with the headers that it received.
-        socket.send("hello")
-        assert "hello" in str(socket.recv(30))
+    async with (
+        asyncio.timeout(60),
+        connect(address, ssl=env.context, origin=Origin(env.url), proxy=None, open_timeout=30) as socket,
+    ):
+        await socket.recv()  # The app begins with the headers that it received.
+        await socket.send("hello")
+        assert "hello" in str(await socket.recv())
