@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 TICK = 0.05
 """Seconds. All calls of a tick are counted together."""
-WINDOW = 22
-"""Length of the window in ticks, between 1.05 and 1.1 seconds. It contains at most `rate` calls."""
+WINDOW = 24
+"""Length of the window in ticks, between 1.15 and 1.2 seconds. It contains at most `rate` calls."""
 MIN_DELAY = 1
 """Number of ticks after the reserved one in which a call may still be sent, in a process that is not slow."""
 MAX_DELAY = 40
