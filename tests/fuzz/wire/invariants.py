@@ -59,7 +59,7 @@ class Book:
     def of_request(self, seen: Seen) -> Iterator[str]:
         """Yield violations in a request that an app received."""
         names = [name for name, _ in seen.headers]
-        ours = [name for name in names if re.sub(rb"[^a-z0-9]", b"-", name).startswith(b"akoya")]
+        ours = [name for name in names if re.sub(rb"[^a-z0-9]", b"-", name + b"-").startswith(b"akoya-")]
         if set(ours) - PASSED or len(ours) != len(set(ours)):
             yield f"headers that are not the gateway's: {ours}"
         if ours:
