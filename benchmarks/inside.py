@@ -337,10 +337,9 @@ async def _session(runtime: Runtime, config: Config, way: Way) -> bytes:
 
 def _config(folder: Path, akoya: Any, way: Way) -> Config:
     trusted = way.app in ("sidecar", "app")
-    content = gateway.document(akoya, folder, 8080, "http://127.0.0.1:1", store="memory://", trusted=trusted)
+    upstream = None if way.app == "middleware" else "http://127.0.0.1:1"
+    content = gateway.document(akoya, folder, 8080, upstream, store="memory://", trusted=trusted)
     content["signing"]["in_process"] = way.in_process
-    if way.app == "middleware":
-        del content["upstream"]
     return load_config(gateway.write(folder, content), {**os.environ, **gateway.ENVIRON})
 
 

@@ -52,7 +52,7 @@ def document(
     akoya: SandboxServer,
     folder: Path,
     port: int,
-    upstream: str,
+    upstream: str | None,
     *,
     algorithm: str = "hmac-sha256",
     scheme: str = "http-message-signatures",
@@ -62,7 +62,8 @@ def document(
 ) -> dict[str, Any]:
     """Return a gateway.yaml.
 
-    If `trusted` is true, loopback may send forward-auth requests. If `logged` is true, logging is as by default.
+    If `trusted` is true, loopback may send forward-auth requests. If `logged` is true, logging is as by default. If
+    `upstream` is None, the app is in the same process.
     """
     url = f"http://127.0.0.1:{port}"
     akoya.register_redirect_uri(f"{url}/akoya/callback")
@@ -71,7 +72,7 @@ def document(
         "public_url": url,
         "listen": f"127.0.0.1:{port}",
         "admin": None,
-        "upstream": {"url": upstream},
+        **({} if upstream is None else {"upstream": {"url": upstream}}),
         "environments": {"emulator": akoya.environment()},
         "clients": {
             "bench": {

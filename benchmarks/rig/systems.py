@@ -162,7 +162,9 @@ class Rig:
         """Start one of `asgi_apps` on an ASGI server. `in_process` is `signing.in_process`."""
         folder, port = self.folder / system.name, free_port()
         folder.mkdir()
-        content = gateway.document(self.akoya, folder, port, self.origin.url)
+        # An app that is the upstream of a rule gets signed headers, whatever `in_process` says.
+        upstream = None if app == "wrapped" else self.origin.url
+        content = gateway.document(self.akoya, folder, port, upstream)
         content["signing"]["in_process"] = in_process
         config = gateway.write(folder, content)
         command = [
