@@ -13,11 +13,14 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.doctor.check_result import CheckResult, fault, fine, warning
 from akoya_gateway.doctor.connectivity import CONNECT_TIMEOUT
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.store import Keyring, Store, describe, open_store
-from akoya_gateway.store.encrypted_store import context
+from akoya_gateway.store.encrypted_store import EncryptedStore, context
 
 SLOW_STORE_MILLISECONDS = 50.0
 """Median duration of a store round trip above which to warn."""
+UNTRUSTED = "untrusted_answer"
+"""`grants.events.Reason.UNTRUSTED_ANSWER`, which is stable."""
 SAMPLE = 50
 """Maximum records of each kind to decrypt."""
 
@@ -42,6 +45,7 @@ async def check_store(config: Config) -> list[CheckResult]:
                     await store.check()
                 taken.append(round((time.perf_counter() - began) * 1000, 2))
             shut = await _shut_records(config, store)
+            waiting = [] if shut else await _waiting_grants(config, store)
         finally:
             await store.close()
     except GatewayError as error:
@@ -62,8 +66,8 @@ async def check_store(config: Config) -> list[CheckResult]:
     middle = sorted(taken)[2]
     says = f"{name} opened in {opened:g} ms; a write and a read take {middle:g} ms"
     if middle > SLOW_STORE_MILLISECONDS:
-        return [warning(about, says, "every connect and refresh waits for it: move it closer to the gateway")]
-    return [fine(about, says, middle)]
+        return [warning(about, says, "every connect and refresh waits for it: move it closer to the gateway"), *waiting]
+    return [fine(about, says, middle), *waiting]
 
 
 async def _shut_records(config: Config, store: Store) -> list[str]:
@@ -81,6 +85,42 @@ async def _shut_records(config: Config, store: Store) -> list[str]:
                 if looked >= looked_at_most:
                     break
     return [f"{count} of {looked} checked records cannot be decrypted: {why}" for why, count in shut.items()]
+
+
+async def _waiting_grants(config: Config, store: Store) -> list[CheckResult]:
+    """Return warnings about grants that wait for the operator, and grants whose refreshes will be refused.
+
+    At most `SAMPLE` grants are read.
+    """
+    moved, untrusted, looked = Counter[str](), Counter[str](), 0
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        async for grant in GrantRepository(EncryptedStore(store, Keyring(config.sessions.keys))).scan():
+            looked += 1
+            client = config.clients.get(grant.key.client)
+            if client is not None and grant.tokens.source not in (None, client.token_source):
+                moved[client.name] += 1
+            elif grant.reason == UNTRUSTED:
+                untrusted[grant.connector] += 1
+            if looked >= SAMPLE:
+                break
+    remedy = (
+        "put the old value back, unless you changed it on purpose: a refresh will show whether the tokens are valid"
+    )
+    return [
+        warning(
+            f"clients.{name}",
+            f"{count} of {looked} checked grants were issued by another token_endpoint, or to another client_id",
+            remedy,
+        )
+        for name, count in moved.items()
+    ] + [
+        warning(
+            f"connectors.{name}",
+            f"refresh responses for {count} of {looked} checked grants cannot be trusted",
+            "see the log event `refresh finished`, and the results for the environment",
+        )
+        for name, count in untrusted.items()
+    ]
 
 
 def _missing_file_result(name: str) -> CheckResult | None:

@@ -71,6 +71,8 @@ class ProviderResponded:
     """When the configuration that validated the response was loaded."""
     reuse_grace: float = 0.0
     """Seconds for which the provider accepts a spent refresh token."""
+    source: str | None = None
+    """`Client.token_source` of the client that sent the request."""
 
 
 @dataclass(frozen=True, slots=True)

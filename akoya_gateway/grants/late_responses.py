@@ -24,21 +24,25 @@ class LateResponses:
         self._clock = clock
         self._reading: set[asyncio.Task[None]] = set()
         self._writing: set[asyncio.Task[None]] = set()
-        self._stopped = False
+
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[None]]:
+        """The tasks that read a late response, or write one that has been received."""
+        return frozenset(self._reading | self._writing)
 
     def expect(self, leased: Grant, response: TokenOutcome) -> None:
         """Read on if `response` is a timeout after which that is possible. `leased` is the grant with its lease."""
-        if isinstance(response, OutcomeUnknown) and response.late is not None and not self._stopped:
+        if isinstance(response, OutcomeUnknown) and response.late is not None:
             reading = self._read(leased, response.late)
             task = asyncio.get_running_loop().create_task(reading, name=f"late response {leased.id}")
             self._reading.add(task)
             task.add_done_callback(self._forget)
 
-    async def stop(self) -> frozenset[asyncio.Task[None]]:
-        """Read no further, and return the tasks that write what has been received."""
-        self._stopped = True
+    async def stop_reading(self) -> int:
+        """Read no further, and return how many responses are given up. Those that were received are still written."""
+        given_up = len(self._reading)
         await cancel_and_wait(*self._reading)
-        return frozenset(self._writing)
+        return given_up
 
     async def _read(self, leased: Grant, late: Awaitable[TokenOutcome]) -> None:
         response = await late

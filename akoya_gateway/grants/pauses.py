@@ -10,6 +10,9 @@ UNKNOWN_OUTCOME_PAUSE = 30.0
 MAX_UNKNOWN_OUTCOMES = 8
 """Number of uses of one token with an unknown outcome after which the grant ends."""
 
+MAX_UNUSABLE_RESPONSES = 4
+"""As `MAX_UNKNOWN_OUTCOMES`, for outcomes that are unknown although a response was received: they only count so far."""
+
 MAX_BACK_OFF = 900.0
 """Longest back-off in seconds."""
 

@@ -155,8 +155,9 @@ _LIVE_REMEDIES = {
     ),
     Reason.UNTRUSTED_ANSWER: Remedy(
         ResponsibleParty.OPERATOR,
-        "Akoya's response could not be trusted: compare issuer and jwks_uri of the environment, and the clock. The "
-        "grant is kept; the refresh is repeated with growing pauses, and at once after a reload.",
+        "Akoya's response could not be trusted: compare token_endpoint, client_id, issuer and jwks_uri with Akoya's "
+        "values, and the clock. The grant is kept; the refresh is repeated with growing pauses, and at once after a "
+        "reload.",
     ),
 }
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Tokens
@@ -33,6 +33,7 @@ from akoya_gateway.grants.refresh_log import log, log_fields, log_refresh, outco
 from akoya_gateway.grants.refresh_policy import Action, next_action
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.grants.state_machine import transition
+from akoya_gateway.grants.trust import COMPARE
 from akoya_gateway.oauth.outcomes import (
     OutcomeUnknown,
     TokenOutcome,
@@ -121,15 +122,21 @@ class Refresher:
         return 0.0 if started is None else asyncio.get_running_loop().time() - started
 
     async def drain(self, timeout: float) -> int:
-        """Wait at most `timeout` seconds for all flights, and return how many are still running.
+        """Wait at most `timeout` seconds for all flights and late responses, and return how many are still running.
 
         Results of those that have not been written are lost when the process exits.
         """
         self._is_stopping.set()
-        flights = {*self._in_flight.values(), *await self._late.stop()}
-        if flights:
-            await asyncio.wait(flights, timeout=timeout)
-        return sum(not flight.done() for flight in flights)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        # A flight that times out starts to read its late response, so look again after each task.
+        while (running := self._running()) and (rest := end - loop.time()) > 0.0:
+            await asyncio.wait(running, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        given_up = await self._late.stop_reading()
+        return given_up + sum(not task.done() for task in self._running())
+
+    def _running(self) -> set[asyncio.Task[Any]]:
+        return {*self._in_flight.values(), *self._late.tasks}
 
     def _on_refresh_done(self, grant_id: str, flight: asyncio.Task[Grant]) -> None:
         del self._in_flight[grant_id], self._started[grant_id]
@@ -239,19 +246,21 @@ class Refresher:
     async def _use(self, leased: Grant) -> Grant:
         endpoint = self._providers[leased.key.client]
         started = self._clock()
-        response = await self._call(endpoint, leased)
+        response = self._health.trust.review(endpoint.client, leased.tokens.source, await self._call(endpoint, leased))
         self._late.expect(leased, response)
         # Write the response before anything else: until then, it exists only in this process.
         current = await self._commit(leased, response)
         fault = self._health.record_outcome(endpoint.client, response)
-        untrusted = self._health.trust.record_outcome(leased.key.environment, leased.connector, leased.id, response)
+        untrusted = self._health.trust.record_outcome(
+            leased.key.environment, leased.connector, leased.id, response, current.untrusted
+        )
         if untrusted is not None:
             log.error(
                 "untrusted refresh responses received",
                 environment=untrusted.environment,
                 connectors=untrusted.connectors,
                 error=untrusted.error,
-                remedy="compare issuer, jwks_uri and the clock; reload",
+                remedy=f"compare {COMPARE}; reload",
             )
         if fault is not None:
             log.error(
@@ -302,7 +311,10 @@ class Refresher:
         No caller gets the new tokens before they are durable.
         """
         grace = self._reuse_grace(leased)
-        event = ProviderResponded(self._holder, _refresh_token(leased), response, self._random(), self._since, grace)
+        source = self._providers[leased.key.client].client.token_source
+        event = ProviderResponded(
+            self._holder, _refresh_token(leased), response, self._random(), self._since, grace, source
+        )
         new = _new_refresh_token(response)
         cached: Grant | None = leased
         tried = False

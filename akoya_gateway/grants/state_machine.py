@@ -39,8 +39,10 @@ attempt before the bearer expires (until then it is passed on); afterwards there
 `UNKNOWN_OUTCOME_PAUSE` seconds after the unknown outcome, because the first request may still be in transit: if it
 arrived *after* the second one, it would be the reuse that revokes the new family. If the outcome of the attempt is
 unknown too, the two cases are the same as before. Without a valid bearer nothing is left to lose, so the attempt is
-repeated with doubling pauses, up to `MAX_UNKNOWN_OUTCOMES` uses in all (about 45 minutes); then the grant ends. From
-the second unknown outcome on, the user is asked to reconnect (`refresh_policy.must_reconnect`). So no user has to wait
+repeated with doubling pauses, up to `MAX_UNKNOWN_OUTCOMES` uses in all (about 45 minutes); then the grant ends. A
+response that says nothing about the token (502, a web page with status 200) counts only up to
+`MAX_UNUSABLE_RESPONSES`, so it never ends a grant: during a maintenance of hours it is the only response. From the
+second unknown outcome on, the user is asked to reconnect (`refresh_policy.must_reconnect`). So no user has to wait
 for the retries, and an outage of the provider does not end every grant.
 
 Some providers accept a spent token for a short time and respond with new tokens (`dialect.reuse_grace`: the grace
@@ -63,6 +65,9 @@ The number of consecutive untrusted responses is kept in the grant, so that repl
 with the shortest pause. Responses counted under an earlier configuration are ignored (`since`, `failed_under`), so the
 refresh is retried at once after a reload or restart that fixes the cause. The state of connectors and environments, in
 contrast, is kept by each process (`trust`).
+
+A refusal counts as such a response if the token was issued by another token endpoint, or to another client_id, than the
+configuration has now (`trust.TrustTracker.review`). Every token is unknown to the wrong server.
 
 Three things do end the grant in this situation: another `sub` (the user signed in to another account at the bank);
 a refusal of the old refresh token if the response contained no new one; and the limit of unknown outcomes, above.
@@ -96,6 +101,7 @@ from akoya_gateway.grants.pauses import (
     MAX_GRANT_BACK_OFF,
     MAX_LEASE_AHEAD,
     MAX_UNKNOWN_OUTCOMES,
+    MAX_UNUSABLE_RESPONSES,
     UNTRUSTED_GROWTH,
     UNTRUSTED_PAUSE,
     back_off,
@@ -197,7 +203,10 @@ def _postpone(grant: Grant, event: ProviderResponded, now: float) -> Grant:
 def _mark_unknown(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
-    return _uncertain(grant, Reason.OUTCOME_UNKNOWN, now, event.jitter, event.reuse_grace)
+    outcome = event.outcome
+    assert isinstance(outcome, OutcomeUnknown)
+    limit = MAX_UNKNOWN_OUTCOMES if outcome.reply is None else MAX_UNUSABLE_RESPONSES
+    return _uncertain(grant, Reason.OUTCOME_UNKNOWN, now, event.jitter, event.reuse_grace, limit)
 
 
 def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
@@ -212,8 +221,11 @@ def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
         return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
     if outcome.refresh_token is None:
         return _distrusted(grant, None, event, now)
-    doubted = grant.fallback or grant.tokens.refresh_token if outcome.doubtful else None
-    return replace(_distrusted(grant, outcome.refresh_token, event, now), fallback=doubted)
+    after = _distrusted(grant, outcome.refresh_token, event, now)
+    if not outcome.doubtful:
+        return replace(after, tokens=replace(after.tokens, source=event.source))
+    sent = grant.fallback or grant.tokens.refresh_token
+    return replace(after, fallback=None if sent == outcome.refresh_token else sent)
 
 
 def _distrusted(grant: Grant, refresh_token: Secret | None, event: ProviderResponded, now: float) -> Grant:
@@ -282,10 +294,12 @@ def _released(grant: Grant) -> Grant:
     return replace(grant, state=GrantState.UNCERTAIN if grant.unknowns else GrantState.LIVE, lease=None)
 
 
-def _uncertain(grant: Grant, reason: Reason, now: float, jitter: float, grace: float) -> Grant:
+def _uncertain(
+    grant: Grant, reason: Reason, now: float, jitter: float, grace: float, max_count: int = MAX_UNKNOWN_OUTCOMES
+) -> Grant:
     # A reuse within the grace period costs nothing even if its outcome is unknown, so it does not count towards the
     # limit.
-    unknowns = grant.unknowns + (grant.reuse is None)
+    unknowns = max(grant.unknowns, min(grant.unknowns + (grant.reuse is None), max_count))
     reuse = next_reuse(grant.reuse, grant.lease, grace, now, jitter) if grant.reuse or not grant.unknowns else None
     doubted = replace(grant, unknowns=unknowns, failures=grant.failures + 1, reuse=reuse)
     if unknowns >= MAX_UNKNOWN_OUTCOMES:

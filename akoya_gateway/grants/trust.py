@@ -8,6 +8,8 @@ one per environment, and the fault is reported to the operator:
 - for an environment: `CONNECTOR_THRESHOLD` of its connectors in a row, without a trusted response of any of them in
   between.
 
+A grant that gets `OFFER_AFTER` untrusted responses in a row is reported as well, without holding back others.
+
 The state is in memory and per process, and a reload or restart resets it. The first trusted response closes the
 breaker. Each replica detects the fault itself, with at most `GRANT_THRESHOLD` requests.
 """
@@ -18,34 +20,42 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.config.model import Client
 from akoya_gateway.grants.circuit_breaker import CircuitBreaker
-from akoya_gateway.oauth.outcomes import DistrustReason, TokensIssued, Untrusted
+from akoya_gateway.grants.pauses import MAX_HOLD
+from akoya_gateway.grants.refresh_policy import OFFER_AFTER
+from akoya_gateway.oauth.outcomes import DistrustReason, Refused, TokenOutcome, TokensIssued, Untrusted
 
 GRANT_THRESHOLD = 3
 """Number of different grants of one connector with untrusted responses that opens the connector's breaker."""
 CONNECTOR_THRESHOLD = 2
 """Number of connectors with untrusted responses that opens the environment's breaker."""
 MAX_ENTRIES = 16
-"""Maximum number of members kept per row. The thresholds do not need more."""
+"""Maximum number of members kept per row, and of single grants. The thresholds do not need more."""
+COMPARE = "token_endpoint, client_id, issuer, jwks_uri and the clock"
+"""What an operator has to compare with the provider's values."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationFault:
     """Untrusted responses of an environment, for /readyz and the log.
 
-    All `connectors` share the fault. `error` is our own text about the last response. `since` is Unix seconds.
+    All `connectors` share the fault, or only `grants` of them if that is not 0. `error` is our own text about the last
+    response. `since` is Unix seconds.
     """
 
     environment: str
     connectors: tuple[str, ...]
     error: str
     since: float
+    grants: int = 0
 
     def __str__(self) -> str:
         of = f" of {' and '.join(self.connectors)}"
+        of = f" for {self.grants} grant{'s' * (self.grants > 1)}{of}" if self.grants else of
         return (
-            f"environment {self.environment}: refresh responses{of} cannot be trusted ({self.error}); compare issuer, "
-            "jwks_uri and the clock; no grant is lost, and valid tokens are still passed on"
+            f"environment {self.environment}: refresh responses{of} cannot be trusted ({self.error}); compare "
+            f"{COMPARE}; no grant is lost, and valid tokens are still passed on"
         )
 
 
@@ -63,10 +73,20 @@ class _Row:
     since: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """A grant with `OFFER_AFTER` or more untrusted responses in a row. `at` is when the last one came."""
+
+    environment: str
+    connector: str
+    error: str
+    at: float
+
+
 class TrustTracker:
     """Holds back refreshes after untrusted responses.
 
-    Callers report every refresh response with `record_outcome` and check `wait` before each refresh.
+    Callers pass every refresh response to `review` and then to `record_outcome`, and check `wait` before each refresh.
     """
 
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
@@ -74,10 +94,35 @@ class TrustTracker:
         self._random = random
         self._connectors: dict[tuple[str, str], _Row] = {}
         self._environments: dict[str, _Row] = {}
+        self._singles: dict[str, _Single] = {}
+        self._accepted: set[tuple[str, str]] = set()
+        """Pairs of token sources: the second accepts refresh tokens that the first has issued."""
+
+    def review(self, client: Client, source: str | None, outcome: TokenOutcome) -> TokenOutcome:
+        """Return the outcome, or `Untrusted` in place of a refusal that is no evidence against the grant.
+
+        If the token endpoint or the client_id was changed, the refusal may only say that the new one is wrong: every
+        token is unknown to another server. It counts once the new one has refreshed any token of the same source,
+        because then the provider has merely moved.
+
+        Args:
+            client: The client that sent the refresh.
+            source: `Client.token_source` of the client that received the refresh token, or None if unknown.
+            outcome: The outcome of the refresh.
+        """
+        now = client.token_source
+        if source is None or source == now:
+            return outcome
+        if isinstance(outcome, TokensIssued):
+            self._accepted.add((source, now))
+        elif isinstance(outcome, Refused) and (source, now) not in self._accepted:
+            detail = f"{outcome.error} from another token_endpoint, or for another client_id, than issued the token"
+            return Untrusted(detail, reason=DistrustReason.SOURCE, reply=outcome.reply)
+        return outcome
 
     @property
     def faults(self) -> tuple[ValidationFault, ...]:
-        """The faults of environments, and of connectors whose environment has no fault."""
+        """The faults of environments, of connectors whose environment has none, and of single grants of the others."""
         whole = [_fault(name, row.members, row) for name, row in self._environments.items() if row.breaker.is_open]
         covered = {fault.environment for fault in whole}
         single = [
@@ -85,7 +130,17 @@ class TrustTracker:
             for (environment, connector), row in self._connectors.items()
             if row.breaker.is_open and environment not in covered
         ]
-        return (*whole, *single)
+        open_rows = {(fault.environment, name) for fault in single for name in fault.connectors}
+        grants: dict[tuple[str, str], list[_Single]] = {}
+        for one in self._recent().values():
+            if one.environment not in covered:
+                grants.setdefault((one.environment, one.connector), []).append(one)
+        few = [
+            ValidationFault(environment, (connector,), ones[-1].error, ones[0].at, len(ones))
+            for (environment, connector), ones in grants.items()
+            if (environment, connector) not in open_rows
+        ]
+        return (*whole, *single, *few)
 
     def responses(self, environment: str, connector: str) -> int:
         """Return the number of consecutive untrusted responses of this connector."""
@@ -106,9 +161,13 @@ class TrustTracker:
             row.breaker.leave()
 
     def record_outcome(
-        self, environment: str, connector: str, grant_id: str, outcome: object
+        self, environment: str, connector: str, grant_id: str, outcome: object, in_a_row: int = 0
     ) -> ValidationFault | None:
-        """Record a response. Return the fault if this response is the first sign of it."""
+        """Record a response. Return the fault of several grants if this response is the first sign of it.
+
+        `in_a_row` is the number of untrusted responses of this grant, over all replicas.
+        """
+        self._singles.pop(grant_id, None)
         environment_row, connector_row = self._rows(environment, connector)
         if isinstance(outcome, TokensIssued):
             for row in (environment_row, connector_row):
@@ -119,6 +178,9 @@ class TrustTracker:
         if not isinstance(outcome, Untrusted) or outcome.reason is DistrustReason.SUBJECT:
             self.leave(environment, connector)
             return None
+        self._singles = self._recent()
+        if in_a_row >= OFFER_AFTER and len(self._singles) < MAX_ENTRIES:
+            self._singles[grant_id] = _Single(environment, connector, outcome.detail, self._clock())
         one_opened = self._add(connector_row, grant_id, outcome.detail, GRANT_THRESHOLD)
         if self._add(environment_row, connector, outcome.detail, CONNECTOR_THRESHOLD):
             return _fault(environment, environment_row.members, environment_row)
@@ -127,6 +189,11 @@ class TrustTracker:
             if one_opened and not environment_row.breaker.is_open
             else None
         )
+
+    def _recent(self) -> dict[str, _Single]:
+        """Return the single grants without those whose next response another replica must have received."""
+        now = self._clock()
+        return {grant_id: one for grant_id, one in self._singles.items() if now - one.at < MAX_HOLD}
 
     def _add(self, row: _Row, member: str, error: str, threshold: int) -> bool:
         """Count an untrusted response of `member`. Return True if it opens the breaker."""

@@ -74,6 +74,8 @@ class TokenSet:
     """Akoya's `grant_id`, the ID of its consent record."""
     nonce: str | None = field(default=None, repr=False)
     """The nonce of the login, if it sent one. If a refreshed id_token has a nonce, it must be this one."""
+    source: str | None = field(default=None, compare=False)
+    """`Client.token_source` of the client that received the tokens. None in records of earlier releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,11 @@ class DistrustReason(StrEnum):
 
     Store the new refresh token with the grant in a state that does not pass the bearer. A later refresh is harmless.
     """
+    SOURCE = "source"
+    """The refresh token was refused by another token endpoint than the one that issued it, or for another client_id.
+
+    The configuration was changed, and is probably wrong. Keep the refresh token, and refresh again later.
+    """
     SUBJECT = "subject"
     """The id_token is valid but belongs to another provider login (`sub`).
 
@@ -160,7 +167,9 @@ class DistrustReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """A success response whose id_token is invalid. Its bearer is never used and is not kept here.
+    """A response that cannot be trusted, mostly a success response whose id_token is invalid.
+
+    Its bearer is never used and is not kept here.
 
     `refresh_token` is the new refresh token of that response, or None if it contained none. It came from the token
     endpoint over an authenticated connection, in response to a request that only the gateway could make. The refresh

@@ -274,6 +274,7 @@ class Provider:
             scope=response.scope or (),
             sub=sub,
             consent_id=response.consent_id or claimed_id,
+            source=self._client.token_source,
         )
 
 

@@ -22,6 +22,9 @@ from akoya_gateway.doctor import store_checks
 from akoya_gateway.doctor.check_result import CheckResult, Severity
 from akoya_gateway.doctor.checks import run_checks
 from akoya_gateway.doctor.connectivity import check_connectivity
+from akoya_gateway.grants.grant import Grant, GrantKey, GrantState
+from akoya_gateway.grants.repository import GrantRepository
+from akoya_gateway.oauth.outcomes import TokenSet
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxConnector, SandboxSettings
 from akoya_gateway.secret import Secret
@@ -349,6 +352,31 @@ def test_check_result_cleans_texts_of_other_servers() -> None:
     assert "hush" not in str(dirty.clean)
     assert "\x1b" not in dirty.clean.says
     assert "\n" not in dirty.clean.says
+
+
+def test_grants_of_another_token_endpoint_and_grants_that_wait_are_warnings(env: DoctorEnv) -> None:
+    config = env.load()
+    client = config.clients[next(iter(config.clients))]
+
+    async def store_grants() -> None:
+        store = open_store(config.sessions.store)
+        await store.open()
+        repository = GrantRepository(EncryptedStore(store, Keyring(config.sessions.keys)))
+        for number, source, reason in (
+            (1, client.token_source, None), (2, None, None), (3, "another", "dead_token"),
+            (4, client.token_source, "untrusted_answer"),
+        ):  # fmt: skip
+            tokens = TokenSet(Secret("bearer"), Secret("refresh"), 0.0, (), "sub", source=source)
+            key = GrantKey(f"own_{number}", client.environment.name, client.name, "mikomo", "sub")
+            await repository.write(Grant(key, tokens, GrantState.LIVE, 0.0, 0.0, reason=reason), after=0)
+        await store.close()
+
+    asyncio.run(store_grants())
+    findings = env.findings(credentials=False)
+    (moved,) = of(findings, f"clients.{client.name}")
+    assert (moved.verdict, moved.says[:23]) == (Severity.WARNING, "1 of 4 checked grants w")
+    (waiting,) = of(findings, "connectors.mikomo")
+    assert (waiting.verdict, waiting.says[:36]) == (Severity.WARNING, "refresh responses for 1 of 4 checked")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -63,6 +63,13 @@ async def store_down(env: GrantEnv, grant: Grant) -> None:
 
 async def stop(env: GrantEnv, grant: Grant) -> None:
     await env.manager.stop()
+    assert env.manager._refresher._running() == set()
+
+
+async def stop_too_early(env: GrantEnv, grant: Grant) -> None:
+    began = env.clock()
+    await env.manager.stop(timeout=8.0)
+    assert env.clock() - began == pytest.approx(8.0, abs=0.5)
 
 
 def unjudged(outcome: TokenOutcome) -> TokenOutcome:
@@ -84,8 +91,9 @@ def refused(outcome: TokenOutcome) -> TokenOutcome:
         (disconnect, None, GrantState.REVOKED, None),
         # An error adds nothing: it may be about a request that another use of the token has overtaken.
         (nothing, refused, GrantState.UNCERTAIN, "refresh-1"),
-        # A process that stops does not wait for the provider.
-        (stop, None, GrantState.UNCERTAIN, "refresh-1"),
+        # A process that stops waits for the provider, but not without a limit.
+        (stop, None, GrantState.LIVE, "refresh-2"),
+        (stop_too_early, None, GrantState.UNCERTAIN, "refresh-1"),
     ],
 )
 def test_late_response_with_new_tokens_is_stored(
@@ -108,3 +116,19 @@ def test_late_response_with_new_tokens_is_stored(
         assert env.provider.uses == {"refresh-1": 1}
 
     main()
+
+
+@in_virtual_time
+async def test_stop_that_begins_before_the_timeout_waits_for_the_late_response() -> None:
+    env = GrantEnv()
+    env.provider = provider = Stopped(env.clock, delay=10.0, reuse=Reuse.FAMILY)
+    provider.faults = ["never arrived"]
+    env.managers = [env.new_manager("holder-1")]
+    grant = await env.connect()
+    await asyncio.sleep(850)
+    env.manager._refresher.flight(grant)
+    await asyncio.sleep(1)
+    await env.manager.stop()
+    stored = await env.stored(grant)
+    assert (stored.state, stored.tokens.refresh_token) == (GrantState.LIVE, Secret("refresh-2"))
+    assert env.provider.uses == {"refresh-1": 1}

@@ -103,6 +103,7 @@ async def test_connect_refresh_revoke(app: Client, emulator: SandboxServer, akoy
     assert first.consent_id
     second = granted(await akoya.refresh(refresh_token(first), first.sub))
     assert second.sub == first.sub
+    assert first.source == second.source == app.token_source
     assert second.bearer != first.bearer
     assert second.refresh_token != first.refresh_token
     assert second.expires_at > time.time()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -96,6 +98,12 @@ class Client:
     """The redirect URI, byte for byte as registered at Akoya."""
     callback_path: str
     scopes: tuple[str, ...]
+
+    @property
+    def token_source(self) -> str:
+        """Identifies what a refresh token belongs to: the token endpoint that issued it, and the client_id."""
+        source = f"{self.client_id}\n{self.environment.token_endpoint}"
+        return base64.urlsafe_b64encode(hashlib.sha256(source.encode()).digest()[:12]).decode()
 
 
 class OtherLogin(StrEnum):
