@@ -111,6 +111,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED_VERIFY: dict[str, set[str]] = {
     "admission": {"akoya_verify.result"},
     "sandbox": {"akoya_verify"},
+    "signing": {"akoya_verify.result", "akoya_verify.structured_fields"},
     "verify": {"akoya_verify"},
 }
 VERIFY_DEPENDENCIES = {"akoya_verify", "cryptography"}

@@ -25,7 +25,7 @@ from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
-from akoya_gateway.signing.header_names import REQUEST_ID, strip
+from akoya_gateway.signing.header_names import REQUEST_ID, SIGNATURE, SIGNATURE_INPUT, strip
 from akoya_gateway.upstream.http.forwarded_headers import ForwardedValues
 from akoya_gateway.upstream.http.request_head import IDEMPOTENT, HeaderRule, RequestWriter
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
@@ -41,9 +41,8 @@ MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
 """Maximum number of header lines in a request. Not more than the smallest `limits.header_fields` the schema allows."""
 
-_SIGNATURES = frozenset({b"signature", b"signature-input"})
-_UNCACHED_HEADERS = _SIGNATURES | {b"connection"}
-"""Headers that `strip` may change instead of removing them, so their lines are not cached by name."""
+_SIGNATURES = frozenset({SIGNATURE, SIGNATURE_INPUT})
+"""Headers that the general path handles, because `strip` decides about both at once."""
 
 _END = b"\r\n\r\n"
 _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
@@ -129,7 +128,7 @@ def _pair(line: bytes) -> tuple[bytes, bytes]:
 
 _PASS, _HOST = int(HeaderRule.PASS), int(HeaderRule.HOST)
 _FORWARDED, _UNTRUSTED = int(HeaderRule.FORWARDED), int(HeaderRule.UNTRUSTED)
-_COOKIE, _ONCE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 4)
+_COOKIE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 3)
 """Kinds of headers that only this module distinguishes, in addition to those of `HeaderRule`."""
 
 
@@ -257,7 +256,6 @@ class RequestParser:
         host = cookie = request_id = None
         wires: list[bytes] = []
         forwarding_fields: list[_CachedHeader] = []
-        once: tuple[bytes, ...] = ()
         for each in headers:
             field = get_cached(each) or parse(each)
             kind = field.kind
@@ -269,9 +267,6 @@ class RequestParser:
             elif kind == _HOST and host is None:
                 host = field
                 wires.insert(0, field.wire)
-            elif kind == _ONCE and field.name not in once:
-                once += (field.name,)
-                wires.append(field.wire)
             elif kind in (_FORWARDED, _UNTRUSTED):
                 if self._writer.trusts(peer):
                     forwarding_fields.append(field)
@@ -327,7 +322,7 @@ class RequestParser:
                 return self._host(header)
         except GatewayError:
             return _ODD
-        if has_method_override([header]):
+        if header[0] in _SIGNATURES or has_method_override([header]):
             return _ODD
         cached = strip([header], self._cookies.without_gateway_cookies)
         wire = b"%b: %b\r\n" % cached[0] if cached else b""
@@ -349,9 +344,9 @@ class RequestParser:
             return field
         if name == REQUEST_ID:
             return _CachedHeader(_REQUEST_ID, *header)
-        if name not in _UNCACHED_HEADERS and wire:
+        if wire:
             self._simple_headers.store(name, None, len(name))
-        return _CachedHeader(_ONCE if name in _SIGNATURES else _PASS, *header, wire)
+        return _CachedHeader(_PASS, *header, wire)
 
     def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:
         """Parse a `Host` header. Raises `RefusedRequest`."""

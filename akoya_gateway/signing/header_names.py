@@ -12,7 +12,7 @@ from itertools import product
 
 from akoya_gateway.client_headers import fold
 from akoya_gateway.signing.claims import Headers
-from akoya_gateway.signing.structured_fields import without
+from akoya_gateway.signing.client_signatures import without_label
 
 CONNECTOR = b"akoya-connector"
 ID_TOKEN = b"akoya-id-token"
@@ -76,10 +76,9 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
 
     - Every `Akoya-*` header is removed, in any case, and whether its words are joined by `-`, `_`, `.` or any other
       character that a server may fold.
-    - The member labelled `akoya` is removed from `Signature` and `Signature-Input`. Other labels are kept byte for
-      byte. A field that is not an RFC 9651 dictionary is removed, because it would invalidate the gateway's member.
-      An alias such as `Signature_Input` is removed too. If another label occurs twice, the whole field is removed,
-      because verifiers reject such a dictionary, including the gateway's member in it.
+    - The signature labelled `akoya` is removed from `Signature` and `Signature-Input`, with any alias of these names,
+      such as `Signature_Input`. Other signatures are kept, at the end, if every verifier accepts them beside the
+      gateway's (`client_signatures`).
     - `X-Request-Id` is removed: the gateway adds the ID that it has made, or that of a trusted proxy.
     - The gateway's names are removed from `Connection`.
     - `Cookie` is filtered with `cookies`, if given. Several Cookie headers are joined into one, as HTTP/1.1 requires
@@ -88,40 +87,37 @@ def strip(headers: Headers, cookies: CookieStripper | None = None) -> Headers:
     Does no I/O and is linear in the number of headers. The order of the remaining headers is kept.
     """
     kept: Headers = []
-    names: list[bytes] = []
+    signed: dict[bytes, list[bytes]] = {}
+    first_cookie: int | None = None
     for header in headers:
-        if header[0][:3] in _SUSPECT:
-            filtered = _filter_header(header, cookies)
-            if filtered is not None:
-                kept.append(filtered)
-                names.append(filtered[0].lower())
-        else:
+        if header[0][:3] not in _SUSPECT:
             kept.append(header)
-    if cookies is None and b"cookie" in names:
-        names = [name for name in names if name != b"cookie"]
-    return _joined(kept) if len(names) > len(set(names)) else kept
+            continue
+        lower = header[0].lower()
+        if lower in _SIGNATURE_FIELDS:
+            signed.setdefault(lower, []).append(header[1])
+            continue
+        filtered = _filter_header(lower, header, cookies)
+        if filtered is None:
+            continue
+        if lower != b"cookie" or cookies is None:
+            kept.append(filtered)
+        elif first_cookie is None:
+            first_cookie = len(kept)
+            kept.append(filtered)
+        else:
+            name, value = kept[first_cookie]
+            kept[first_cookie] = name, b"%b; %b" % (value, filtered[1])
+    return kept + _signatures(signed) if signed else kept
 
 
-def _joined(headers: Headers) -> Headers:
-    """Merge repeated headers, so that at most one `Cookie`, `Signature` and `Signature-Input` is left."""
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        values.setdefault(name.lower(), []).append(value)
-    joined: Headers = []
-    for name, value in headers:
-        lower = name.lower()
-        if lower not in _SINGLE_FIELDS:
-            joined.append((name, value))
-        elif same := values.pop(lower, None):
-            whole = b"; ".join(same) if lower == b"cookie" else without(b", ".join(same), LABEL)
-            if whole:
-                joined.append((name, whole))
-    return joined
+def _signatures(signed: dict[bytes, list[bytes]]) -> Headers:
+    left = without_label(signed.get(SIGNATURE, ()), signed.get(SIGNATURE_INPUT, ()), LABEL)
+    return [] if left is None else [(SIGNATURE, left[0]), (SIGNATURE_INPUT, left[1])]
 
 
 _PREFIX = b"akoya"
 _SIGNATURE_FIELDS = frozenset({SIGNATURE, SIGNATURE_INPUT})
-_SINGLE_FIELDS = _SIGNATURE_FIELDS | {b"cookie"}
 _CONNECTION_NAMES = _SIGNATURE_FIELDS | {CONTENT_DIGEST, REQUEST_ID}
 _CONNECTION_WORDS = (b"akoya", b"signature", b"content", b"request")
 
@@ -134,14 +130,13 @@ def _name_spellings(start: str) -> frozenset[bytes]:
 _SUSPECT = frozenset().union(*(_name_spellings(start) for start in ("ako", "sig", "coo", "con", "x-r")))
 
 
-def _filter_header(header: tuple[bytes, bytes], cookies: CookieStripper | None) -> tuple[bytes, bytes] | None:
+def _filter_header(
+    lower: bytes, header: tuple[bytes, bytes], cookies: CookieStripper | None
+) -> tuple[bytes, bytes] | None:
     name, value = header
-    lower = name.lower()
-    if lower in _SIGNATURE_FIELDS:
-        left = without(value, LABEL)
-    elif is_gateway_header(name) or lower == REQUEST_ID:
+    if is_gateway_header(name) or lower == REQUEST_ID:
         return None
-    elif lower == b"cookie" and cookies is not None:
+    if lower == b"cookie" and cookies is not None:
         left = cookies(value)
     elif lower == b"connection":
         left = _without_our_names(value)

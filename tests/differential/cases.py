@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.support.client_signatures import REFUSED
+
 HOST = "app.example"
 
 RULES = [
@@ -242,7 +244,28 @@ def headers() -> list[Row]:
         for member in (True, False)
     ]
     rows += [Row("/accounts", lines=("Signature: mine=:AA==:", "Signature: mine=:AA==:"), proxied=False)]
+    rows += [
+        Row("/accounts", lines=tuple(f"{name.decode()}: {value.decode()}" for name, value in fields))
+        for title, fields in REFUSED
+        if title in WRONG_SIGNATURES
+    ]
     return rows
+
+
+WRONG_SIGNATURES = (
+    "input: date",
+    "input: display string",
+    "input: integer of 15 digits",
+    "input: parameter twice",
+    "input: tab in a list",
+    "signature: non-canonical base64",
+    "signature: an unused bit set",
+    "signature: parameter",
+    "no signature",
+    "gateway's label twice",
+    "label twice, on two lines",
+)
+"""Signatures of clients that a verifier refuses. At every entry point the app must get the gateway's alone."""
 
 
 def spoofed(name: str) -> str:

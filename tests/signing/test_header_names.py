@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from akoya_gateway.signing.header_names import PASSED_NAMES, is_gateway_header, strip
-from akoya_verify.result import NotVerified
-from akoya_verify.structured_fields import parse_dictionary
 
 OURS = [*PASSED_NAMES, b"akoya-assertion", b"akoya-anything"]
 
@@ -41,26 +39,6 @@ def test_other_headers_stay_untouched(name: bytes) -> None:
     header = (name, b"akoya=1, Akoya-Owner")
     assert strip([header]) == [header]
     assert not is_gateway_header(name)
-
-
-def test_another_label_survives_byte_for_byte() -> None:
-    theirs = (b"signature-input", b'sig1=("@method"  "date");created=1 ,  b=();x')
-    assert strip([theirs]) == [theirs]
-
-
-def test_label_of_the_gateway_is_removed_between_others() -> None:
-    value = b'a=("x");keyid="q, akoya=(1)", akoya=("@method");created=1, b=:AA==:'
-    assert strip([(b"Signature-Input", value)]) == [(b"Signature-Input", b'a=("x");keyid="q, akoya=(1)", b=:AA==:')]
-    assert strip([(b"signature", b"akoya=:AAAA:")]) == []
-    assert strip([(b"signature", b"akoya")]) == []
-    assert strip([(b"signature", b"akoya=:AA==:, akoya=:BB==:, x=1")]) == [(b"signature", b"x=1")]
-
-
-@pytest.mark.parametrize(
-    "broken", [b'a=("x', b"=", b"a=1,", b",a=1", b"a=1 b=2", b"Akoya=1", b'a="\xff"', b"a=:***:", b"a==1", b"a=(1 2"]
-)
-def test_signature_field_that_is_no_dictionary_is_dropped(broken: bytes) -> None:
-    assert strip([(b"signature-input", broken), (b"host", b"h")]) == [(b"host", b"h")]
 
 
 @pytest.mark.parametrize("name", [b"signature_input", b"Signature.Input", b"SIGNATURE_INPUT", b"Signature+Input"])
@@ -107,20 +85,7 @@ names = st.binary(max_size=24) | st.sampled_from(OURS).flatmap(lambda name: st.s
 
 @given(st.lists(st.tuples(names, st.binary(max_size=40)), max_size=8))
 def test_header_that_normalizes_to_a_gateway_header_is_removed(headers: list[tuple[bytes, bytes]]) -> None:
-    for name, value in strip(headers):
+    for name, _ in strip(headers):
         folded = name.lower().replace(b"_", b"-").replace(b".", b"-")
         assert not folded.startswith(b"akoya-")
-        if folded in {b"signature", b"signature-input"}:
-            assert b"_" not in name
-            assert "akoya" not in parse_dictionary(value.decode("latin-1"), "x")
-
-
-@given(st.text(alphabet='ab=1,;:()"\\ akoy?.-*%\t', max_size=40))
-def test_remaining_signature_field_never_has_the_label_of_the_gateway(value: str) -> None:
-    for name, left in strip([(b"signature", value.encode())]):
-        assert name == b"signature"
-        try:
-            assert "akoya" not in parse_dictionary(left.decode(), "Signature")
-        except NotVerified as fault:
-            # A dictionary may repeat a key or use non-canonical base64; the verifier rejects both.
-            assert fault.reason == "duplicate" or "base64" in fault.detail
+        assert folded not in {b"signature", b"signature-input"} or name == folded

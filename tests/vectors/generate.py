@@ -235,6 +235,24 @@ def signed(
     return {**to, "headers": [["host", to["authority"]], *copy.deepcopy(headers), *added]}, base
 
 
+BESIDE = [
+    (
+        "parameters of every type",
+        'a=("@method" "x-y";sf "z";key="k" tok 1);created=1;keyid="q, akoya=(1)";t=to/k:en;n=-1.5;f=?0;o=:AAAA:;b, c=();x',
+        "a=:AAAA:, c=::",
+    ),
+    (
+        "numbers of the most digits",
+        "a=();i=99999999999999;j=-99999999999999;d=99999999999.999;e=-99999999999.999",
+        "a=:AA==:",
+    ),
+    ("a string of 4,000 characters", 'a=();s="{}"'.format('\\"' * 1000 + "x" * 2000), "a=:AAA=:"),
+    ("a list of 1,000 components", "a=({})".format(" ".join(['"x"'] * 1000)), f"a=:{'A' * 4000}:"),
+    ("a label of every character", "*a0_-.*=();*a0_-.*", "*a0_-.*=::"),
+]
+"""Name, `Signature-Input` and `Signature` of a client, as the gateway passes them on."""
+
+
 def cases() -> list[Json]:
     found: list[Json] = []
 
@@ -268,6 +286,15 @@ def cases() -> list[Json]:
     add(
         "another label beside ours, on one line", ED, {**request, "headers": merged(beside["headers"])}, base, SAYS_FULL
     )
+    for name, their_input, their_signature in BESIDE:
+        theirs = [["signature-input", their_input], ["signature", their_signature]]
+        add(f"beside ours, {name}", ED, {**request, "headers": theirs + request["headers"]}, base, SAYS_FULL)
+    unsigned = [["x-name", "Zo\u00eb \u00a9"], ["x!#$%&'*+.^`|~", "tab\tinside"], ["x-empty", ""]]
+    add("headers of the client with any characters", ED, plus(request, *unsigned), base, SAYS_FULL)
+    long = [["akoya-owner", "o1"], ["akoya-id-tokens", f'mikomo="{"eyJh" * 4000}"']]
+    long_request, long_base = signed(ED, long)
+    says_long = {**SAYS_OWNER, "owner": "o1", "id_tokens": {"mikomo": "eyJh" * 4000}}
+    add("a token of 16,000 characters", ED, long_request, long_base, says_long)
 
     body = b'{"amount": 1}'
     digest = f"sha-256=:{b64(hashlib.sha256(body).digest())}:"
@@ -306,6 +333,22 @@ def attacks() -> list[Json]:
         add(f"{kind}: signature truncated", resigned(good, key.sign(base.encode())[:-1]), "bad-signature")
         add(f"{kind}: signature empty", resigned(good, b""), "bad-signature")
         add(f"{kind}: signature one byte longer", resigned(good, key.sign(base.encode()) + b"\0"), "bad-signature")
+        text = b64(key.sign(base.encode()))
+        end = len(text.rstrip("="))
+        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+        next_last = alphabet[alphabet.index(text[end - 1]) + 1]
+        url_safe = text.replace("+", "-").replace("/", "_")
+        for spelling, other in (
+            ("with an unused bit set", text[: end - 1] + next_last + text[end:]),
+            ("without its padding", text[:end]),
+            ("with one sign of padding less", text[:-1]),
+            ("with one sign of padding more", text + "="),
+            ("with four signs of padding more", text + "===="),
+            ("with padding in the middle", text[:40] + "====" + text[40:]),
+            ("with a space", text[:40] + " " + text[40:]),
+            ("with the alphabet for URLs", url_safe if url_safe != text else "-" + text[1:]),
+        ):
+            add(f"{kind}: signature {spelling}", replaced(good, "signature", f"akoya=:{other}:"), "malformed")
         flipped = bytearray(key.sign(base.encode()))
         flipped[5] ^= 1
         add(f"{kind}: one bit of the signature flipped", resigned(good, bytes(flipped)), "bad-signature")
@@ -467,8 +510,8 @@ def without(request: Json, name: str) -> Json:
     return {**request, "headers": [[n, v] for n, v in request["headers"] if n != name]}
 
 
-def plus(request: Json, line: list[str]) -> Json:
-    return {**request, "headers": [*request["headers"], line]}
+def plus(request: Json, *lines: list[str]) -> Json:
+    return {**request, "headers": [*request["headers"], *lines]}
 
 
 def resigned(request: Json, signature: bytes) -> Json:

@@ -9,11 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import akoya_verify as v
 from akoya_gateway.signing import jwks
+from tests.support.client_signatures import PASSED, REFUSED, Fields, left_of, random_signatures
 from tests.support.signing import FULL, KEYS, signing
 from tests.verify.languages import (
     ROOT,
@@ -111,6 +113,30 @@ def test_no_language_accepts_a_request_with_one_byte_changed(
     assert len(attacks) > 600
     expected = {"node": f"pass {len(attacks) + 1}", "go": "ok", "java": f"1 cases, {len(attacks)} attacks, 0 failures"}
     assert expected[language] in done.stdout
+
+
+@pytest.mark.parametrize("language", ["node", "go", "java"])
+def test_every_language_accepts_what_the_gateway_leaves_of_a_clients_signatures(
+    language: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    built: Path = request.getfixturevalue(language)
+    vectors = json.loads(VECTORS.read_text("utf-8"))
+    whole = next(case for case in vectors["cases"] if case["name"] == "hmac-sha256: all headers")
+    sent = [*((name, fields) for name, fields, _ in PASSED), *REFUSED, *random_signatures(300)]
+    left = [left_of(fields) for _, fields in sent]
+    assert len([fields for fields in left if fields]) > 100
+    cases = [beside(whole, f"{at}: {sent[at][0]}", fields) for at, fields in enumerate(left)]
+    file = tmp_path / "beside.json"
+    file.write_text(json.dumps({**vectors, "cases": cases, "attacks": vectors["attacks"][:1]}), "utf-8")
+    done = run_vectors(language, built, file)
+    assert done.returncode == 0, [line for line in done.stdout.splitlines() if "not ok" in line or "FAIL" in line][:20]
+
+
+def beside(case: dict[str, Any], name: str, left: Fields) -> dict[str, Any]:
+    """Return the vector of a signed request with more header lines."""
+    request = case["request"]
+    lines = [[name.decode(), value.decode("ascii")] for name, value in left]
+    return {**case, "name": name, "request": {**request, "headers": [*lines, *request["headers"]]}}
 
 
 def with_strangers(document: bytes) -> bytes:

@@ -1,4 +1,8 @@
-"""Structured field dictionaries (RFC 9651): a strict parser, and a canonical serializer."""
+"""Structured field dictionaries: a strict parser, and a canonical serializer.
+
+They know the types of RFC 8941, on which RFC 9421 is based. The dates and display strings that RFC 9651 adds are
+refused, because other libraries refuse them too, or parse them differently.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from akoya_verify.result import NotVerified
 
 
 class Token(str):
-    """A token, as distinct from a string. Also the unparsed text of a date or display string."""
+    """A token, as distinct from a string."""
 
     __slots__ = ()
 
@@ -114,8 +118,6 @@ _INTEGER = re.compile(r"-?[0-9]{1,15}+(?![0-9.])")
 _BOOLEAN = re.compile(r"\?([01])")
 # Fast path: covered components are nearly always names without parameters, separated by one space.
 _PLAIN_LIST = re.compile(r'"([a-z0-9@\-]++(?:" "[a-z0-9@\-]++)*+)"\)')
-# Dates and display strings (RFC 9651 sections 3.3.7 and 3.3.8). They occur only in members of other senders.
-_OPAQUE = re.compile(r"@-?[0-9]{1,15}+(?![0-9.])" r'|%"(?:[\x20\x21\x23\x24\x26-\x7e]|%[0-9a-f]{2})*+"')
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*+")
 
 
@@ -195,7 +197,7 @@ class _Reader:
                 return int(self.take(_INTEGER, "a number")[0])
             self._at = decimal.end()
             return Decimal(decimal[0])
-        return Token(self.take(_OPAQUE if start in {"@", "%"} else _TOKEN, "a value")[0])
+        return Token(self.take(_TOKEN, "a value")[0])
 
     def _octets(self, text: str) -> bytes:
         try:

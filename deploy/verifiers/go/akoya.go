@@ -6,6 +6,7 @@
 package akoya
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -204,11 +205,28 @@ func isLabelRepeated(values []string) bool {
 	return found > 1
 }
 
+var octets = regexp.MustCompile(`:([^:]*):`)
+
+// isCanonicalBase64 reports whether byte sequences are in canonical form. Others would allow many spellings of one
+// signature.
+func isCanonicalBase64(values []string) bool {
+	for _, found := range octets.FindAllStringSubmatch(strings.Join(values, ","), -1) {
+		decoded, err := base64.StdEncoding.DecodeString(found[1])
+		if err != nil || base64.StdEncoding.EncodeToString(decoded) != found[1] {
+			return false
+		}
+	}
+	return true
+}
+
 // coveredBy returns the covered components. It fails if one is not a plain name or occurs twice, or if there are two
 // signatures of the gateway.
 func coveredBy(headers http.Header) (httpsfv.InnerList, error) {
 	if isLabelRepeated(headers.Values("Signature-Input")) || isLabelRepeated(headers.Values("Signature")) {
 		return httpsfv.InnerList{}, errors.New("two signatures of the gateway")
+	}
+	if !isCanonicalBase64(headers.Values("Signature")) {
+		return httpsfv.InnerList{}, errors.New("Signature is not canonical base64")
 	}
 	inputs, err := httpsfv.UnmarshalDictionary(headers.Values("Signature-Input"))
 	if err != nil {

@@ -1,3 +1,4 @@
+import java.math.BigDecimal;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.LinkedHashMap;
@@ -7,11 +8,11 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * Parser for the part of structured field dictionaries (RFC 9651) that signatures use. In contrast to the RFC, a
- * repeated key or parameter is an error.
+ * Parser for structured field dictionaries (RFC 8941). In contrast to the RFC, a repeated key or parameter is an error,
+ * and so is base64 in another than its canonical form, which would allow many spellings of one signature.
  */
 final class Fields {
-    /** One value with its parameters: a String, Long, Boolean, byte[], {@link Token}, or a List of Items. */
+    /** One value with its parameters: a String, Long, BigDecimal, Boolean, byte[], {@link Token}, or a List of Items. */
     record Item(Object value, Map<String, Object> parameters) {}
 
     record Token(String text) {}
@@ -20,6 +21,7 @@ final class Fields {
     private static final Pattern COMMA = Pattern.compile("[ \\t]*,[ \\t]*");
     private static final Pattern STRING = Pattern.compile("\"((?:[ !#-\\[\\]-~]|\\\\[\"\\\\])*+)\"");
     private static final Pattern BYTES = Pattern.compile(":([A-Za-z0-9+/]*={0,2}):");
+    private static final Pattern DECIMAL = Pattern.compile("-?[0-9]{1,12}\\.[0-9]{1,3}(?![0-9.])");
     private static final Pattern INTEGER = Pattern.compile("-?[0-9]{1,15}(?![0-9.])");
     private static final Pattern BOOLEAN = Pattern.compile("\\?([01])");
     private static final Pattern TOKEN = Pattern.compile("[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*");
@@ -33,7 +35,7 @@ final class Fields {
     }
 
     static Map<String, Item> dictionary(String text) throws NotVerified {
-        Fields reader = new Fields(text.strip());
+        Fields reader = new Fields(text);
         Map<String, Item> found = new LinkedHashMap<>();
         while (!reader.done()) {
             String key = reader.take(KEY, 0);
@@ -82,8 +84,16 @@ final class Fields {
         return new NotVerified("malformed field at character " + (at + 1));
     }
 
+    private Matcher matcher(Pattern pattern) {
+        return pattern.matcher(text).region(at, text.length()).useTransparentBounds(true);
+    }
+
+    private boolean next(Pattern pattern) {
+        return matcher(pattern).lookingAt();
+    }
+
     private String take(Pattern pattern, int group) throws NotVerified {
-        Matcher matcher = pattern.matcher(text).region(at, text.length()).useTransparentBounds(true);
+        Matcher matcher = matcher(pattern);
         if (!matcher.lookingAt()) throw fault();
         at = matcher.end();
         return matcher.group(group);
@@ -121,12 +131,20 @@ final class Fields {
         char start = done() ? 0 : text.charAt(at);
         try {
             if (start == '"') return take(STRING, 1).replaceAll("\\\\(.)", "$1");
-            if (start == ':') return Base64.getDecoder().decode(take(BYTES, 1));
+            if (start == ':') return octets(take(BYTES, 1));
         } catch (IllegalArgumentException notBase64) {
             throw fault();
         }
         if (start == '?') return take(BOOLEAN, 1).equals("1");
-        if (start == '-' || (start >= '0' && start <= '9')) return Long.valueOf(take(INTEGER, 0));
+        if (start == '-' || (start >= '0' && start <= '9')) {
+            return next(DECIMAL) ? new BigDecimal(take(DECIMAL, 0)) : Long.valueOf(take(INTEGER, 0));
+        }
         return new Token(take(TOKEN, 0));
+    }
+
+    private byte[] octets(String base64) throws NotVerified {
+        byte[] octets = Base64.getDecoder().decode(base64);
+        if (!Base64.getEncoder().encodeToString(octets).equals(base64)) throw fault();
+        return octets;
     }
 }

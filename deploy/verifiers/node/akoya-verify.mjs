@@ -117,9 +117,10 @@ export async function verifyRequest(request, keys, { now = Date.now() / 1000, sk
   // The scheme is not signed. The library needs one to parse the URL. With "http" it removes port 80, as RFC 9421
   // requires.
   const targetUri = `http://${authority}${request.path || "/"}${query}`;
+  requireCanonicalBase64(fields);
 
   const verified = await verifySignature(
-    { kind: "request", method: request.method, targetUri, fields },
+    { kind: "request", method: request.method, targetUri, fields: fields.filter(({ name }) => isSigned(name)) },
     {
       label: LABEL,
       policy: {
@@ -157,6 +158,20 @@ function ourFields(fields) {
     ours.set(name, value);
   }
   return ours;
+}
+
+/** Returns whether the gateway signs this header. The library would refuse a request for any header that is not ASCII. */
+function isSigned(name) {
+  return name.startsWith("akoya-") || ["signature", "signature-input", "content-digest"].includes(name);
+}
+
+/** Throws if base64 in Signature is not in its canonical form, which would allow many spellings of one signature. */
+function requireCanonicalBase64(fields) {
+  for (const { value } of fields.filter(({ name }) => name === "signature")) {
+    for (const [, octets] of value.matchAll(/:([^:]*):/g)) {
+      if (Buffer.from(octets, "base64").toString("base64") !== octets) throw new Error("Signature is not canonical base64");
+    }
+  }
 }
 
 function claims(ours) {

@@ -30,7 +30,7 @@ HEADERS = [
     b"Accept: */*", b"User-Agent: fuzz", b"X-Own: 1", b"X_Own: 2", b"Connection: keep-alive", b"Connection: close", b"Connection: Akoya-Owner",
     b"Connection: Cookie, X-Own", b"Connection: Upgrade\r\nUpgrade: foo", b"Connection: Upgrade\r\nUpgrade: h2c", b"Upgrade: foo",
     b"Akoya-Owner: evil", b"akoya-id-token: evil", b"AKOYA_ID_TOKEN: evil", b"Akoya.Owner: evil", b"Akoya-Anything: evil", b"Akoya: evil",
-    b"Akoya-Connector: mikomo", b"Signature: akoya=:ZXZpbA==:", b'Signature-Input: akoya=();created=1', b"Signature_Input: a=()", b'Signature: x=:YQ==:',
+    b"Akoya-Connector: mikomo", b"Signature: akoya=:ZXZpbA==:", b'Signature-Input: akoya=();created=1', b"Signature_Input: a=()", b'Signature: x=:YQ==:\r\nSignature-Input: x=("@method");created=1',
     b"Content-Digest: sha-256=:YQ==:", b"X-HTTP-Method-Override: DELETE", b"X-Method-Override: GET", b"X-Original-URL: /any/a", b"X-Rewrite-URL: /pub/a",
     b"SCRIPT_NAME: /pub", b"Daphne-Root-Path: /pub", b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil", b"Forwarded: for=1.2.3.4",
     b"X-Real-IP: 1.2.3.4", b"Proxy-Connection: keep-alive", b"TE: trailers", b"Trailer: Akoya-Owner", b"Keep-Alive: timeout=5", b"Expect: 100-continue",
