@@ -10,7 +10,6 @@ from akoya_gateway.errors import OperatorError
 from akoya_gateway.store.base import Store
 from akoya_gateway.store.memory import MemoryStore
 from akoya_gateway.store.redis.url import parse
-from akoya_gateway.store.sqlite import SQLiteStore
 
 _WAYS = ("", "s", "+sentinel", "s+sentinel", "+cluster", "s+cluster")
 REDIS_SCHEMES = frozenset(server + way for server in ("redis", "valkey") for way in _WAYS)
@@ -31,6 +30,9 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
     if scheme == "memory":
         return MemoryStore(clock)
     if scheme == "sqlite":
+        # SQLite takes 1.2 MB of memory, which a process with another store does not need.
+        from akoya_gateway.store.sqlite import SQLiteStore  # noqa: PLC0415
+
         return SQLiteStore(_sqlite_path(url), clock)
     if scheme in REDIS_SCHEMES:
         return _redis(url, clock)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,10 +102,6 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
-
-
-def run_command(config: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "akoya_gateway", "run", "--config", str(config), *options]
 
 
 def _key(folder: Path, algorithm: str) -> dict[str, Any]:

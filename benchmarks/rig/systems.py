@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
 
 from akoya_gateway.sandbox.server import SandboxServer
 from benchmarks.rig import gateway, other_proxies
+from benchmarks.rig.installation import COMMAND, link_packages
 from benchmarks.rig.login import Jar, LoginFailed, log_in, status_of
 from benchmarks.rig.origin import SEEN, SMALL, Origin
 from benchmarks.rig.processes import Server, free_port
@@ -98,6 +100,7 @@ class Rig:
     def __enter__(self) -> Self:
         self.akoya = self._stack.enter_context(gateway.emulator())
         self.origin = self._stack.enter_context(Origin(self.folder, LOAD_CORE))
+        self._installed = link_packages(self.folder / "installation")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,7 +152,8 @@ class Rig:
         folder.mkdir()
         content = gateway.document(self.akoya, folder, port, upstream or self.origin.url, **changes)
         config = gateway.write(folder, content)
-        return self._ours(system, gateway.run_command(config, *options), port, folder, config, cores)
+        command = [*COMMAND, "run", "--config", str(config), *options]
+        return self._ours(system, command, port, folder, config, cores, self._installed)
 
     def _uvicorn(self, system: System, app: str, *options: str, in_process: str = "headers") -> Running:
         options = (*options, "--http", "httptools", "--lifespan", "on")
@@ -174,9 +178,16 @@ class Rig:
         return self._ours(system, command, port, folder, config, SERVER_CORE)
 
     def _ours(
-        self, system: System, command: list[str], port: int, folder: Path, config: Path, cores: str | None
+        self,
+        system: System,
+        command: list[str],
+        port: int,
+        folder: Path,
+        config: Path,
+        cores: str | None,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> Running:
-        environ = {**gateway.ENVIRON, "BENCH_CONFIG": str(config)}
+        environ = {**gateway.ENVIRON, "BENCH_CONFIG": str(config), **environ}
         server = Server(system.name, command, port, folder / "log", cores=cores, environ=environ)
         self._stack.enter_context(server)
         return Running(system, server, self._session(server) if system.login else {}, config)
