@@ -234,17 +234,18 @@ class Members:
         return self.values.get(name)
 
 
-def read_object(body: bytes, names: frozenset[str]) -> Members:
+def read_object(body: bytes, names: frozenset[str], optional: frozenset[str] = frozenset()) -> Members:
     """Read the members called `names` of the JSON object in `body`, UTF-8. Never raises.
 
     A form (`application/x-www-form-urlencoded`) is read as an object of strings: some older servers respond with one.
 
     Parsing is strict for these members and tolerant for all others, whose values are skipped by brackets and quotes
     only, however deep, duplicated or malformed they are. If one of the members occurs again, the last value is used, as
-    in nearly all parsers. Two different values are a fault.
+    in nearly all parsers. Two different values are a fault. If one of the `optional` members is malformed or has two
+    values, it has the value `UNREADABLE` instead.
     """
     text = body.decode("utf-8", "replace").strip(_BLANK)
-    return _Scanner(text, names).read() if _FORM.fullmatch(text) is None else _read_form(text, names)
+    return _Scanner(text, names, optional).read() if _FORM.fullmatch(text) is None else _read_form(text, names)
 
 
 _FORM = re.compile(r"[\w.~-]+=[!#-;=?-z|~]*", re.ASCII)
@@ -289,9 +290,10 @@ class _Malformed(ValueError):
 class _Scanner:
     """Scans the top level of an object in one pass, in linear time."""
 
-    def __init__(self, text: str, names: frozenset[str]) -> None:
+    def __init__(self, text: str, names: frozenset[str], optional: frozenset[str]) -> None:
         self._text = text
         self._names = names
+        self._optional = optional
         self._at = 0
         self._values: dict[str, Any] = {}
         self._fault: str | None = None
@@ -331,7 +333,10 @@ class _Scanner:
         if not isinstance(name, str) or name not in self._names:
             return
         value = _loaded(self._text[start : self._at])
-        if value is _UNREADABLE:
+        if name in self._optional:
+            self._values[name] = value if self._values.get(name, value) == value else UNREADABLE
+            return
+        if value is UNREADABLE:
             self._fault = self._fault or f"{name} is not JSON"
             return
         if name in self._values and self._values[name] != value:
@@ -364,14 +369,18 @@ class _Scanner:
 
 
 _CLOSES = {"{": "}", "[": "]"}
-_UNREADABLE = object()
+UNREADABLE = object()
+"""The value of an optional member whose value cannot be read."""
 
 
 def _loaded(text: str) -> Any:
-    """Return the value of one JSON text, or `_UNREADABLE` if it is invalid. NaN and Infinity become None."""
+    """Return the value of one JSON text, or `UNREADABLE` if it is invalid. NaN and Infinity become None.
+
+    Control characters in strings are accepted: a rotated refresh token may end in a line break.
+    """
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
-        return _UNREADABLE
+        return UNREADABLE
     try:
-        return json.loads(text, parse_constant=lambda _: None)
+        return json.loads(text, parse_constant=lambda _: None, strict=False)
     except (ValueError, RecursionError):
-        return _UNREADABLE
+        return UNREADABLE

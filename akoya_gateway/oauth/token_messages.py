@@ -75,6 +75,7 @@ _NAMES = frozenset(
         "error_description",
     }
 )
+_OPTIONAL = frozenset({"expires_in", "scope", "grant_id"})
 _CONTROLS = "\ufeff\0\t\r\n"
 
 _BUSY = frozenset({408, 425, 429})
@@ -175,9 +176,10 @@ def read_members(response: HttpResponse) -> Members:
 
     If the body is not a JSON object or is too long, the members before the error are returned, with a fault.
     """
-    members = read_object(response.body[:MAX_BODY_BYTES], _NAMES)
-    if members.fault is not None and response.surplus and 200 <= response.status < 300:
-        longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES)
+    members = read_object(response.body[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
+    # A 304 has no body by definition, so everything that follows its head is surplus.
+    if members.fault is not None and response.surplus and (200 <= response.status < 300 or response.status == 304):
+        longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
         members = longer if _refresh_token(longer.get("refresh_token")) is not None else members
     return (
         Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(response.body) > MAX_BODY_BYTES else members

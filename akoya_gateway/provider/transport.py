@@ -171,10 +171,13 @@ class _Progress:
         return ResponseLost(detail, self._made(part) if part else self._not_http())
 
     def _not_http(self) -> HttpResponse | None:
-        """Return the final response in what was received, if httpcore could not parse it, or None if it has no body."""
+        """Return the final response in what was received, if httpcore could not parse it, or None if it has no body.
+
+        Without a head that can be parsed, everything that was received counts as the body of a success response.
+        """
         head = _last_head(self._received)
         if head is None:
-            return None
+            return HttpResponse(200, bytes(self._received)) if self._received else None
         rest, codings = bytes(self._received[head.end() :]), b",".join(_ENCODING.findall(head[0])).lower()
         rest = _unchunked(rest) if b"chunked" in codings else rest
         try:

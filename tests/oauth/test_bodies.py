@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from akoya_gateway.oauth.response_body import (
     MAX_LAYERS,
+    UNREADABLE,
     Members,
     UnreadableBody,
     find_member,
@@ -228,13 +229,28 @@ def test_invalid_member_that_is_not_used_is_ignored(body: bytes) -> None:
         (b'{"x":,"refresh_token":"r-2"}', {}, "not JSON"),
         (b'{"refresh_token":"r-1","refresh_token":"r-2"}', {"refresh_token": "r-2"}, "refresh_token occurs twice"),
         (b'{"refresh_token":nul,"id_token":"a"}', {"id_token": "a"}, "refresh_token is not JSON"),
-        (b'{"refresh_token":"r-2","id_token":"a\nb"}', {"refresh_token": "r-2"}, "id_token is not JSON"),
+        (b'{"refresh_token":"r-2","id_token":"a\nb"}', {"refresh_token": "r-2", "id_token": "a\nb"}, None),
         (b'{"expires_in":' + b"[" * 9999 + b"]" * 9999 + b"}", {}, "expires_in is not JSON"),
         (b"{" + b'"a":1,' * 2000 + b'"b":1}', {}, "more than 1024 members"),
     ],
 )
-def test_members_before_a_syntax_error_are_read(body: bytes, values: dict[str, str], fault: str) -> None:
+def test_members_before_a_syntax_error_are_read(body: bytes, values: dict[str, str], fault: str | None) -> None:
     assert read_object(body, NAMES) == Members(values, fault)
+
+
+@pytest.mark.parametrize("value", ["0600", "+5", ".5", "5.", "0x1f", "1_000", "nul", "[1", "9" * 5000, '"a\\x"'])
+def test_optional_member_that_is_not_json_is_no_fault(value: str) -> None:
+    body = f'{{"refresh_token":"r-2","expires_in":{value},"id_token":"a"}}'.encode()
+    if value == "[1":
+        body = body.replace(b"[1,", b"[1 2],")
+    expected = {"refresh_token": "r-2", "expires_in": UNREADABLE, "id_token": "a"}
+    assert read_object(body, NAMES, frozenset({"expires_in"})) == Members(expected)
+
+
+def test_optional_member_with_two_values_is_no_fault() -> None:
+    body = b'{"expires_in":5,"refresh_token":"r-2","expires_in":6,"expires_in":6}'
+    expected = {"refresh_token": "r-2", "expires_in": UNREADABLE}
+    assert read_object(body, NAMES, frozenset({"expires_in"})) == Members(expected)
 
 
 @pytest.mark.parametrize(

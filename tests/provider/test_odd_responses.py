@@ -45,12 +45,22 @@ READ = {
     "no content, with content": b"HTTP/1.1 204 No Content\r\n\r\n" + GOOD,
     "status line of HTTP/2": b"HTTP/2 200\r\n" + length(GOOD),
     "early hints and a broken head": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"broken\r\n" + length(GOOD),
+    "no status line": GOOD,
+    "line break in the refresh token": OK + length(GOOD.replace(b'"refresh-2"', b'"refresh-2\n"')),
+    "tab in the scope": OK + length(GOOD.replace(b"openid offline", b"openid\toffline")),
+    "octal lifetime": OK + length(GOOD.replace(b" 600", b" 0600")),
 }  # fmt: skip
 KEPT = {
     "server error, truncated": b"HTTP/1.1 500 No\r\n" + length(GOOD, 9000),
     "unavailable, compression broken": b"HTTP/1.1 503 No\r\nContent-Encoding: gzip\r\n" + length(PACKED[:-8]),
     "redirect, truncated": b"HTTP/1.1 302 No\r\nLocation: /\r\n" + length(GOOD, 9000),
     "server error, not HTTP": b"HTTP/1.1 500 No\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n" + GOOD,
+    "not modified, with content": b"HTTP/1.1 304 No\r\n\r\n" + GOOD,
+    "interim response with content": b"HTTP/1.1 102 Processing\r\nContent-Length: 3\r\n\r\nabc" + OK + length(GOOD),
+    "interim response only": b"HTTP/1.1 100 Continue\r\n" + length(GOOD),
+    "status line of another protocol": b"ICY 200 OK\r\n" + length(GOOD),
+    "status of two digits": b"HTTP/1.1 20 OK\r\n" + length(GOOD),
+    "text before the status line": b"warning\r\n" + OK + length(GOOD),
 }
 NOT_REFUSED = {
     "truncated": b"HTTP/1.1 400 No\r\n" + length(REFUSED, 99),
@@ -60,6 +70,8 @@ NOT_REFUSED = {
     "two lengths, 200": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n" + REFUSED,
     "length too small, 200": OK + length(REFUSED, 9),
     "unknown transfer coding": TRANSFER + b"xchunked\r\n\r\n" + chunks(REFUSED),
+    "no status line": REFUSED,
+    "status line of another protocol": b"ICY 400 No\r\n" + length(REFUSED),
 }
 
 
