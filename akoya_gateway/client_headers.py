@@ -118,11 +118,17 @@ FROM_PROXIES = frozenset(
 )  # fmt: skip
 """Names that are passed on only if the request comes from one of `trusted_proxies`."""
 
-PROXY_PREFIXES = (
+DESCRIBING_PREFIXES = (
     # Headers in which proxies in general describe the client's request.
     b"forwarded-", b"remote-", b"x-external-", b"x-forward-", b"x-forwarded-", b"x-orig-", b"x-original-",
     b"x-remote-", b"x-rewrite-", b"x-ssl-client-", b"ssl-client-",
-    # Headers in which the proxies of hosting services do the same.
+    # Headers in which authentication proxies name the user.
+    b"iv-", b"oam-", b"oidc-", b"osso-", b"shib-", b"tailscale-user-", b"x-auth-couchdb-", b"x-auth-request-",
+    b"x-authenticated-", b"x-authentik-", b"x-consumer-", b"x-goog-authenticated-user-", b"x-goog-iap-",
+    b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-webauth-",
+)  # fmt: skip
+HOSTING_PREFIXES = (
+    # Headers in which the proxies of hosting services describe the request.
     b"akamai-", b"cf-", b"cloudfront-", b"fastly-", b"fly-", b"incap-", b"x-akamai-", b"x-amzn-", b"x-apigateway-",
     b"x-appengine-", b"x-arr-", b"x-azure-", b"x-cloudscheduler", b"x-cloudtasks-", b"x-google-", b"x-iisnode-",
     b"x-vercel-forwarded-", b"x-vercel-proxied-", b"x-waws-", b"x-weblogic-", b"wl-proxy-",
@@ -131,11 +137,8 @@ PROXY_PREFIXES = (
     b"rstudio-connect-", b"x-rstudio-",
     # Headers with which service meshes describe a request or are controlled.
     b"l5d-", b"x-envoy-", b"x-istio-",
-    # Headers in which authentication proxies name the user.
-    b"iv-", b"oam-", b"oidc-", b"osso-", b"shib-", b"tailscale-user-", b"x-auth-couchdb-", b"x-auth-request-",
-    b"x-authenticated-", b"x-authentik-", b"x-consumer-", b"x-goog-authenticated-user-", b"x-goog-iap-",
-    b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-webauth-",
 )  # fmt: skip
+PROXY_PREFIXES = DESCRIBING_PREFIXES + HOSTING_PREFIXES
 PROXY_SUFFIXES = (
     b"-client-ip",
     b"-connecting-ip",
@@ -148,6 +151,15 @@ PROXY_SUFFIXES = (
     b"-remote-user",
 )
 """Prefixes and suffixes of further names that are passed on only if the request comes from one of `trusted_proxies`."""
+
+SENT_BY_NGINX = frozenset(
+    {
+        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-method", b"x-forwarded-port", b"x-forwarded-prefix",
+        b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-forwarded-uri",
+        b"x-original-method", b"x-original-uri", b"x-real-ip",
+    }
+)  # fmt: skip
+"""Names that nginx removes from the client's request and may set in its own requests for forward-auth."""
 
 PROTECTED = frozenset(
     {
@@ -194,11 +206,18 @@ def is_alias(name: bytes) -> bool:
 
 
 def is_unlisted(name: bytes) -> bool:
-    """Return True for a known name that is in none of the lists: one of a family, or an unusual spelling.
+    """Return True if the name must not reach the app, and the configuration files of nginx do not remove it.
 
-    The configuration files of proxies without patterns (nginx) contain only the listed names.
+    nginx has no patterns, so its files contain only the listed names, and names of families that are in use. Names of
+    hosting services and service meshes are not unlisted: they add new ones to every request at any time.
     """
-    return is_known(name) and name.lower() not in MOVES_THE_REQUEST
+    folded, lower = fold(name), name.lower()
+    if lower in MOVES_THE_REQUEST or lower in FROM_PROXIES or lower in SENT_BY_NGINX:
+        return False
+    if folded != lower:
+        return is_known(name)
+    is_describing = folded.startswith(DESCRIBING_PREFIXES) or folded.endswith(PROXY_SUFFIXES)
+    return is_describing or _family(folded) is DROP
 
 
 def is_ours_to_app(name: bytes) -> bool:

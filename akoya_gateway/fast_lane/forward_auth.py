@@ -142,6 +142,7 @@ def _read(runtime: Runtime, request: RequestInfo) -> CachedCheck | None:
         or target.match.rule.data_api is not None
         or original.websocket
         or not original.plain
+        or original.irreplaceable is not None
         or headers.override
     ):
         return None

@@ -114,8 +114,11 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, observer: Decisio
 
 def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
     original = runtime.original_requests.read(request)
-    if not original.replaceable:
-        raise InvalidOriginalRequest("The request contains a gateway header that the proxy would pass on.", status=403)
+    if original.irreplaceable is not None:
+        name = original.irreplaceable[:64].decode("latin-1")
+        raise InvalidOriginalRequest(
+            f"The request contains the header {name}, which the proxy would pass on to the app.", status=403
+        )
     return original
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.bounded_cache import BoundedCache
-from akoya_gateway.client_headers import DROP, ClientHeaders, is_unlisted
+from akoya_gateway.client_headers import DROP, PASS, ClientHeaders, is_unlisted
 from akoya_gateway.errors import UserError
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import ASSERTION, PASSED_NAMES, SIGNATURE, SIGNATURE_INPUT, is_gateway_header
@@ -44,16 +44,21 @@ class OriginalRequest:
         "_removal_headers",
         "_removed_headers",
         "headers",
+        "irreplaceable",
         "method",
         "plain",
         "query",
         "raw_path",
-        "replaceable",
         "websocket",
     )
 
     def __init__(
-        self, request: RequestInfo, route: bytes, cookies: GatewayCookies, client_headers: ClientHeaders
+        self,
+        request: RequestInfo,
+        route: bytes,
+        cookies: GatewayCookies,
+        client_headers: ClientHeaders,
+        identity_header: bytes | None,
     ) -> None:
         """Parse the request that `request` describes. Raises `InvalidOriginalRequest`."""
         self.method, self.raw_path, self.query = _read_request_line(request, route)
@@ -61,13 +66,16 @@ class OriginalRequest:
         _require_valid_host(self.headers)
         self.websocket = _is_websocket_handshake(request)
         injected = {name for name, _ in request.headers if is_gateway_header(name)}
-        dropped = {name for name, _ in request.headers if client_headers.handling(name) is DROP} - _DESCRIBING
-        self.replaceable = injected <= _REPLACED_HEADERS and not any(map(is_unlisted, dropped))
-        """True if nginx replaces or removes every header of the client that must not reach the app.
+        handling = {name: client_headers.handling(name) for name, _ in request.headers}
+        dropped = {name for name, how in handling.items() if how is DROP} - _DESCRIBING
+        unlisted = (
+            name for name, how in handling.items() if how is not PASS and is_unlisted(name) and name != identity_header
+        )
+        self.irreplaceable = next(iter(injected - _REPLACED_HEADERS), None) or next(unlisted, None)
+        """A header of the client that must not reach the app, and that nginx would pass on, or None.
 
-        nginx does that only for the headers named in its configuration. False if there is another header that an
-        upstream could take for a gateway header, or that changes which path or method the app serves. By default nginx
-        drops names with `_` or `.`.
+        nginx replaces or removes only the headers named in its configuration. Another one could be taken for a gateway
+        header, or name another path, method, user or address. By default nginx drops names with `_` or `.`.
         """
         sent = [value for name, value in request.headers if name == b"cookie"]
         # The session cookie must not reach the upstream (docs/design.md section 5).
@@ -111,10 +119,20 @@ def _removal_headers(names: set[bytes]) -> Headers:
 
 
 class OriginalRequestCache:
-    """Bounded cache of `OriginalRequest`. `route` is the forward-auth route."""
+    """Bounded cache of `OriginalRequest`.
 
-    def __init__(self, route: bytes, cookies: GatewayCookies, client_headers: ClientHeaders) -> None:
+    Args:
+        route: The forward-auth route.
+        cookies: Removes the gateway's cookies.
+        client_headers: Decides which headers reach the app.
+        identity_header: The header in which the proxy names the app's user (`identity.header`), or None.
+    """
+
+    def __init__(
+        self, route: bytes, cookies: GatewayCookies, client_headers: ClientHeaders, identity_header: str | None
+    ) -> None:
         self.route = route
+        self._identity_header = None if identity_header is None else identity_header.encode()
         self._client_headers = client_headers
         self._cookies = cookies
         self._entries: BoundedCache[tuple[object, ...], OriginalRequest] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
@@ -125,12 +143,15 @@ class OriginalRequestCache:
         try:
             return self._entries[key]
         except KeyError:
-            original = OriginalRequest(request, self.route, self._cookies, self._client_headers)
+            original = self._parse(request)
         except TypeError:
             # ASGI allows a server to pass headers as lists, which are not hashable.
-            return OriginalRequest(request, self.route, self._cookies, self._client_headers)
+            return self._parse(request)
         size = sum(len(name) + len(value) for name, value in request.headers)
         return self._entries.store(key, original, len(request.raw_path) + len(request.query) + size)
+
+    def _parse(self, request: RequestInfo) -> OriginalRequest:
+        return OriginalRequest(request, self.route, self._cookies, self._client_headers, self._identity_header)
 
 
 def _read_request_line(request: RequestInfo, route: bytes) -> tuple[str, bytes, bytes]:

@@ -115,7 +115,9 @@ class Runtime:
         self.signing_keys = load_schedule(config.signing.algorithm, config.signing.keys)
         self.injector = HeaderInjector(config, self.cookies, self.last_access, clock)
         route = config.prefix.encode() + b"/forward-auth"
-        self.original_requests = OriginalRequestCache(route, self.cookies, self.injector.client_headers)
+        self.original_requests = OriginalRequestCache(
+            route, self.cookies, self.injector.client_headers, config.identity.header
+        )
         jwks_uri = config.identity.jwks_uri
         keys = None if jwks_uri is None else self.providers.keys_of("identity", jwks_uri, clock)
         self.authenticator = Authenticator(self.sessions, self.cookies, build_user_authenticator(config, keys, clock))

@@ -53,6 +53,16 @@ QUESTIONS = {
     "a header of ours": (TRAEFIK + b"Akoya-Owner: me\r\n", b"", b"GET"),
     "an alias of ours": (TRAEFIK + b"Akoya_Owner: me\r\n", b"", b"GET"),
     "an alias through nginx": (NGINX + b"Akoya_Owner: me\r\n", b"", b"GET"),
+    "a mount point through nginx": (NGINX + b"Any-Script-Name: /x\r\n", b"", b"GET"),
+    "an unlisted forwarded header through nginx": (NGINX + b"X-Forwarded-Anything: x\r\n", b"", b"GET"),
+    "a remote user through nginx": (NGINX + b"Any-Remote-User: x\r\n", b"", b"GET"),
+    "an alias of a moving header through nginx": (NGINX + b"Any.Script.Name: x\r\n", b"", b"GET"),
+    "a name of a hosting service through nginx": (NGINX + b"Cf-Ray: x\r\nX-Amzn-Any: x\r\n", b"", b"GET"),
+    "what nginx sends": (
+        NGINX + b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Real-IP: 1.2.3.4\r\n",
+        b"",
+        b"GET",
+    ),
     "an override": (TRAEFIK + b"X-HTTP-Method-Override: DELETE\r\n", b"", b"GET"),
     "two ways": (TRAEFIK + NGINX, b"", b"GET"),
     "no way": (b"", b"", b"GET"),
@@ -78,6 +88,8 @@ def test_both_paths_respond_alike_for_any_number_of_requests(
         responses = []
         for _ in range(2):
             with Client(port) as client:
+                # The decision about this session is cached before anything is refused.
+                client.request(question(NGINX, browser.cookie_header()))
                 for _ in range(3):
                     client.send(content)
                     response = Response(0, [], client.head()) if method == b"HEAD" else client.response()

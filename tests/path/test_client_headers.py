@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway import client_headers
+from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.client_headers import (
     FROM_PROXIES,
     LOGGED_NAMES,
@@ -17,6 +18,9 @@ from akoya_gateway.client_headers import (
     is_alias,
     is_known,
 )
+from akoya_gateway.config.model import Cookie, Seconds
+from akoya_gateway.gateway.original_request import OriginalRequestCache
+from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from tests.support.config_documents import validated
 
 MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Script-Name", "X-Original-URI", "X-Original-URL",
@@ -30,6 +34,8 @@ SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", 
                    "Client-Cert", "SSL-Client-Verify", "Tailscale-User-Login", "X-Appengine-Cron", "X-AppEngine-User-Is-Admin", "X-Amzn-Oidc-Data",
                    "X-Goog-IAP-JWT-Assertion", "Cf-IPCountry", "Fastly-SSL", "Any-Client-IP", "X-Any-Real-IP", "Any-Remote-User", "Forwarded-Host", "X-Orig-Host",
                    "X-Apigateway-Event", "L5d-Dst-Override", "Oidc-Claim-Sub", "Iv-User", "Remote-Groups", "X-Pomerium-Claim-Email", "Traceparent", "Tracestate"]  # fmt: skip
+
+COOKIES = GatewayCookies(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 
 
 @pytest.mark.parametrize("name", MOVING)
@@ -104,6 +110,20 @@ def test_every_name_of_the_lists_is_known_and_spelled_as_it_folds() -> None:
         assert client_headers.fold(name) == name
         assert is_known(name)
         assert "-" not in name.decode() or is_alias(name.replace(b"-", b"_"))
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-Anything", "Oidc-Any", "Any-Real-Ip", "Any-Script-Name", "X.Real-Ip"])
+def test_name_that_nginx_cannot_remove_makes_a_check_irreplaceable(name: str) -> None:
+    def check(*names: str, identity: str | None = None) -> bytes | None:
+        headers = [(b"host", b"h"), (b"x-original-uri", b"/"), *((one.lower().encode(), b"x") for one in names)]
+        cache = OriginalRequestCache(b"/r", COOKIES, ClientHeaders(), identity)
+        return cache.read(RequestInfo("GET", b"/r", b"", headers, "127.0.0.1", "id")).irreplaceable
+
+    assert check("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-Ip", "Cf-Any", "X-Own", "Remote-User") is None
+    assert check("Accept", name) == name.lower().encode()
+    # Only the header that the operator has configured may come from nginx.
+    assert check(name, identity=name.lower()) is None
+    assert check(name, "X-Remote-Any", identity=name.lower()) == b"x-remote-any"
 
 
 def test_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pytest.LogCaptureFixture) -> None:
