@@ -220,7 +220,7 @@ def _validate_audience(claims: dict[str, Any], client: Client) -> None:
     audiences = audience if isinstance(audience, list) else [audience]
     if client.client_id not in audiences:
         raise IdTokenRejected("aud does not contain the client_id")
-    if "azp" in claims and claims["azp"] != client.client_id:
+    if claims.get("azp") not in (None, client.client_id):
         raise IdTokenRejected("azp is not the client_id")
 
 

@@ -181,9 +181,13 @@ def read_members(response: HttpResponse) -> Members:
     if members.fault is not None and response.surplus and (200 <= response.status < 300 or response.status == 304):
         longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
         members = longer if _refresh_token(longer.get("refresh_token")) is not None else members
-    return (
-        Members(members.values, f"more than {MAX_BODY_BYTES} bytes") if len(response.body) > MAX_BODY_BYTES else members
-    )
+    fault = f"more than {MAX_BODY_BYTES} bytes" if len(response.body) > MAX_BODY_BYTES else members.fault
+    return Members({name: _without_blanks(name, value) for name, value in members.values.items()}, fault)
+
+
+def _without_blanks(name: str, value: object) -> object:
+    """Return an id_token without the blanks around it, and any other value unchanged. A JWT has none (RFC 7515)."""
+    return value.strip(_CONTROLS + " ") if name == "id_token" and isinstance(value, str) else value
 
 
 def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) -> Reply:

@@ -216,7 +216,7 @@ class Hasty(Fleet):
         return config
 
 
-async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path: Path) -> None:
+async def test_response_that_comes_while_the_process_is_paused_or_stopping_is_used(tmp_path: Path) -> None:
     """The pause exceeds `environment.timeout`, but the response is already in the socket when the process resumes."""
     with Hasty(tmp_path, 1, settings={"dialect": "hydra"}) as fleet:
         process = fleet.gateways[0].process
@@ -234,3 +234,11 @@ async def test_response_that_came_while_the_process_was_stopped_is_used(tmp_path
             assert (await pending).status == 200
             assert (await get(repository, visitor)).state is GrantState.LIVE
             assert len(fleet.refreshes()) == 1
+
+            # The next response comes after the timeout, and after the process was asked to stop.
+            await aged(fleet, repository, visitor, ENDED)
+            fleet.akoya.fault("slow_after", "token.refresh_token", seconds=4.0, times=1)
+            assert (await fetch(port, visitor.cookie)).status != 200
+            assert await asyncio.to_thread(fleet.gateways[0].stop) == 0
+            assert (await get(repository, visitor)).state is GrantState.LIVE
+            assert len(fleet.refreshes()) == 2

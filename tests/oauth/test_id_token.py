@@ -231,6 +231,11 @@ def test_claims_within_bounds_are_accepted(changes: Any) -> None:
     assert validate(signed(claims(**changes)), key_set(rsa_key())).verified
 
 
+def test_azp_of_null_counts_as_missing() -> None:
+    """Serializers that write every member write null for a claim without a value."""
+    assert validate(signed({**claims(), "azp": None}), key_set(rsa_key())).verified
+
+
 @pytest.mark.parametrize("claim", ["exp", "iat"])
 @pytest.mark.parametrize("expected_sub", [None, "CghtaWtvbW9fMRIGbWlrb21v"])
 def test_claim_may_be_missing_only_if_the_dialect_allows_it(claim: str, expected_sub: str | None) -> None:

@@ -48,6 +48,7 @@ READ = {
     "no status line": GOOD,
     "line break in the refresh token": OK + length(GOOD.replace(b'"refresh-2"', b'"refresh-2\n"')),
     "tab in the scope": OK + length(GOOD.replace(b"openid offline", b"openid\toffline")),
+    "blanks around the id_token": OK + length(GOOD.replace(b'"eyJ', b'" \\teyJ').replace(b'", "refresh', b'\\r\\n", "refresh')),
     "octal lifetime": OK + length(GOOD.replace(b" 600", b" 0600")),
 }  # fmt: skip
 KEPT = {
