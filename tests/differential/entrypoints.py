@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from akoya_gateway import Gateway, load_config
+from akoya_gateway.client_headers import MOVES_THE_REQUEST
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
@@ -30,6 +31,7 @@ from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.store import EncryptedStore, Keyring, open_store
 from tests.differential.cases import HOST, RULES, Row
+from tests.support.client_header_lists import listed
 from tests.support.environment import GatewayEnv
 from tests.support.forward_auth import cookies, unchunked
 from tests.support.processes import AppServer
@@ -45,6 +47,8 @@ BEARER = "a-bearer-for-background-jobs-in-tests"
 
 OURS = re.compile(r"(?i)^(akoya[-_.].*|signature([-_.]input)?)$")
 DESCRIBING = re.compile(r"(?i)^x-(original|forwarded)-(method|uri|host)$")
+FROM_PROXIES = frozenset(listed()) - {name.decode() for name in MOVES_THE_REQUEST}
+"""Names that nginx's file removes. Those that move the request stay here, so that every entry point decides about them."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,11 @@ class Entrypoints:
             if not DESCRIBING.match(name_of(line)) and name_of(line).lower() != "connection"
         ]
         if way == "nginx":
-            kept = [line for line in kept if "_" not in name_of(line) and "." not in name_of(line)]
+            kept = [
+                line
+                for line in kept
+                if "_" not in name_of(line) and "." not in name_of(line) and name_of(line).lower() not in FROM_PROXIES
+            ]
         route, method = "/akoya/forward-auth", "GET"
         describing = list(row.hosts)
         if way == "nginx":

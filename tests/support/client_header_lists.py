@@ -96,7 +96,8 @@ _NEEDED_IN_TRAEFIK = re.compile("user|forwarded|script|path-info")
 """Names whose spelling with `_` the gateway would refuse, because an operator may have named one in `identity.header`."""
 
 
-def _listed() -> list[str]:
+def listed() -> list[str]:
+    """Return the names in the files of proxies without patterns."""
     return sorted({*NAMES, *IN_FAMILIES, *(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES)})
 
 
@@ -126,7 +127,7 @@ def other_than(words: list[str]) -> str:
 
 
 def nginx() -> list[str]:
-    return [f'proxy_set_header {_title(name)} "";' for name in _listed()]
+    return [f'proxy_set_header {_title(name)} "";' for name in listed()]
 
 
 def caddy() -> list[str]:
@@ -166,7 +167,7 @@ def haproxy() -> list[str]:
 
 
 def traefik() -> list[str]:
-    names = [name for name in _listed() if name not in _TRAEFIKS_OWN]
+    names = [name for name in listed() if name not in _TRAEFIKS_OWN]
     spelled = [_title(name).replace("-", "_") for name in names if "-" in name and _NEEDED_IN_TRAEFIK.search(name)]
     return [f'          {name}: ""' for name in [*map(_title, names), *spelled]]
 
