@@ -75,6 +75,29 @@ def test_common_response_is_plain() -> None:
     assert agrees(GOOD)
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+@pytest.mark.parametrize(
+    ("rest", "plain"),
+    [
+        (b"\r\n", True),
+        (b'ETag: "a"\r\nDate: now\r\n\r\n', True),
+        (b"Content-Length: 0\r\n\r\n", True),
+        (b"Set-Cookie: a=b\r\nConnection: keep-alive\r\n\r\n", True),
+        (b"Content-Length: 2\r\n\r\n", False),
+        (b"CONTENT-TYPE: a/b\r\n\r\n", False),
+        (b"Content-Encoding: gzip\r\n\r\n", False),
+        (b"Content-Range: bytes 0-4/9\r\n\r\n", False),
+        (b"Transfer-Encoding: chunked\r\n\r\n", False),
+        (b"Connection: close\r\n\r\n", False),
+        (b"\r\nok", False),
+        (b"\r\n" + GOOD, False),
+        (b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n", False),
+    ],
+)
+def test_bodiless_response_is_plain_only_if_its_head_describes_no_body(status: bytes, rest: bytes, plain: bool) -> None:
+    assert agrees(b"HTTP/1.1 %b\r\n%b" % (status, rest)) is plain
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -154,7 +177,8 @@ def test_head_that_is_not_simple_is_parsed_each_time_and_not_cached() -> None:
 
 
 PIECES = [
-    b"HTTP/1.1 200 OK", b"HTTP/1.1 404 ", b"HTTP/1.1 204 No Content", b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"\r\n", b"\n", b"\r",
+    b"HTTP/1.1 200 OK", b"HTTP/1.1 404 ", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.0 200 OK",
+    b"HTTP/1.1 200", b"Content-Type: a/b", b"\r\n", b"\n", b"\r",
     b"\r\n\r\n", b"Server: x", b"Content-Length: 2", b"content-length: 0", b"Content-Length: 02", b"Date: now", b"Akoya-Id-Token: t",
     b"Connection: keep-alive", b"Connection: close", b"Keep-Alive: timeout=5", b"Transfer-Encoding: chunked", b" folded", b"\tx",
     b"ok", b"0\r\n\r\n", b":", b": ", b"x", b"Set-Cookie: a=b; Path=/", b"Set-Cookie: c=d", b"\0", b"\xff", b"a b: c",

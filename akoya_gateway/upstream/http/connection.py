@@ -454,7 +454,7 @@ class Connection(asyncio.Protocol):
             return False
         handler = self._handler
         self._handler = None
-        self._framing = Framing.LENGTH
+        self._framing = found[0].framing
         self._release(reusable=True)
         if handler is not None:
             handler.on_complete_response(found[0], data[found[1] :])

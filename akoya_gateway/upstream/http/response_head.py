@@ -42,6 +42,8 @@ class ResponseHead(NamedTuple):
 
 BODILESS = (204, 304)
 """Statuses that never have a body, even if the head describes one (RFC 9110 sections 8.6 and 15.4.5)."""
+DESCRIBE_BODY = frozenset({b"content-type", b"content-encoding", b"content-range"})
+"""Headers that describe a body. After a 204 or 304 with one of them the connection is closed (see `_must_close`)."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -71,7 +73,6 @@ _NOT_IN_TRAILERS = HOP_BY_HOP | {
     b"www-authenticate",
 }
 _PLAIN_CONNECTION = (b"keep-alive", b"close")
-_DESCRIBE_BODY = frozenset({b"content-type", b"content-encoding", b"content-range"})
 _HARMLESS_CONNECTION_OPTIONS = frozenset({b"keep-alive", b"close", b""})
 _CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _MAX_LENGTH_DIGITS = 18
@@ -160,7 +161,7 @@ def _must_close(framing: Framing, length: bytes | None, headers: Headers, *, chu
     if framing is not Framing.NONE:
         return framing is Framing.UNTIL_CLOSE
     mentions_body = chunked or (length is not None and int(length) != 0)
-    return head_only or mentions_body or any(name in _DESCRIBE_BODY for name, _ in headers)
+    return head_only or mentions_body or any(name in DESCRIBE_BODY for name, _ in headers)
 
 
 def _frame(status: int, length: bytes | None, headers: Headers, *, chunked: bool, head_only: bool) -> Framing:

@@ -6,9 +6,9 @@ the head again take 2.9 us (on the machine of `docs/performance.md`). A head tha
 us.
 
 Only lines that can be interpreted in one way are handled here: a token, a colon, one space, and visible ASCII that does
-not begin or end with a space. All other heads are left to the parser (`connection`), and so is every response without
-a Content-Length or after which the connection may close. `tests/upstream/test_response_head_cache.py` checks that both
-give the same results.
+not begin or end with a space. All other heads are left to the parser (`connection`), and so is every response after
+which the connection may close, or whose body has no Content-Length. `tests/upstream/test_response_head_cache.py` checks
+that both give the same results.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import is_ours_to_app
 from akoya_gateway.upstream.http.response_head import (
     BODILESS,
+    DESCRIBE_BODY,
     HOP_BY_HOP,
     Framing,
     Headers,
@@ -89,17 +90,19 @@ class CachedResponseHead:
 
     Attributes:
         status: The status code.
+        framing: `Framing.LENGTH`, or `Framing.NONE` for a 204 or 304.
         length: Length of the body in bytes.
         has_date: The head contains a Date header.
         hidden: The headers that must not reach the client.
         wire: The lines of the other headers.
     """
 
-    __slots__ = ("_head", "_lines", "_visible", "has_date", "hidden", "length", "status", "wire")
+    __slots__ = ("_head", "_lines", "_visible", "framing", "has_date", "hidden", "length", "status", "wire")
 
     def __init__(
         self,
         status: int,
+        framing: Framing,
         lines: list[_CachedLine],
         length: int,
         *,
@@ -107,6 +110,7 @@ class CachedResponseHead:
         hidden: tuple[tuple[bytes, bytes], ...],
     ) -> None:
         self.status = status
+        self.framing = framing
         self.length = length
         self.has_date = dated
         self.hidden = hidden
@@ -120,7 +124,7 @@ class CachedResponseHead:
         """The head with all headers, the same as `response_head.validate_head` returns."""
         if self._head is None:
             headers = [line.header for line in self._lines]
-            self._head = ResponseHead(headers, Framing.LENGTH, close=False, trailers=False)
+            self._head = ResponseHead(headers, self.framing, close=False, trailers=False)
         return self._head
 
     @property
@@ -183,16 +187,20 @@ class ResponseHeadCache:
                 length = line
             elif rule in (_LENGTH, _ODD):
                 return None
-        if length is None or not status:
+        if not status:
+            return None
+        if status in BODILESS:
+            if (length is not None and length.length) or any(line.header[0] in DESCRIBE_BODY for line in lines):
+                return None  # the connection must be closed, see `response_head`
+            return CachedResponseHead(status, Framing.NONE, lines, 0, dated=dated, hidden=hidden)
+        if length is None:
             return None
         lines.append(length)
-        return CachedResponseHead(status, lines, length.length, dated=dated, hidden=hidden)
+        return CachedResponseHead(status, Framing.LENGTH, lines, length.length, dated=dated, hidden=hidden)
 
     def _read_status(self, line: bytes) -> int:
         found = _STATUS.fullmatch(line)
         status = int(found[1]) if found else 0
-        if status in BODILESS:
-            status = 0
         return self._statuses.store(line, status, len(line))
 
     def _read_line(self, written: bytes) -> _CachedLine:
