@@ -41,6 +41,19 @@ class NoToken(UserError):
     title = "The owner has no live grant for this connector"
 
 
+class WrongBearer(UserError):
+    """The request has no bearer token, or not that of `admin.token_bearer`."""
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self, *, is_sent: bool) -> None:
+        """Create the error with the challenge of RFC 6750 section 3. `is_sent`: the request has a bearer token."""
+        super().__init__("Send `Authorization: Bearer` with admin.token_bearer.")
+        error = b', error="invalid_token"' if is_sent else b""
+        self.headers = ((b"www-authenticate", b'Bearer realm="akoya-gateway"' + error),)
+
+
 class AdminTokenApp:
     """An ASGI app for the token route. `running` returns the active runtime, or None after shutdown."""
 
@@ -100,14 +113,15 @@ class AdminTokenApp:
 
 
 def authenticate(runtime: Runtime, request: Request) -> None:
-    """Check the bearer token of a request to the admin listener. Raises `UserError` (401)."""
+    """Check the bearer token of a request to the admin listener. Raises `WrongBearer`."""
     expected = runtime.config.token_bearer
     given = request.headers.getlist("authorization")
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     sent = token.strip(" ").encode("latin-1")
     is_valid = expected is not None and hmac.compare_digest(sent, expected.reveal().encode())
-    if scheme.lower() != "bearer" or not is_valid:
-        raise UserError("Send `Authorization: Bearer` with admin.token_bearer.", status=401, code="unauthorized")
+    is_bearer = scheme.lower() == "bearer"
+    if not is_bearer or not is_valid:
+        raise WrongBearer(is_sent=is_bearer)
 
 
 def connect_link(runtime: Runtime, facts: Mapping[str, str]) -> dict[str, object]:

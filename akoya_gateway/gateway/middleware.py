@@ -41,6 +41,7 @@ from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.responses.response import Response
 from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.trusted_proxies import peer_of
+from akoya_gateway.upstream.errors import StreamCancelled
 
 log = logger("akoya_gateway.gateway")
 
@@ -318,11 +319,16 @@ class Gateway:
         try:
             await forwarded
         except GatewayError as error:
-            if reply.started:
+            if not reply.started:
+                await self._answer_error(error, reply.request, send, reply.began, admission.rule.label)
+            elif isinstance(error, StreamCancelled) and reply.is_open_ended:
+                # Daphne leaves the connection open if the app raises. The client loses nothing: an event stream has no
+                # last event, and an incomplete event is discarded (HTML section 9.2.6).
+                await reply.send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
                 # The response has already started. Re-raise so that the server aborts the connection and the client
                 # sees a truncated response.
                 raise
-            await self._answer_error(error, reply.request, send, reply.began, admission.rule.label)
         finally:
             reply.finish()
         if reply.token_rejected is not None:

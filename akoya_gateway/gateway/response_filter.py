@@ -44,6 +44,8 @@ class ResponseFilter(StreamCancellation):
     """
 
     started = False
+    is_open_ended = False
+    """True for an event stream that can be ended at any place, because its length was not announced."""
     token_rejected: bytes | None = None
     """The value of `Akoya-Token-Rejected` in the app's response."""
     _monitored: MonitoredConnection | None = None
@@ -129,6 +131,7 @@ class ResponseFilter(StreamCancellation):
         if stream and kind == "http.response.start" and self.admission.owner is not None:
             self._monitored = MonitoredConnection(self.request, self._close)
             self._gateway.connections.add(self._monitored)
+            self.is_open_ended = not any(name.lower() == b"content-length" for name, _ in headers)
         # A new list, because an app may send its own one again.
         return {**message, "headers": [*headers, self.request_id_header]}
 

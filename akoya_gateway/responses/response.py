@@ -88,7 +88,7 @@ def error_headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
     headers: list[tuple[bytes, bytes]] = [*error.headers]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
-    if error.status == 401:
+    if error.status == 401 and not any(name == b"www-authenticate" for name, _ in headers):
         # RFC 9110 section 15.5.2 requires a challenge with every 401.
         headers.append((b"www-authenticate", b'Akoya-Connect realm="akoya-gateway"'))
     return tuple(headers)

@@ -54,6 +54,9 @@ def test_token_endpoint_without_the_bearer_is_refused(env: GatewayEnv, browser: 
     response = fetch(env, bearer=bearer, params={"owner": browser.passed()["akoya-owner"]})
     assert response.status_code == 401
     assert "id_token" not in response.text
+    # RFC 6750 section 3: with an error only if the request has a bearer token.
+    error = "" if bearer is None else ', error="invalid_token"'
+    assert response.headers.get_list("www-authenticate") == ['Bearer realm="akoya-gateway"' + error]
 
 
 def test_unknown_owner_or_connector_is_not_found(env: GatewayEnv, browser: Browser) -> None:

@@ -114,16 +114,45 @@ def test_disconnected_client_ends_its_request(served: tuple[GatewayEnv, App], br
 
 
 def test_stream_closes_when_its_grant_ends(served: tuple[GatewayEnv, App], browser: Browser) -> None:
-    with browser.http.stream("GET", "/accounts/2/stream") as response:
+    require_stream_to_close(browser)
+    assert served[1].was_left("/accounts/2/stream")
+
+
+def require_stream_to_close(browser: Browser) -> None:
+    """Disconnect the bank while an event stream is open. The stream must end, and in between two events."""
+    with browser.http.stream("GET", "/accounts/2/stream", timeout=60) as response:
         pieces = response.iter_raw()
         assert next(pieces).startswith(b"data: ")
         csrf = browser.connections()["csrf"]
         assert browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}).status_code == 303
         began = time.monotonic()
-        with pytest.raises(httpx.RemoteProtocolError):
-            for _ in pieces:
-                assert time.monotonic() < began + 30
-    assert served[1].was_left("/accounts/2/stream")
+        for piece in pieces:
+            assert piece.endswith(b"\n\n")
+            assert time.monotonic() < began + 60
+
+
+class Daphne(AnyServerProcess):
+    def command(self) -> list[str]:
+        folder = self.config_path.parent
+        (folder / "daphne_app.py").write_text("from akoya_gateway import sidecar\n\napp = sidecar()\n")
+        self._environ |= {"AKOYA_GATEWAY_CONFIG": str(self.config_path), "PYTHONPATH": str(folder)}
+        return [PYTHON, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0", "daphne_app:app"]
+
+
+def test_stream_closes_when_its_grant_ends_under_daphne(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daphne keeps the connection open if an app raises after the response has started."""
+    pytest.importorskip("daphne")
+    monkeypatch.setattr(environment_module, "AnyServerProcess", Daphne)
+    app = App()
+    with GatewayEnv(tmp_path, entrypoint="app", upstream=AppServer(app)) as env, Browser(env) as browser:
+        for _ in range(2):  # The first time in the general path, then in the fast lane.
+            browser.connect()
+            require_stream_to_close(browser)
+            assert app.was_left("/accounts/2/stream")
+            app.left.clear()
+            browser.connect()
+            for _ in range(3):
+                assert browser.fetch("/accounts/a").status_code == 200
 
 
 def test_websockets_pass_through_the_asgi_app(served: tuple[GatewayEnv, App], browser: Browser) -> None:
