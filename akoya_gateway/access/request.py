@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 Headers = list[tuple[bytes, bytes]]
 """Pairs of name and value; names are in lower case, as in ASGI."""
+LoggedFields = tuple[bytes, str, bytes]
+"""What the access log has of a request: the path as received, the method, and the request ID."""
 
 _HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789.-:[]_"
 
@@ -32,6 +34,10 @@ class RequestInfo:
     """Value of the body's Content-Digest (RFC 9530), or None if the body was not available when it was computed."""
     peer_is_forwarded: bool = False
     """Whether the server took `peer` from a header. It is then not the real TCP peer and must not be trusted."""
+
+    def logged_fields(self) -> LoggedFields:
+        """Return the fields of the access log."""
+        return self.raw_path, self.method, self.request_id.encode()
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of the header with this lower-case name, or None."""

@@ -61,12 +61,14 @@ class LoggingRequestObserver:
         self._metrics = metrics
         self._log_access = access if access.enabled else None
 
-    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
-        self._count(rule, outcome, status, seconds)
+    def on_response(
+        self, request: LoggedRequest, status: int, rule: str, outcome: str, began: float, now: float
+    ) -> None:
+        self._count(rule, outcome, status, now - began)
         if status >= 400:
             self._count_failure(status, rule, outcome)
         if self._log_access is not None:
-            self._log_access(request, status, rule, outcome, seconds)
+            self._log_access(request, status, rule, outcome, began, now)
 
     def _count_failure(self, status: int, rule: str, outcome: str) -> None:
         """Count a refused or failed request in the metric of its cause, if it has one."""

@@ -7,7 +7,7 @@ uvicorn (on the machine of `docs/performance.md`). Denials are left to the ASGI 
 
 from __future__ import annotations
 
-from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.access.request import LoggedFields, RequestInfo
 from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.authentication.principal import is_trusted_peer
 from akoya_gateway.bounded_cache import BoundedCache
@@ -66,20 +66,10 @@ class EncodedResponse:
         self.content = content
         self._id_line = id_line
 
-    @property
-    def method(self) -> str:
-        """The method of the original request, for the access log."""
-        return self._check.original_request.method
-
-    @property
-    def raw_path(self) -> bytes:
-        """The path of the original request, for the access log."""
-        return self._check.original_request.raw_path
-
-    @property
-    def request_id(self) -> str:
-        """The request ID, for the access log."""
-        return value_in(self._id_line).decode()
+    def logged_fields(self) -> LoggedFields:
+        """Return the fields of the access log: those of the original request."""
+        original = self._check.original_request
+        return original.raw_path, original.method, value_in(self._id_line)
 
 
 class ForwardAuthCache:

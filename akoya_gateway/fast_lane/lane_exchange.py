@@ -12,7 +12,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from akoya_gateway.access.request import Headers, RequestInfo
+from akoya_gateway.access.request import Headers, LoggedFields, RequestInfo
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.lane import Dispatch, FastLane
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget
@@ -91,23 +91,13 @@ class LaneExchange:
     def request(self) -> RequestInfo:
         """The `RequestInfo` of this request, built on first use."""
         if self._request is None:
-            self._request = self._lane.request(self._target, self._headers, self.request_id)
+            self._request = self._lane.request(self._target, self._headers, value_in(self._id_line).decode())
         return self._request
 
-    @property
-    def method(self) -> str:
-        """The method, for the access log."""
-        return self._target.target.method
-
-    @property
-    def raw_path(self) -> bytes:
-        """The path, for the access log."""
-        return self._target.target.raw_path
-
-    @property
-    def request_id(self) -> str:
-        """The request ID, for the access log."""
-        return value_in(self._id_line).decode()
+    def logged_fields(self) -> LoggedFields:
+        """Return the fields of the access log."""
+        target = self._target.target
+        return target.raw_path, target.method, value_in(self._id_line)
 
     def client_gone(self) -> None:
         """Abort the upstream connection, because the client disconnected."""

@@ -219,7 +219,7 @@ class Gateway:
         """Report that the response to a forwarded request has started. `rule` is the label of the access rule."""
         watcher = self._observers.requests
         if watcher is not None:
-            watcher.on_response(request, status, rule, "passed", self._clock() - began)
+            watcher.on_response(request, status, rule, "passed", began, self._clock())
 
     async def answer_error(self, error: GatewayError, scope: Scope, send: Send, rule: str, began: float) -> None:
         """Send the error response for a forwarded request. `rule` and `began` are as in `record_response`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol, cast
+from typing import Protocol
 
 from starlette.types import Message, Scope, Send
 
-from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.access.request import LoggedFields, RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY
@@ -86,19 +86,13 @@ class ResponseFilter(StreamCancellation):
         return self._request
 
     @property
-    def method(self) -> str:
-        """The method, for the access log."""
-        return cast("str", self._scope.get("method", "GET"))
-
-    @property
     def raw_path(self) -> bytes:
-        """The path, for the access log."""
+        """The path as received."""
         return self._scope.get("raw_path") or self.request.raw_path
 
-    @property
-    def request_id(self) -> str:
-        """The request ID, for the access log."""
-        return self.request_id_header[1].decode()
+    def logged_fields(self) -> LoggedFields:
+        """Return the fields of the access log."""
+        return self.raw_path, self._scope.get("method", "GET"), self.request_id_header[1]
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Filter a message and return the awaitable that sends it.

@@ -15,9 +15,14 @@ from akoya_gateway.signing.header_names import REQUEST_ID
 
 
 class RequestObserver(Protocol):
-    """Called once for every request, when its response starts. Must not raise."""
+    """Called once for every request, when its response starts. Must not raise.
 
-    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None: ...
+    `began` and `now` are the Unix times of the beginning of the request and of its response, in seconds.
+    """
+
+    def on_response(
+        self, request: LoggedRequest, status: int, rule: str, outcome: str, began: float, now: float
+    ) -> None: ...
 
 
 REFUSED = 403
@@ -75,5 +80,5 @@ class ObservedSend:
 
     def _report(self, status: int) -> None:
         if self._observer is not None:
-            seconds = self._clock() - self._started_at
-            self._observer.on_response(self._request, status, self._rule, self._outcome, seconds)
+            began, now = self._started_at, self._clock()
+            self._observer.on_response(self._request, status, self._rule, self._outcome, began, now)

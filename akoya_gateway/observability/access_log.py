@@ -1,49 +1,40 @@
 """The access log: one line per request. Formatted by hand because it is the only log line on the request path.
 
-Only the time, the duration and the request ID are formatted for each line. The path, and what a line has around it for
-a method, status, rule and outcome, are redacted, escaped and formatted once and then cached.
+A line is gathered in parts, which are joined when the lines of many requests are written. Only the duration is
+formatted for each line. The time is formatted once in a millisecond. Path, method, status, rule and outcome are
+redacted, escaped and formatted once; the result is cached when it is needed a second time.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.config.model import LogFormat, Logging
-from akoya_gateway.observability.logs import LEVELS, Timestamp, Write
+from akoya_gateway.observability.logs import LEVELS, Timestamp
 from akoya_gateway.observability.redaction import escape_controls, redact_text
 
 MAX_ENTRIES = 4096
-"""Maximum number of cached paths, and of other cached parts. A cache is cleared when it is full."""
+"""Maximum number of cached results. The cache is cleared when it is full."""
 MAX_KEY_BYTES = 512
-"""Paths of this size or more are not cached."""
+"""Results are not cached if path and method have this size or more."""
 MAX_TEXT_CHARACTERS = 2048
 """Maximum characters of a method or a path in a line; the rest is truncated."""
 
+Gather = Callable[[tuple[bytes, ...]], object]
+"""Takes the parts of one complete line, including its newline. Must not raise."""
+_Key = tuple[bytes, str, int, str, str]
+"""Path as received, method, status, rule and outcome."""
+
 
 class LoggedRequest(Protocol):
-    """A request, as the access log needs it. A property may compute its value, which is wasted if nothing reads it."""
+    """A request, as the access log needs it."""
 
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def raw_path(self) -> bytes: ...
-
-    @property
-    def request_id(self) -> str: ...
-
-
-class LineParts(NamedTuple):
-    """The parts of a line that depend on method, status, rule and outcome only."""
-
-    before_path: str
-    before_duration: str
-    after_duration: str
+    def logged_fields(self) -> tuple[bytes, str, bytes]:
+        """Return the path as received, the method and the request ID."""
 
 
 class AccessLog:
@@ -54,19 +45,17 @@ class AccessLog:
     that of a trusted proxy.
     """
 
-    def __init__(self, settings: Logging, write: Write, clock: Callable[[], float] = time.time) -> None:
-        """Initialize the log. `write` takes one line including its newline, such as `StandardOutput.gather`."""
+    def __init__(self, settings: Logging, gather: Gather) -> None:
+        """Initialize the log. `gather` is such as `StandardOutput.gather`."""
         self.enabled = settings.access and LEVELS.get(settings.level, logging.INFO) <= logging.INFO
-        self._write = write
-        self._stamp = Timestamp(clock)
-        is_console = settings.format is LogFormat.CONSOLE
-        self._line, self._escape, self._format = (
-            (_console_line, escape_controls, _console_parts) if is_console else (_json_line, quoted, _json_parts)
-        )
-        self._paths: BoundedCache[bytes, str] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
-        self._parts: BoundedCache[tuple[str, int, str, str], LineParts] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+        self._gather = gather if self.enabled else _discard
+        self._is_console = settings.format is LogFormat.CONSOLE
+        start, self._digits = (_console_start, b"%.1f") if self._is_console else (_json_start, b"%.2f")
+        self._start = Timestamp(start).of
+        self._texts: BoundedCache[_Key, tuple[bytes, bytes]] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True)
+        """What a line has before and after the duration."""
 
-    def __call__(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
+    def __call__(self, request: LoggedRequest, status: int, rule: str, outcome: str, began: float, now: float) -> None:
         """Log one request.
 
         Args:
@@ -74,49 +63,50 @@ class AccessLog:
             status: response status.
             rule: label of the access rule, or `-`.
             outcome: one of a fixed set of words (`passed`, `not-connected`, ...).
-            seconds: time since the request began.
+            began: Unix time at which the request began, in seconds.
+            now: Unix time at which its response started, in seconds.
         """
-        if self.enabled:
-            raw_path = request.raw_path
-            path = self._paths.get(raw_path) or self._add_path(raw_path)
-            key = request.method, status, rule, outcome
-            parts = self._parts.get(key) or self._add_parts(key)
-            self._write(self._line(parts, self._stamp(), request.request_id, path, seconds * 1000))
+        raw_path, method, request_id = request.logged_fields()
+        key = raw_path, method, status, rule, outcome
+        before, after = self._texts.get(key) or self._add_texts(key)
+        duration = self._digits % ((now - began) * 1000)
+        if not request_id.isalnum():
+            request_id = self._escaped(request_id)
+        if self._is_console:
+            self._gather((self._start(now), before, duration, after, request_id, b"\n"))
+        else:
+            self._gather((self._start(now), request_id, before, duration, after))
 
-    def _add_path(self, raw_path: bytes) -> str:
+    def _add_texts(self, key: _Key) -> tuple[bytes, bytes]:
+        raw_path, method, status, rule, outcome = key
         path = redact_text(raw_path.decode("latin-1").partition("?")[0], MAX_TEXT_CHARACTERS)
-        return self._paths.store(raw_path, self._escape(path), len(raw_path))
+        texts = _console_texts if self._is_console else _json_texts
+        before, after = texts(redact_text(method, MAX_TEXT_CHARACTERS), path, status, rule, outcome)
+        return self._texts.store(key, (before.encode(), after.encode()), len(raw_path) + len(method))
 
-    def _add_parts(self, key: tuple[str, int, str, str]) -> LineParts:
-        method = redact_text(key[0], MAX_TEXT_CHARACTERS)
-        return self._parts.store(key, self._format(method, *key[1:]), len(key[0]))
+    def _escaped(self, request_id: bytes) -> bytes:
+        text = request_id.decode("utf-8", "backslashreplace")
+        return escape_controls(text).encode() if self._is_console else quoted(text)[1:-1].encode()
 
 
-def _json_parts(method: str, status: int, rule: str, outcome: str) -> LineParts:
-    return LineParts(
-        f',"method":{quoted(method)},"path":',
-        f',"status":{status},"duration_ms":',
+def _discard(parts: tuple[bytes, ...]) -> None:
+    """Write nothing: the log is off."""
+
+
+def _json_start(timestamp: str) -> bytes:
+    return f'{{"timestamp":"{timestamp}","level":"info","event":"request","request_id":"'.encode()
+
+
+def _json_texts(method: str, path: str, status: int, rule: str, outcome: str) -> tuple[str, str]:
+    return (
+        f'","method":{quoted(method)},"path":{quoted(path)},"status":{status},"duration_ms":',
         f',"rule":{quoted(rule)},"outcome":{quoted(outcome)}}}\n',
     )
 
 
-def _json_line(parts: LineParts, stamp: str, request_id: str, path: str, milliseconds: float) -> bytes:
-    before_path, before_duration, after = parts
-    return (
-        f'{{"timestamp":"{stamp}","level":"info","event":"request","request_id":{quoted(request_id)}'
-        f"{before_path}{path}{before_duration}{milliseconds:.2f}{after}"
-    ).encode()
+def _console_start(timestamp: str) -> bytes:
+    return timestamp[11:23].encode()
 
 
-def _console_parts(method: str, status: int, rule: str, outcome: str) -> LineParts:
-    return LineParts(
-        escape_controls(f" request {method} "),
-        f" {status} ",
-        escape_controls(f"ms - {outcome} [{rule}] "),
-    )
-
-
-def _console_line(parts: LineParts, stamp: str, request_id: str, path: str, milliseconds: float) -> bytes:
-    before_path, before_duration, after = parts
-    end = request_id if request_id.isprintable() else escape_controls(request_id)
-    return f"{stamp[11:23]}{before_path}{path}{before_duration}{milliseconds:.1f}{after}{end}\n".encode()
+def _console_texts(method: str, path: str, status: int, rule: str, outcome: str) -> tuple[str, str]:
+    return escape_controls(f" request {method} {path} {status} "), escape_controls(f"ms - {outcome} [{rule}] ")

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from structlog.typing import EventDict
@@ -28,29 +28,36 @@ Write = Callable[[bytes], object]
 """Writes one complete line, including its newline. Must not raise."""
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_Text = TypeVar("_Text")
 _FIRST = ("timestamp", "level", "event", "request_id")
 _COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 
 
-class Timestamp:
-    """Format the current time as RFC 3339 in UTC with milliseconds. The text of the current millisecond is cached."""
+class Timestamp(Generic[_Text]):
+    """Formats times as RFC 3339 in UTC with milliseconds. The result for the last millisecond is cached.
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    `finish` is called once for each millisecond, with a text such as `2026-11-30T12:00:01.234Z`.
+    """
+
+    def __init__(self, finish: Callable[[str], _Text]) -> None:
+        self._finish = finish
         self._second = -1
-        self._text = self._text_of_second = ""
+        self._text_of_second = ""
         self._start = self._end = 0.0
         """The millisecond for which `_text` is valid, in seconds."""
+        self._text: _Text
 
-    def __call__(self) -> str:
-        now = self._clock()
-        if not self._start <= now < self._end:
-            millisecond = int(now * 1000)
-            second, fraction = divmod(millisecond, 1000)
-            if second != self._second:
-                self._second, self._text_of_second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._text = f"{self._text_of_second}.{fraction:03d}Z"
-            self._start, self._end = millisecond / 1000, (millisecond + 1) / 1000
+    def of(self, now: float) -> _Text:
+        """Return what `finish` returned for the millisecond of `now`, a Unix time in seconds."""
+        return self._text if self._start <= now < self._end else self._format(now)
+
+    def _format(self, now: float) -> _Text:
+        millisecond = int(now * 1000)
+        second, fraction = divmod(millisecond, 1000)
+        if second != self._second:
+            self._second, self._text_of_second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        self._text = self._finish(f"{self._text_of_second}.{fraction:03d}Z")
+        self._start, self._end = millisecond / 1000, (millisecond + 1) / 1000
         return self._text
 
 
@@ -60,13 +67,14 @@ class Redaction:
     It puts the fields in the order of output: timestamp, level, event, request_id, the others, exception.
     """
 
-    def __init__(self, stamp: Callable[[], str]) -> None:
-        self._stamp = stamp
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._timestamp = Timestamp(str)
 
     def __call__(self, _: object, __: str, event: EventDict) -> dict[str, Any]:
         trace = event.pop("exception", None)
         event.pop("stack_info", None)
-        fields = {**redact_event(event), "timestamp": self._stamp()}
+        fields = {**redact_event(event), "timestamp": self._timestamp.of(self._clock())}
         ordered = {name: fields.pop(name) for name in _FIRST if name in fields}
         ordered.update(fields)
         if trace is not None:
@@ -164,7 +172,7 @@ def _build_logger(settings: Logging, write: Write | None, clock: Callable[[], fl
         "processors": [
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,  # without local variables, which may contain secrets
-            Redaction(Timestamp(clock)),
+            Redaction(clock),
             render,
         ],
         "wrapper_class": structlog.make_filtering_bound_logger(LEVELS.get(settings.level, logging.INFO)),

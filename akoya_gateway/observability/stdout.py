@@ -21,10 +21,10 @@ mix. A longer line is written by itself.
 """
 MAX_FILE_WRITE = 1 << 16
 """Maximum bytes of several lines in one write to a file, which takes a write of any size as a whole."""
-MAX_GATHERED = 1024
-"""Number of gathered lines at which they are written before the turn of the event loop ends, which bounds memory."""
+MAX_GATHERED = 4096
+"""Number of gathered parts at which they are written before the turn of the event loop ends, which bounds memory."""
 MAX_WAITING = 65_536
-"""Maximum number of lines that wait for another thread, whose write blocks (a stopped terminal)."""
+"""Maximum number of parts that wait for another thread, whose write blocks (a stopped terminal)."""
 
 Put = Callable[[bytes], int]
 """Writes as many bytes as there is room for. Raises BlockingIOError if there is none."""
@@ -33,9 +33,10 @@ Put = Callable[[bytes], int]
 class StandardOutput:
     """Writes log lines in the order in which they were passed to it, so that lines of several processes do not mix.
 
-    `output(line)` writes a line at once, after all gathered ones. `output.gather(line)` writes it at the end of this
+    `output(line)` writes a line at once, after all gathered ones. `output.gather(parts)` writes one at the end of this
     turn of the event loop, with the other gathered lines: one system call for many requests instead of one for each. A
-    process that is killed loses the gathered lines of one turn.
+    process that is killed loses the gathered lines of one turn. The parts of all these lines are joined only then,
+    because building each line by itself takes longer.
 
     If the reader is gone or does not read for `WRITE_TIMEOUT` seconds, lines are dropped and requests continue. `lost`
     counts dropped lines.
@@ -48,8 +49,11 @@ class StandardOutput:
         self._fd = fd
         self._write, self._max_bytes = _nonblocking_writer(fd)
         self._write_timeout = WRITE_TIMEOUT
-        self._lines: list[bytes] = []
-        """Lines that have not been written. Never replaced, because another thread may be about to append to it."""
+        self._parts: list[bytes] = []
+        """Lines that have not been written, in parts. Always whole lines, because all parts of one are added at once.
+
+        Never replaced, because another thread may be about to append to it.
+        """
         self._lock = threading.Lock()
         """Held by the thread that writes."""
         self._scheduled = False
@@ -59,49 +63,53 @@ class StandardOutput:
 
     def __call__(self, line: bytes) -> None:
         """Write a line, which includes its newline, after all gathered lines."""
-        self._lines.append(line)
+        if self._has_room():
+            self._parts.append(line)
         self.flush()
 
-    def gather(self, line: bytes) -> None:
-        """Write a line at the end of this turn of the event loop. Must be called in the thread of the running loop."""
-        self._lines.append(line)
+    def gather(self, parts: tuple[bytes, ...]) -> None:
+        """Write a line at the end of this turn of the event loop. Must be called in the thread of the running loop.
+
+        Args:
+            parts: the line, including its newline.
+        """
+        if len(self._parts) < MAX_GATHERED or self._has_room():
+            self._parts += parts
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
-        elif len(self._lines) >= MAX_GATHERED:
-            self.flush()
 
     def flush(self) -> None:
         """Write the gathered lines."""
         self._scheduled = False
         # Check again after releasing the lock: a call that could not acquire it has left its line behind.
-        while self._lines and self._lock.acquire(blocking=False):
+        while self._parts and self._lock.acquire(blocking=False):
             try:
-                while self._lines:
+                while self._parts:
                     self._write_lines()
             finally:
                 self._lock.release()
-        if len(self._lines) > MAX_WAITING:
-            self.lost += len(self._lines) - MAX_WAITING
-            del self._lines[MAX_WAITING:]
+
+    def _has_room(self) -> bool:
+        """Write the gathered lines if there are many. Return False, and count a lost line, if no more may wait."""
+        if len(self._parts) >= MAX_GATHERED:
+            self.flush()
+            if len(self._parts) >= MAX_WAITING:
+                self.lost += 1
+                return False
+        return True
 
     def _write_lines(self) -> None:
-        count = len(self._lines)
-        lines = self._lines[:count]
-        del self._lines[:count]
-        data = b"".join(lines)
-        if len(data) <= self._max_bytes:
-            self._write_or_drop(data)
-            return
-        batch: list[bytes] = []
-        size = 0
-        for line in lines:
-            size += len(line)
-            if batch and size > self._max_bytes:
-                self._write_or_drop(b"".join(batch))
-                batch, size = [], len(line)
-            batch.append(line)
-        self._write_or_drop(b"".join(batch))
+        count = len(self._parts)
+        data = b"".join(self._parts[:count])
+        del self._parts[:count]
+        start = 0
+        while len(data) - start > self._max_bytes:
+            # After the last line that fits, or after a longer one.
+            end = data.rfind(b"\n", start, start + self._max_bytes) + 1 or data.find(b"\n", start) + 1 or len(data)
+            self._write_or_drop(data[start:end])
+            start = end
+        self._write_or_drop(data[start:])
 
     def _write_or_drop(self, lines: bytes) -> None:
         # After a truncated line, so that the first line is not taken for the rest of it.

@@ -58,7 +58,7 @@ def test_gathered_lines_of_one_turn_of_the_loop_are_one_write_at_its_end(pipe_en
     async def main() -> None:
         for turn in range(2):
             for number in range(3):
-                output.gather(b"%d.%d\n" % (turn, number))
+                output.gather((b"%d.%d\n" % (turn, number),))
             assert len(output.calls) == turn, "nothing is written before the turn ends"
             await asyncio.sleep(0)
 
@@ -70,9 +70,9 @@ def test_gathered_lines_are_written_before_a_later_event(pipe_ends: tuple[int, i
     output = Recorded(pipe_ends[1])
 
     async def main() -> None:
-        output.gather(b"request\n")
+        output.gather((b"request\n",))
         output(b"event\n")
-        output.gather(b"request 2\n")
+        output.gather((b"request 2\n",))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -84,7 +84,7 @@ def test_gathered_lines_of_a_stopped_loop_are_written_by_flush(pipe_ends: tuple[
     output = Recorded(pipe_ends[1])
 
     async def main(line: bytes) -> None:
-        output.gather(line)
+        output.gather((line,))
 
     for line in (b"1\n", b"2\n"):
         loop = asyncio.new_event_loop()
@@ -124,17 +124,19 @@ def test_gathered_lines_are_written_during_a_long_turn(tmp_path: Path) -> None:
 
         async def main() -> None:
             for _ in range(10 * MAX_GATHERED):
-                output.gather(b"x\n")
-                assert len(output._lines) < MAX_GATHERED
+                output.gather((b"x\n",))
+                assert len(output._parts) <= MAX_GATHERED
 
         asyncio.run(main())
     assert (tmp_path / "log").read_bytes() == b"x\n" * 10 * MAX_GATHERED
 
 
 def _gather_all(output: StandardOutput, lines: list[bytes]) -> None:
+    """Gather each line in two parts, in one turn of the loop."""
+
     async def main() -> None:
         for line in lines:
-            output.gather(line)
+            output.gather((line[:3], line[3:]))
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -176,7 +178,7 @@ def test_reader_that_is_stuck_does_not_stop_the_writer(
 
     async def gather() -> None:
         for _ in range(1000):
-            out.gather(line)
+            out.gather((line,))
             await asyncio.sleep(0)
 
     def write() -> None:
@@ -231,7 +233,7 @@ def test_gathered_lines_of_several_processes_do_not_mix() -> None:
         "    if os.fork() == 0: break\n"
         "async def main():\n"
         "    for turn in range(40):\n"
-        "        for n in range(50): out.gather(b'%d %d %b end\\n' % (os.getpid(), 50 * turn + n, b'x' * (n * 7 % 300)))\n"
+        "        for n in range(50): out.gather((b'%d %d ' % (os.getpid(), 50 * turn + n), b'x' * (n * 7 % 300), b' end\\n'))\n"
         "        await asyncio.sleep(0)\n"
         "asyncio.run(main())\n"
         "assert not out.lost\n"
@@ -288,7 +290,10 @@ def test_line_of_another_thread_is_written_by_the_thread_that_is_writing(pipe_en
     assert os.read(reader, 100) == b"1\n2\n3\n"
 
 
-def test_lines_that_wait_for_a_blocked_write_of_another_thread_are_bounded(pipe_ends: tuple[int, int]) -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_lines_that_wait_for_a_blocked_write_of_another_thread_are_bounded(
+    pipe_ends: tuple[int, int], parts: int
+) -> None:
     """A write to a stopped terminal blocks its thread for any time, while the event loop continues."""
     out = StandardOutput(pipe_ends[1])
     entered, leave = threading.Event(), threading.Event()
@@ -304,12 +309,20 @@ def test_lines_that_wait_for_a_blocked_write_of_another_thread_are_bounded(pipe_
     thread = threading.Thread(target=lambda: out(b"first\n"))
     thread.start()
     assert entered.wait(60)
-    for number in range(MAX_WAITING + 10):
-        out(b"%d\n" % number)
+    room = -(-MAX_WAITING // parts)
+
+    async def main() -> None:
+        for number in range(room + 10):
+            if parts == 1:
+                out(b"%d\n" % number)
+            else:
+                out.gather((b"%d" % number, b" ", b"\n"))
+
+    asyncio.run(main())
     leave.set()
     thread.join(60)
-    lines = b"".join(written).split()
-    assert (len(lines), lines[-1], out.lost) == (1 + MAX_WAITING, b"%d" % (MAX_WAITING - 1), 10)
+    lines = b"".join(written).splitlines()
+    assert (len(lines), lines[-1].rstrip(), out.lost) == (1 + room, b"%d" % (room - 1), 10)
 
 
 def test_line_of_a_finalizer_in_the_middle_of_a_write_is_written_after_it(pipe_ends: tuple[int, int]) -> None:

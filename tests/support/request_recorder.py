@@ -24,9 +24,12 @@ class RequestRecorder:
     def __init__(self) -> None:
         self.reported: list[ReportedRequest] = []
 
-    def on_response(self, request: LoggedRequest, status: int, rule: str, outcome: str, seconds: float) -> None:
-        assert seconds >= 0
-        self.reported.append(ReportedRequest(request.request_id, request.raw_path.decode(), status, rule, outcome))
+    def on_response(
+        self, request: LoggedRequest, status: int, rule: str, outcome: str, began: float, now: float
+    ) -> None:
+        assert now >= began
+        raw_path, _, request_id = request.logged_fields()
+        self.reported.append(ReportedRequest(request_id.decode(), raw_path.decode(), status, rule, outcome))
 
     def outcome_of(self, request_id: str) -> tuple[str, str]:
         """Return the rule and the outcome of the request, `-` twice if it was not reported."""
