@@ -74,6 +74,7 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
         raise
     try:
         _announce(log, config, public, admin, workers)
+        keep_freed_memory()
         # Everything allocated so far is permanent: keep it out of garbage collection, and let forked workers share its
         # pages.
         gc.freeze()
@@ -262,6 +263,17 @@ class Sidecar:
         """Return what an operator should look at, for /readyz (`GrantManager.notes`, `BankHealth.notes`)."""
         runtime = self._gateway.runtime
         return [*runtime.grants.notes, *runtime.data_apis.health.notes]
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep up to 4 MB of freed memory for the next bodies. Other C libraries are not affected.
+
+    uvloop reads up to 256 KB at a time. By default glibc returns such a block to the kernel as soon as it is freed, and
+    a new one costs a page fault for each 4 KB: a third of the CPU time of an upload. glibc raises its two limits when a
+    block that it has mapped is freed: blocks smaller than that one are no longer mapped, and freed memory up to twice
+    its size is kept (mallopt(3), M_MMAP_THRESHOLD). The block is not touched, so it takes no memory itself.
+    """
+    bytes(2 << 20)
 
 
 def _require_shared_store(config: Config, workers: int) -> None:
