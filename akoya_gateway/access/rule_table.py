@@ -56,7 +56,7 @@ class RuleTable:
             variants: Whether to match a path even if another spelling of it is under another rule
                 (`path_variants: allow`).
         """
-        rules = tuple(rules)
+        self._rules = rules = tuple(rules)
         self._root = _Node()
         self._folded: RuleTable | None = None
         self._is_folded = False
@@ -65,6 +65,8 @@ class RuleTable:
             folded = tuple(_case_folded(rule) for rule in rules)
             self._folded = RuleTable(folded)
             self._folded._is_folded = folded == rules
+        self._checked: dict[int, bool] = {}
+        """Whether a variant of a path under a rule may be under a rule that differs, for rules that have matched."""
         self._matches: dict[int, RuleMatch] = {}
         """The matches of rules without parameters."""
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
@@ -103,11 +105,19 @@ class RuleTable:
         found = _search(self._root, segments, 1, method, None)
         if found is None:
             return None
-        if self._folded is not None:
+        index = found.index
+        if self._folded is not None and (self._checked[index] if index in self._checked else self._check(found)):
             self._folded.require_same(method, path, segments, found)
-        return self._matches.get(found.index) or RuleMatch(
-            found, {name: segments[position + 1] for position, name in self._names[found.index]}
+        return self._matches.get(index) or RuleMatch(
+            found, {name: segments[position + 1] for position, name in self._names[index]}
         )
+
+    def _check(self, rule: AccessRule) -> bool:
+        """Return False if the patterns show that no variant of a path under `rule` is under a rule that differs."""
+        found = self._checked[rule.index] = any(
+            _differs(other, rule) and _may_share_variants(other, rule) for other in self._rules
+        )
+        return found
 
     def require_same(self, method: str, path: str, segments: list[str], rule: AccessRule) -> None:
         """Check that spelling variants of `path` are not under a rule with a requirement that differs from `rule`.
@@ -131,9 +141,7 @@ class RuleTable:
 
     def _require_same(self, method: str, segments: list[str], rule: AccessRule) -> None:
         found = _search(self._root, segments, 1, method, None)
-        if found is None or found.index == rule.index or found.require is Require.NOTHING:
-            return
-        if _requirement(found) != _requirement(rule):
+        if found is not None and _differs(found, rule):
             raise AmbiguousSpelling(found)
 
     def has_method_rules(self, path: str) -> bool:
@@ -151,10 +159,30 @@ def _case_folded(rule: AccessRule) -> AccessRule:
     return replace(rule, path="/".join(segments))
 
 
+def _differs(other: AccessRule, rule: AccessRule) -> bool:
+    """Return True if a path under `rule` must not have a variant under `other`."""
+    return other.require is not Require.NOTHING and _requirement(other) != _requirement(rule)
+
+
 def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None, GrantSelector | None]:
     return rule.require, rule.connectors, rule.parameter, rule.grant
 
 
+def _may_share_variants(one: AccessRule, other: AccessRule) -> bool:
+    """Return False if the case-folded patterns begin with different literal segments.
+
+    No path under one of the rules then has a variant under the other. An empty segment proves nothing, because a
+    variant may lack it.
+    """
+    for a, b in zip(_case_folded(one).path.split("/")[1:], _case_folded(other).path.split("/")[1:], strict=False):
+        if a in _ANY_REST or b in _ANY_REST:
+            return True
+        if a != b and a[0] != "{" and b[0] != "{":
+            return False
+    return True
+
+
+_ANY_REST = ("", "*", "**")
 _NONE: Mapping[str, str] = {}
 
 

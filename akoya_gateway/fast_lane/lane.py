@@ -195,14 +195,11 @@ class FastLane:
             request = self.gateway.request_info(method, raw_path, query, headers, peer)
             self._forward_auth.store(runtime, peer, data, request)
 
-    def _build_target(self, method: str, url: bytes) -> CachedTarget | None:
+    def _build_target(self, method: str, raw_path: bytes, query: bytes, start: bytes) -> CachedTarget | None:
         runtime, proxies = self._runtime, self._proxies
-        if runtime is None or proxies is None or url[:1] != b"/" or b"#" in url:
+        if runtime is None or proxies is None:
             return None
-        raw_path, _, query = url.partition(b"?")
         target = runtime.targets.route(method, raw_path)
         if target.match is None or target.match.rule.upstream is None or runtime.gate.overrides_method(target, query):
             return None
-        proxy = proxies[target.match.rule.upstream.name]
-        proxy.writer.validate_request_line(method, url)
-        return CachedTarget(target, query, proxy)
+        return CachedTarget(target, query, proxies[target.match.rule.upstream.name], start)

@@ -131,8 +131,8 @@ class LaneExchange:
         self.response_complete = True
         if self._monitored is not None:
             self._forget()
-        if head.hidden:
-            self._report_rejected_token(rejected_token(head.hidden))
+        if head.hidden and (rejected := rejected_token(head.hidden)) is not None:
+            self._report_rejected_token(rejected)
         client.on_response_sent()
 
     def on_head(self, status: int, head: ResponseHead) -> None:
@@ -232,7 +232,7 @@ class LaneExchange:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _report_rejected_token(self, value: bytes | None) -> None:
+    def _report_rejected_token(self, value: bytes) -> None:
         for grant in self._admission.rejected_grants(value):
             self._client.run_in_background(self._runtime.grants.report_stale(grant))
 

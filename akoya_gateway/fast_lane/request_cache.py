@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar, cast
 
 from starlette.types import Scope
 
@@ -50,9 +50,13 @@ _Written = TypeVar("_Written", bytes, tuple[bytes, bytes])
 
 _METHODS = {verb: verb.decode() for verb in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")}
 _VERBS = {method: verb for verb, method in _METHODS.items()}
-_TARGET = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~!$&'()*+,;=:@%/?-"
-"""The unreserved and reserved characters of a path and a query (RFC 3986 section 2)."""
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+_REQUEST_LINE = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)"
+    rb"(?:\?([A-Za-z0-9._~!$&'()*+,;=:@%/?-]+))? HTTP/1\.1"
+)
+"""A method, a path and perhaps a query, which consist of unreserved and reserved characters (RFC 3986 section 2)."""
+_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): (" + _VALUE.pattern + rb")")
 
 
 class CachedTarget:
@@ -61,18 +65,22 @@ class CachedTarget:
     `start` is the request line for the upstream, `pool` has the connections to it and `proxy` is its reverse proxy.
     """
 
-    __slots__ = ("closing", "head_only", "idempotent", "pool", "proxy", "query", "start", "target")
+    __slots__ = ("closing", "head_only", "pool", "proxy", "query", "start", "target")
 
-    def __init__(self, target: RequestTarget, query: bytes, proxy: ReverseProxy) -> None:
-        verb, raw_path = target.verb, target.raw_path
+    def __init__(self, target: RequestTarget, query: bytes, proxy: ReverseProxy, start: bytes) -> None:
+        verb = target.verb
         self.target = target
         self.query = query
         self.proxy = proxy
         self.pool = proxy.pool
-        self.start = b"%b %b HTTP/1.1\r\n" % (verb, raw_path + b"?" + query if query else raw_path)
+        self.start = start
         self.closing = proxy.writer.closing(verb)
         self.head_only = verb == b"HEAD"
-        self.idempotent = verb in IDEMPOTENT
+
+    @property
+    def idempotent(self) -> bool:
+        """True if the method is idempotent."""
+        return self.target.verb in IDEMPOTENT
 
 
 _UNREAD = CachedTarget.__new__(CachedTarget)
@@ -118,7 +126,7 @@ def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes, id
 
     `injected_lines` are the gateway headers, and `id_line` is the header line of the request's ID.
     """
-    return b"".join((target.start, headers.before, injected_lines, id_line, target.closing, headers.after))
+    return b"".join((target.start, headers.before, injected_lines, id_line, target.closing, headers.after, b"\r\n"))
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:
@@ -135,16 +143,39 @@ _COOKIE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 3)
 class _CachedHeader:
     """A parsed header line. `wire` is the line for the upstream, empty if it is not passed on."""
 
-    __slots__ = ("authorities", "host", "kind", "name", "session", "value", "wire")
+    __slots__ = ("kind", "name", "value", "wire")
 
-    def __init__(self, kind: int, name: bytes = b"", value: bytes = b"", wire: bytes = b"") -> None:
+    def __init__(self, kind: int, wire: bytes = b"", name: bytes = b"", value: bytes = b"") -> None:
         self.kind = kind
+        self.wire = wire
         self.name = name
         self.value = value
-        self.wire = wire
-        self.session: str | None = None
-        self.host = b""
-        self.authorities = (b"", b"")
+
+
+class _CachedCookie(_CachedHeader):
+    __slots__ = ("session",)
+    session: str | None
+
+
+class _CachedHost(_CachedHeader):
+    __slots__ = ("authorities",)
+    authorities: Authorities
+
+
+class _Form(Generic[_Written]):
+    """The caches of headers in one form: their lines, or ASGI's pairs.
+
+    `headers` has parsed headers and `sections` whole sections. `read` parses a header and stores it.
+    """
+
+    __slots__ = ("headers", "read", "sections")
+
+    def __init__(self, read: Callable[[_Written], _CachedHeader]) -> None:
+        self.read: Callable[[_Written], _CachedHeader] = read
+        self.headers: BoundedCache[_Written, _CachedHeader] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True)
+        self.sections: BoundedCache[tuple[object, ...], CachedHeaders] = BoundedCache(
+            MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True
+        )
 
 
 class RequestParser:
@@ -152,7 +183,7 @@ class RequestParser:
 
     def __init__(
         self,
-        line: Callable[[str, bytes], CachedTarget | None],
+        line: Callable[[str, bytes, bytes, bytes], CachedTarget | None],
         writer: RequestWriter,
         cookies: GatewayCookies,
         scheme: str,
@@ -161,7 +192,8 @@ class RequestParser:
         """Initialize the parser.
 
         Args:
-            line: Builds the target of a method and URL, or returns None if the lane cannot handle it.
+            line: Builds the target of a method, path, query and request line, or returns None if the lane cannot
+                handle it.
             writer: Writes the request heads for the upstream.
             cookies: Finds and removes the gateway's cookies.
             scheme: The scheme of the gateway's own client connections.
@@ -175,20 +207,10 @@ class RequestParser:
         self._target_cache: BoundedCache[bytes, CachedTarget | None] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
-        self._section_cache: BoundedCache[tuple[str | None, bytes], CachedHeaders] = BoundedCache(
-            MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True
-        )
-        self._scope_section_cache: BoundedCache[
-            tuple[str | None, str, tuple[tuple[bytes, bytes], ...]], CachedHeaders
-        ] = BoundedCache(MAX_SECTIONS, MAX_SECTION_BYTES, on_repeat=True)
-        self._header_cache: BoundedCache[bytes, _CachedHeader] = BoundedCache(
-            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
-        )
-        self._scope_header_cache: BoundedCache[tuple[bytes, bytes], _CachedHeader] = BoundedCache(
-            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
-        )
-        self._simple_headers: BoundedCache[bytes, None] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
-        """Names of headers that are passed on unchanged whatever their value."""
+        self._lines: _Form[bytes] = _Form(self._read_line)
+        self._pairs: _Form[tuple[bytes, bytes]] = _Form(self._read_pair)
+        self._simple_names: BoundedCache[bytes, bytes] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
+        """Names, as received, of headers that are passed on whatever their value, and the start of their lines."""
 
     def read(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """Parse `data` if it is exactly one simple request. Returns None if uvicorn's parser must handle it."""
@@ -201,13 +223,12 @@ class RequestParser:
         if target is None:
             return None
         key = peer, section
-        headers = self._section_cache.get(key)
+        headers = self._lines.sections.get(key)
         if headers is None:
             lines = section[:-4].split(b"\r\n", MAX_HEADERS)
-            headers = self._read_headers(lines, self._header_cache.get, self._read_header, peer, self._scheme)
+            headers = self._read_headers(self._lines, key, lines, peer, self._scheme)
             if headers is None:
                 return None
-            self._section_cache.store(key, headers, len(section))
         return target, headers
 
     def read_scope(self, scope: Scope, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
@@ -235,40 +256,43 @@ class RequestParser:
         # A tuple, because a server may add to its list later (uvicorn adds trailers).
         pairs = tuple(headers)
         key = peer, scheme, pairs
-        cached_headers = self._scope_section_cache.get(key)
+        cached_headers = self._pairs.sections.get(key)
         if cached_headers is None:
-            cached_headers = self._read_headers(
-                pairs, self._scope_header_cache.get, self._read_scope_header, peer, scheme
-            )
+            cached_headers = self._read_headers(self._pairs, key, pairs, peer, scheme)
             if cached_headers is None:
                 return None
-            self._scope_section_cache.store(key, cached_headers, sum(len(name) + len(value) for name, value in pairs))
         return cached_target, cached_headers
 
     def _read_headers(
         self,
+        form: _Form[_Written],
+        key: tuple[object, ...],
         headers: Sequence[_Written],
-        get_cached: Callable[[_Written], _CachedHeader | None],
-        parse: Callable[[_Written], _CachedHeader],
         peer: str | None,
         scheme: str,
     ) -> CachedHeaders | None:
-        host = cookie = request_id = None
+        get_cached = form.headers.get
+        host: _CachedHost | None = None
+        cookie: _CachedCookie | None = None
+        request_id = None
+        is_new = False
         wires: list[bytes] = []
         forwarding_fields: list[_CachedHeader] = []
         for each in headers:
-            field = get_cached(each) or parse(each)
+            field = get_cached(each)
+            if field is None:
+                field, is_new = form.read(each), True
             kind = field.kind
             if kind == _PASS:
                 wires.append(field.wire)
             elif kind == _COOKIE and cookie is None:
-                cookie = field
+                cookie = cast("_CachedCookie", field)
                 wires.append(field.wire)
             elif kind == _HOST and host is None:
-                host = field
+                host = cast("_CachedHost", field)
                 wires.insert(0, field.wire)
             elif kind in (_FORWARDED, _UNTRUSTED):
-                if self._writer.trusts(peer):
+                if self._writer.forwarded.trusts(peer):
                     forwarding_fields.append(field)
                     wires.append(field.wire if kind == _UNTRUSTED else b"")
             elif kind == _REQUEST_ID:
@@ -277,36 +301,43 @@ class RequestParser:
                 return None
         if host is None:
             return None
-        after = (
-            self._writer.forwarded(
-                peer, scheme, host.host, _forwarded_values(forwarding_fields) if forwarding_fields else None
-            )
-            + b"\r\n"
-        )
-        session = cookie.session if cookie is not None else None
-        return CachedHeaders(headers, peer, session, host.authorities, b"".join(wires), after, request_id)
+        values = _forwarded_values(forwarding_fields) if forwarding_fields else None
+        after = self._writer.forwarded.lines(peer, scheme, host.value, values)
+        session = None if cookie is None else cookie.session
+        found = CachedHeaders(headers, peer, session, host.authorities, b"".join(wires), after, request_id)
+        # A section with a header that is not in the cache has not come before.
+        return found if is_new else form.sections.store(key, found, sum(map(_size, headers)))
 
     def _read_target(self, written: bytes) -> CachedTarget | None:
-        verb, _, rest = written.partition(b" ")
-        url, _, version = rest.partition(b" ")
-        method, target = _METHODS.get(verb), None
-        if method is not None and version == b"HTTP/1.1" and url[:1] == b"/" and not url.translate(None, _TARGET):
+        found = _REQUEST_LINE.fullmatch(written)
+        target = None
+        if found is not None:
+            verb, raw_path, query = found.groups(b"")
             try:
-                target = self._build_target(method, url)
+                target = self._build_target(_METHODS[verb], raw_path, query, written + b"\r\n")
             except GatewayError:
                 target = None
         return self._target_cache.store(written, target, len(written))
 
-    def _read_scope_header(self, pair: tuple[bytes, bytes]) -> _CachedHeader:
+    def _read_pair(self, pair: tuple[bytes, bytes]) -> _CachedHeader:
         # ASGI header names are lower-case, and a colon in one would end the name in a header line. Whether the upstream
         # may send trailers depends on the server in front. The general path handles all of these.
-        name = pair[0]
+        name, value = pair
         odd = name == b"te" or b":" in name or name != name.lower()
-        field = _ODD if odd else self._parse_header(b"%b: %b" % pair)
-        return self._scope_header_cache.store(pair, field, len(name) + len(pair[1]))
+        field = _ODD if odd else self._simple(name, value) or self._parse_header(b"%b: %b" % pair)
+        return self._pairs.headers.store(pair, field, len(name) + len(value))
 
-    def _read_header(self, written: bytes) -> _CachedHeader:
-        return self._header_cache.store(written, self._parse_header(written), len(written))
+    def _read_line(self, written: bytes) -> _CachedHeader:
+        name, _, value = written.partition(b": ")
+        field = self._simple(name, value) or self._parse_header(written)
+        return self._lines.headers.store(written, field, len(written))
+
+    def _simple(self, name: bytes, value: bytes) -> _CachedHeader | None:
+        """Return the parsed header if others with this name were passed on whatever their value."""
+        start = self._simple_names.get(name)
+        if start is None or not _VALUE.fullmatch(value):
+            return None
+        return _CachedHeader(_PASS, b"%b%b\r\n" % (start, value))
 
     def _parse_header(self, written: bytes) -> _CachedHeader:
         found = _FIELD.fullmatch(written)
@@ -314,8 +345,6 @@ class RequestParser:
             # uvicorn's parser treats `Proxy-Connection` as `Connection`.
             return _ODD
         header = found[1].lower(), found[2]
-        if header[0] in self._simple_headers:
-            return _CachedHeader(_PASS, *header, b"%b: %b\r\n" % header)
         try:
             does = self._writer.header_rule(header[0])
             if does is HeaderRule.HOST:
@@ -327,37 +356,40 @@ class RequestParser:
         cached = strip([header], self._cookies.without_gateway_cookies)
         wire = b"%b: %b\r\n" % cached[0] if cached else b""
         if does is HeaderRule.PASS:
-            return self._passed(header, wire)
+            return self._passed(found[1], header, wire)
         if does in (HeaderRule.DROP, HeaderRule.TE) or (
             does is HeaderRule.CONNECTION and header[1].lower() == b"keep-alive"
         ):
-            return _CachedHeader(_PASS, *header)
+            return _CachedHeader(_PASS)
         if does in (HeaderRule.FORWARDED, HeaderRule.UNTRUSTED):
-            return _CachedHeader(int(does), *header, wire)
+            return _CachedHeader(int(does), wire, *header)
         return _ODD
 
-    def _passed(self, header: tuple[bytes, bytes], wire: bytes) -> _CachedHeader:
+    def _passed(self, written_name: bytes, header: tuple[bytes, bytes], wire: bytes) -> _CachedHeader:
         name = header[0]
         if name == b"cookie":
-            field = _CachedHeader(_COOKIE, *header, wire)
-            field.session = self._cookies.session([header])
-            return field
+            cookie = _CachedCookie(_COOKIE, wire)
+            cookie.session = self._cookies.session([header])
+            return cookie
         if name == REQUEST_ID:
-            return _CachedHeader(_REQUEST_ID, *header)
+            return _CachedHeader(_REQUEST_ID, b"", *header)
         if wire:
-            self._simple_headers.store(name, None, len(name))
-        return _CachedHeader(_PASS, *header, wire)
+            self._simple_names.store(written_name, name + b": ", len(name))
+        return _CachedHeader(_PASS, wire)
 
     def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:
         """Parse a `Host` header. Raises `RefusedRequest`."""
-        host = self._writer.host([header[1]])
-        field = _CachedHeader(_HOST, *header, b"host: %b\r\n" % host)
-        field.host = host
-        field.authorities = authorities([header])
-        return field if all(field.authorities) else _ODD
+        value = self._writer.host([header[1]])
+        host = _CachedHost(_HOST, b"host: %b\r\n" % value, header[0], value)
+        host.authorities = authorities([header])
+        return host if all(host.authorities) else _ODD
 
 
 _ODD = _CachedHeader(_ODD_KIND)
+
+
+def _size(written: bytes | tuple[bytes, bytes]) -> int:
+    return len(written) if isinstance(written, bytes) else len(written[0]) + len(written[1])
 
 
 def _forwarded_values(fields: list[_CachedHeader]) -> ForwardedValues | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akoya_gateway.access.rule_table import RuleTable
+from akoya_gateway.access.rule_table import AmbiguousSpelling, RuleTable
 from akoya_gateway.config.model import AccessRule, Require
 
 
@@ -123,3 +124,40 @@ def test_trie_decides_as_reading_the_list_from_the_top_does(patterns: list[str],
     path = "/" + "/".join(parts)
     expected = next((i for i, pattern in enumerate(patterns) if naive(pattern, path)), None)
     assert index(table(*patterns), path) == expected
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["/a", "/A", "/a/", "/{x}", "/{x}/", "/a/*", "/A/b", "/*", "/b"]),
+            st.sampled_from(["", "x", "y"]),
+        ),
+        min_size=2,
+        max_size=4,
+    ),
+    st.sampled_from(["/", "/a", "/A", "/a/", "/A/", "/a/b", "/A/b", "/a/B/", "/b", "/B"]),
+)
+def test_variant_under_a_rule_that_differs_is_found_whatever_the_patterns(
+    patterns: list[tuple[str, str]], path: str
+) -> None:
+    rules = [AccessRule(at, path, None, *_requires(connector)) for at, (path, connector) in enumerate(patterns)]
+    found = next((rule for rule in rules if naive(rule.path, path)), None)
+    refused = False
+    folded = path.casefold()
+    for variant in (folded, folded[:-1] if folded.endswith("/") else folded + "/"):
+        other = next((rule for rule in rules if variant and naive(rule.path.casefold(), variant)), None)
+        if found is not None and other is not None and other.require is not Require.NOTHING:
+            refused |= (other.require, other.connectors) != (found.require, found.connectors)
+    checked = RuleTable(rules, variants=False)
+    for _ in range(2):  # Repeated, because what the patterns show is cached.
+        if refused:
+            with pytest.raises(AmbiguousSpelling):
+                checked.match("GET", path)
+        else:
+            match = checked.match("GET", path)
+            assert (match and match.rule) is found
+
+
+def _requires(connector: str) -> tuple[Require, tuple[str, ...]]:
+    return (Require.CONNECTORS, (connector,)) if connector else (Require.NOTHING, ())

@@ -64,14 +64,14 @@ class ForwardedHeaders:
             host: The Host of the request.
             values: The headers of `FORWARDED_NAMES` that a trusted peer has sent.
         """
-        scheme = self._as_browsers_see(scheme, host)
-        if values:
-            return _write(_for(peer, values), *_origin(scheme, host, values), peer=peer)
         hop = (peer, scheme, host)
-        cached = self._cache.get(hop)
-        if cached is None:
-            cached = self._cache.store(hop, _write(_for(peer, {}), *_origin(scheme, host, {}), peer=peer), len(host))
-        return cached
+        if not values:
+            cached = self._cache.get(hop)
+            if cached is not None:
+                return cached
+        seen_scheme = self._as_browsers_see(scheme, host)
+        lines = _write(_for(peer, values or {}), *_origin(seen_scheme, host, values or {}), peer=peer)
+        return lines if values else self._cache.store(hop, lines, len(host))
 
     def _as_browsers_see(self, scheme: str, host: bytes) -> str:
         """Return https for the host of an https `public_url`, because browsers reach that host over https."""

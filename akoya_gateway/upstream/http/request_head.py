@@ -147,12 +147,12 @@ class RequestWriter:
     __slots__ = (
         "_client_headers",
         "_default_host",
-        "_forwarded",
         "_hosts",
         "_keep_alive",
         "_methods",
         "_names",
         "_sections",
+        "forwarded",
     )
 
     def __init__(
@@ -171,7 +171,7 @@ class RequestWriter:
             client_headers: Decides which client headers are forwarded.
             keep_alive: Whether connections are reused.
         """
-        self._forwarded = forwarded
+        self.forwarded = forwarded
         self._client_headers = client_headers or ClientHeaders()
         self._default_host = default_host
         self._keep_alive = keep_alive
@@ -256,7 +256,7 @@ class RequestWriter:
                 hosts.append(value)
             elif rule != _CONNECTION_FIELD or value not in _PLAIN_CONNECTION:
                 if special is None:
-                    special = _SpecialHeaders(trusted=self._forwarded.trusts(peer, is_forwarded=is_forwarded))
+                    special = _SpecialHeaders(trusted=self.forwarded.trusts(peer, is_forwarded=is_forwarded))
                 special.add(rule, name, value, lines)
         host = self.host(hosts, http_version)
         body, length = Body.NONE, 0
@@ -271,16 +271,8 @@ class RequestWriter:
         controls = len(fields) - len(fields.translate(None, _CONTROL))
         if controls or fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
             raise RefusedRequest("a header value holds a line break or a control character")
-        forwarded = self._forwarded.lines(peer, scheme, host, None if special is None else special.forwarded_values)
+        forwarded = self.forwarded.lines(peer, scheme, host, None if special is None else special.forwarded_values)
         return HeaderSection(fields + b"\r\n", forwarded, body, length, special is not None and special.expects)
-
-    def trusts(self, peer: str | None) -> bool:
-        """Return True if the peer is one of `trusted_proxies`."""
-        return self._forwarded.trusts(peer)
-
-    def forwarded(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None) -> bytes:
-        """Return the forwarded headers (see `ForwardedHeaders.lines`)."""
-        return self._forwarded.lines(peer, scheme, host, values)
 
     def header_rule(self, name: bytes) -> HeaderRule:
         """Return how a header of this name is treated. Raises RefusedRequest for an invalid name."""

@@ -42,47 +42,37 @@ MAX_HEADERS = 100
 """Maximum number of lines of a head that is parsed here, and of cached status lines."""
 
 Hides = Callable[[bytes, bytes], bool]
-"""Returns True if a header, given its name and value, must not reach the client."""
+"""Returns True if a header, given its lower-case name and value, must not reach the client.
+
+The value may matter only for `Set-Cookie`.
+"""
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [\x20-\x7e]*")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
+_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): (" + _VALUE.pattern + rb")")
 _END = b"\r\n\r\n"
 
 
-class _HeaderRule(IntEnum):
+class _LineRule(IntEnum):
     """How a header line is treated. ODD: the head must be parsed by the HTTP parser."""
 
     PASS = 0
-    DATE = 1
-    LENGTH = 2
-    DROP = 3
-    ODD = 4
+    HIDE = 1
+    DATE = 2
+    LENGTH = 3
+    DROP = 4
+    ODD = 5
 
 
-_PASS, _DATE, _LENGTH, _ODD = (
-    int(_HeaderRule.PASS),
-    int(_HeaderRule.DATE),
-    int(_HeaderRule.LENGTH),
-    int(_HeaderRule.ODD),
-)
+_PASS, _HIDE, _DATE = int(_LineRule.PASS), int(_LineRule.HIDE), int(_LineRule.DATE)
+_LENGTH, _DROP, _ODD = int(_LineRule.LENGTH), int(_LineRule.DROP), int(_LineRule.ODD)
 
+_Line = tuple[int, bytes, tuple[bytes, bytes]]
+"""A parsed header line: its rule, the line as it is forwarded (empty if it is hidden), and its name and value."""
 
-class _CachedLine:
-    """A parsed header line.
-
-    `wire` is the line as it is forwarded, and empty if the header must not reach the client.
-    """
-
-    __slots__ = ("header", "length", "rule", "wire")
-
-    def __init__(self, name: bytes, value: bytes, rule: int, length: int = 0, *, hidden: bool = False) -> None:
-        self.header = (name, value)
-        self.rule = rule
-        self.length = length
-        self.wire = b"" if hidden else b"%b: %b\r\n" % (name, value)
-
-
-_NO_LINE = _CachedLine(b"", b"", _ODD)
+_ODD_LINE: _Line = (_ODD, b"", (b"", b""))
+_BY_VALUE = frozenset({b"content-type", b"set-cookie"})
+"""Names of headers that are treated by their values. All others are treated by their names alone."""
 
 
 class CachedResponseHead:
@@ -103,18 +93,17 @@ class CachedResponseHead:
         self,
         status: int,
         framing: Framing,
-        lines: list[_CachedLine],
         length: int,
-        *,
-        dated: bool,
+        lines: list[_Line],
         hidden: tuple[tuple[bytes, bytes], ...],
+        has_date: bool,
     ) -> None:
         self.status = status
         self.framing = framing
         self.length = length
-        self.has_date = dated
         self.hidden = hidden
-        self.wire = b"".join([line.wire for line in lines])
+        self.has_date = has_date
+        self.wire = b"".join([line[1] for line in lines])
         self._lines = lines
         self._head: ResponseHead | None = None
         self._visible: Headers | None = None
@@ -123,7 +112,7 @@ class CachedResponseHead:
     def head(self) -> ResponseHead:
         """The head with all headers, the same as `response_head.validate_head` returns."""
         if self._head is None:
-            headers = [line.header for line in self._lines]
+            headers = [header for _, _, header in self._lines]
             self._head = ResponseHead(headers, self.framing, close=False, trailers=False)
         return self._head
 
@@ -131,7 +120,7 @@ class CachedResponseHead:
     def visible_headers(self) -> Headers:
         """A new list of the headers of `wire`."""
         if self._visible is None:
-            self._visible = [line.header for line in self._lines if line.wire]
+            self._visible = [header for _, wire, header in self._lines if wire]
         return self._visible.copy()
 
 
@@ -145,7 +134,9 @@ class ResponseHeadCache:
             MAX_HEADS, MAX_HEAD_KEY_BYTES, on_repeat=True
         )
         self._statuses: BoundedCache[bytes, int] = BoundedCache(MAX_HEADERS, MAX_LINE_BYTES)
-        self._lines: BoundedCache[bytes, _CachedLine] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES, on_repeat=True)
+        self._lines: BoundedCache[bytes, _Line] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES, on_repeat=True)
+        self._names: BoundedCache[bytes, tuple[int, bytes]] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
+        """Names, as received, that are not treated by their values: PASS or HIDE, and the name in lower case."""
 
     def read(self, data: bytes) -> tuple[CachedResponseHead, int] | None:
         """Return the head at the beginning of `data` and the position of the body.
@@ -156,74 +147,87 @@ class ResponseHeadCache:
         if end < 0:
             return None
         written = data[:end]
-        head = self._heads.get(written)
-        if head is None:
-            head = self._parse(written)
-            if head is None:
-                return None
-            self._heads.store(written, head, end)
-        return head, end + 4
+        head = self._heads.get(written) or self._parse(written)
+        return None if head is None else (head, end + 4)
 
     def _parse(self, head: bytes) -> CachedResponseHead | None:
         written = head.split(b"\r\n", MAX_HEADERS)
         status = self._statuses.get(written[0]) or self._read_status(written[0])
         cached = self._lines
-        lines: list[_CachedLine] = []
-        length: _CachedLine | None = None
-        dated = False
+        lines: list[_Line] = []
+        length: _Line | None = None
+        is_new = has_date = False
         hidden: tuple[tuple[bytes, bytes], ...] = ()
         del written[0]
         for each in written:
-            line = cached.get(each) or self._read_line(each)
-            rule = line.rule
+            line = cached.get(each)
+            if line is None:
+                line, is_new = self._read_line(each), True
+            rule = line[0]
             if rule == _PASS:
                 lines.append(line)
-                if not line.wire:
-                    hidden += (line.header,)
+            elif rule == _HIDE:
+                lines.append(line)
+                hidden += (line[2],)
             elif rule == _DATE:
-                dated = True
+                has_date = True
                 lines.append(line)
             elif rule == _LENGTH and length is None:
                 length = line
-            elif rule in (_LENGTH, _ODD):
+            elif rule != _DROP:
                 return None
         if not status:
             return None
+        framing, size = Framing.LENGTH, 0 if length is None else int(length[2][1])
         if status in BODILESS:
-            if (length is not None and length.length) or any(line.header[0] in DESCRIBE_BODY for line in lines):
+            if size or any(header[0] in DESCRIBE_BODY for _, _, header in lines):
                 return None  # the connection must be closed, see `response_head`
-            return CachedResponseHead(status, Framing.NONE, lines, 0, dated=dated, hidden=hidden)
-        if length is None:
+            framing = Framing.NONE
+        elif length is None:
             return None
-        lines.append(length)
-        return CachedResponseHead(status, Framing.LENGTH, lines, length.length, dated=dated, hidden=hidden)
+        else:
+            lines.append(length)
+        found = CachedResponseHead(status, framing, size, lines, hidden, has_date)
+        # A head with a line that is not in the cache has not come before.
+        return found if is_new else self._heads.store(head, found, len(head))
 
     def _read_status(self, line: bytes) -> int:
         found = _STATUS.fullmatch(line)
         status = int(found[1]) if found else 0
         return self._statuses.store(line, status, len(line))
 
-    def _read_line(self, written: bytes) -> _CachedLine:
-        return self._lines.store(written, _parse_line(written, self._hides), len(written))
+    def _read_line(self, written: bytes) -> _Line:
+        name, _, value = written.partition(b": ")
+        known = self._names.get(name)
+        if known is None or not _VALUE.fullmatch(value):
+            line = self._parse_line(written)
+        else:
+            rule, name = known
+            line = rule, b"" if rule else b"%b: %b\r\n" % (name, value), (name, value)
+        return self._lines.store(written, line, len(written))
 
-
-def _parse_line(written: bytes, hides: Hides) -> _CachedLine:
-    found = _FIELD.fullmatch(written)
-    if found is None:
-        return _NO_LINE
-    name, value = found[1].lower(), found[2]
-    if name == b"content-length":
-        try:
-            return _CachedLine(name, value, _LENGTH, parse_content_length(value))
-        except ValueError:
-            return _NO_LINE
-    if name == b"connection":
-        return _CachedLine(name, value, int(_HeaderRule.DROP)) if value.lower() == b"keep-alive" else _NO_LINE
-    if name == b"keep-alive":
-        return _CachedLine(name, value, int(_HeaderRule.DROP))
-    if name in HOP_BY_HOP or (name == b"content-type" and is_event_stream(value)):
-        return _NO_LINE
-    return _CachedLine(name, value, _DATE if name == b"date" else _PASS, hidden=hides(name, value))
+    def _parse_line(self, written: bytes) -> _Line:
+        found = _FIELD.fullmatch(written)
+        if found is None:
+            return _ODD_LINE
+        name, value = header = found[1].lower(), found[2]
+        wire = b"%b: %b\r\n" % header
+        if name == b"content-length":
+            try:
+                parse_content_length(value)
+            except ValueError:
+                return _ODD_LINE
+            return _LENGTH, wire, header
+        if name == b"keep-alive" or (name == b"connection" and value.lower() == b"keep-alive"):
+            return _DROP, b"", header
+        if name in HOP_BY_HOP or (name == b"content-type" and is_event_stream(value)):
+            return _ODD_LINE
+        if name == b"date":
+            return _DATE, wire, header
+        rule = _HIDE if self._hides(name, value) else _PASS
+        if name not in _BY_VALUE:
+            self._names.store(found[1], (rule, name), len(name))
+        return rule, b"" if rule else wire, header
 
 
 def _hides_by_name(name: bytes, _: bytes) -> bool:
