@@ -17,7 +17,7 @@ from akoya_gateway.config.model import Config, Upstream
 from akoya_gateway.config.value_parsers import stays_on_this_machine
 from akoya_gateway.doctor.check_result import CheckResult, fine, warning
 from akoya_gateway.doctor.connectivity import check_connectivity
-from akoya_gateway.doctor.provider_checks import check_client, check_environment
+from akoya_gateway.doctor.provider_checks import check_client, check_environment, check_keys
 from akoya_gateway.doctor.store_checks import check_store
 from akoya_gateway.provider import http_client
 from akoya_gateway.server.listeners import describe as described
@@ -46,6 +46,7 @@ async def run_checks(
             _settings(config),
             *(check_environment(config, each, client, clock) for each in config.environments.values()),
             *(check_client(config, each, client, clock, credentials) for each in config.clients.values()),
+            _identity(config, client),
             _public(config, clock),
             check_store(config),
             *(_upstream(each, (upstream_tls or {}).get(each.name), clock) for each in config.all_upstreams),
@@ -79,6 +80,12 @@ async def _settings(config: Config) -> list[CheckResult]:
             )
         )
     return findings
+
+
+async def _identity(config: Config, http: httpx.AsyncClient) -> list[CheckResult]:
+    """Check the keys of the users' JWTs, if they are fetched."""
+    uri = config.identity.jwks_uri
+    return [] if uri is None else [await check_keys("identity.jwks_uri", uri, http)]
 
 
 async def _public(config: Config, clock: Clock) -> list[CheckResult]:

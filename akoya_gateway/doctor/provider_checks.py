@@ -25,7 +25,7 @@ from akoya_gateway.oauth.authorization_request import (
     new_nonce,
     new_state,
 )
-from akoya_gateway.oauth.jwks import UnreadableKeys, read_keys
+from akoya_gateway.oauth.jwks import MAX_DOCUMENT_BYTES, UnreadableKeys, read_keys
 from akoya_gateway.oauth.outcomes import ClientRejected, Refused
 from akoya_gateway.provider import Provider, trust
 from akoya_gateway.provider.transport import FetchFailed, get
@@ -54,12 +54,13 @@ async def check_environment(
         ("authorization_endpoint", "GET", lambda status: status < 500 and status != 404),
         ("token_endpoint", "POST", lambda status: status in (400, 401)),
         ("revocation_endpoint", "POST", lambda status: status in (200, 400, 401)),
-        ("jwks_uri", "GET", lambda status: status == 200),
         ("products_url", "GET", lambda status: status < 500),
     ):
         url: str | None = getattr(environment, key)
         if url is not None and _origin(url).authority not in unreached:
             findings += await _endpoint(f"{name}.{key}", method, url, healthy, http, (config.tokens.leeway, clock))
+    if environment.jwks_uri is not None and _origin(environment.jwks_uri).authority not in unreached:
+        findings.append(await check_keys(f"{name}.jwks_uri", environment.jwks_uri, http))
     if environment.issuer is not None and _origin(environment.issuer).authority not in unreached:
         findings += await _discovery(f"{name}.issuer", environment, http)
     if environment.jwks_uri is None:
@@ -108,7 +109,13 @@ async def _endpoint(
     """Send an empty request. An endpoint that refuses it as its specification requires is the right one and works."""
     began = time.perf_counter()
     try:
-        response = await http.request(method, url, timeout=CONNECT_TIMEOUT, data={} if method == "POST" else None)
+        response = await http.request(
+            method,
+            url,
+            timeout=CONNECT_TIMEOUT,
+            data={} if method == "POST" else None,
+            headers={"Accept-Encoding": "identity"},
+        )
     except httpx.HTTPError as error:
         return [
             fault(about, f"no response: {type(error).__name__} {error}", "see the results above; is a proxy needed?")
@@ -121,21 +128,23 @@ async def _endpoint(
         )
         return [fault(about, says, remedy)]
     findings = [fine(about, says, taken)]
-    if about.endswith("jwks_uri"):
-        findings = [_key_set(about, response, taken)]
     if about.endswith("token_endpoint"):
         findings += _clock(about, response, *time_of_day)
     return findings
 
 
-def _key_set(about: str, response: httpx.Response, taken: float) -> CheckResult:
-    """Read the keys as `provider.remote_keys` does. Keys that cannot verify signatures are not counted."""
+async def check_keys(about: str, url: str, http: httpx.AsyncClient) -> CheckResult:
+    """Fetch and read the keys as `provider.remote_keys` does. Keys that cannot verify signatures are not counted."""
+    began = time.perf_counter()
     try:
-        keys = read_keys(response.content).keys
+        document = await get(http, url, MAX_DOCUMENT_BYTES, CONNECT_TIMEOUT)
+        keys = read_keys(document.body).keys
+    except FetchFailed as failed:
+        return fault(about, f"GET {failed}", "the path may be wrong; redirects are not followed")
     except UnreadableKeys as unreadable:
         says = f"the response is not a JWK Set (RFC 7517) with a usable key: {unreadable}"
         return fault(about, says, "the path may be wrong; otherwise ask the provider")
-    return fine(about, f"{len(keys)} key(s)", taken)
+    return fine(about, f"{len(keys)} key(s)", round((time.perf_counter() - began) * 1000, 1))
 
 
 def _clock(about: str, response: httpx.Response, leeway: float, clock: Clock) -> list[CheckResult]:

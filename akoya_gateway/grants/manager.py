@@ -316,13 +316,14 @@ class GrantManager:
             StoreUnavailable: The store could not be written for `STORE_RETRY_SECONDS` seconds.
         """
         key = GrantKey(owner, client.environment.name, client.name, connector, tokens.sub)
-        deadline = self._clock() + STORE_RETRY_SECONDS
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + STORE_RETRY_SECONDS  # Not the wall clock, which may be set back.
         pause = 0.05
         while True:
             try:
                 written = await self._connect(key, tokens)
             except StoreUnavailable:
-                if self._clock() + pause > deadline:
+                if loop.time() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
                 pause *= 2

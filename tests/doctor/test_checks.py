@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from joserfc.jwk import OKPKey
 
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import EncryptionKey, Origin, key_id
@@ -166,6 +167,32 @@ def test_endpoint_that_differs_from_the_published_one_is_a_warning(env: DoctorEn
     assert [(each.verdict, each.says) for each in found] == [
         (Severity.WARNING, f"the provider publishes a different value: {published}")
     ]
+
+
+def test_key_set_that_the_gateway_can_read_is_fine(env: DoctorEnv) -> None:
+    """The keys of users' JWTs are checked, too. Both are fetched and decoded as the gateway does."""
+    key = OKPKey.generate_key("Ed25519").as_dict(private=False)
+
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            # A server that compresses badly sends the keys of the first path only to a client that asks for `identity`.
+            compressed = scope["path"] == "/keys" and (b"accept-encoding", b"identity") not in scope["headers"]
+            body = b"broken" if compressed else json.dumps({"keys": [key]}).encode("utf-16")
+            await send(
+                {"type": "http.response.start", "status": 404 if scope["path"] == "/none" else 200, "headers": []}
+            )
+            await send({"type": "http.response.body", "body": body})
+
+    with AppServer(respond) as provider:
+        env.config["environments"]["double"]["jwks_uri"] = f"{provider.url}/keys"
+        identity = {"jwks_uri": f"{provider.url}/users", "issuer": "i", "audience": "a"}
+        env.config["identity"] = {"jwt": identity}
+        findings = env.findings(credentials=False)
+        assert [each.says for each in of(findings, "jwks_uri") if each.verdict is Severity.FINE] == ["1 key(s)"] * 2
+        assert faults(of(findings, "jwks_uri")) == []
+        identity["jwks_uri"] = f"{provider.url}/none"
+        (missing,) = of(env.findings(credentials=False), "identity.jwks_uri")
+    assert (missing.verdict, missing.says) == (Severity.FAULT, "GET responded with 404")
 
 
 def test_key_set_without_a_key_that_verifies_is_a_fault(env: DoctorEnv) -> None:
