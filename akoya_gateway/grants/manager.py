@@ -315,6 +315,7 @@ class GrantManager:
         Raises:
             StoreUnavailable: The store could not be written for `STORE_RETRY_SECONDS` seconds.
         """
+        self.health.confirmed_clock.confirm()
         key = GrantKey(owner, client.environment.name, client.name, connector, tokens.sub)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STORE_RETRY_SECONDS  # Not the wall clock, which may be set back.

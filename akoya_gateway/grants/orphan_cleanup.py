@@ -9,6 +9,10 @@ least a day ago. The day allows for wrong clocks. To a machine whose clock is so
 expired; but grants in use have a valid bearer, so none of them is disconnected. An owner without a session never gets
 one again (`endpoints.callback`).
 
+A clock may be wrong by more than that, for example after a boot without NTP. Every grant would then be an orphan. So a
+process searches only if tokens have been issued to it, which a wrong clock prevents, and the clock was not set since
+(`confirmed_clock`).
+
 Several times a day one replica searches: the one that succeeds in writing a record that expires before the next search.
 It also deletes the tombstones of disconnected grants.
 """
@@ -133,6 +137,8 @@ class OrphanCleaner:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(RETRY_INTERVAL * (0.5 + self._random()))
+            if not self._grants.health.confirmed_clock.is_confirmed:
+                continue
             try:
                 await self.run_once()
             except GatewayError as error:

@@ -19,6 +19,9 @@ MAX_BACK_OFF = 900.0
 MAX_HOLD = 1800.0
 """Maximum seconds of any pause. A longer wait was started while the clock of some replica was ahead."""
 
+MAX_CLOCK_SKEW = 60.0
+"""Seconds by which the clocks of replicas may differ without cutting pauses short."""
+
 MAX_LEASE_AHEAD = 3600.0
 """As `MAX_HOLD`, for a lease. Longer, because if a lease ends while its replica is alive, the outcome is in doubt."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants.circuit_breaker import CircuitBreaker
+from akoya_gateway.grants.confirmed_clock import ConfirmedClock
 from akoya_gateway.grants.observer import GrantObserver
 from akoya_gateway.grants.request_pacer import RequestPacer
 from akoya_gateway.grants.trust import TrustTracker
@@ -17,6 +18,7 @@ from akoya_gateway.oauth.outcomes import (
     ProviderDown,
     RevocationOutcome,
     TokenOutcome,
+    TokensIssued,
 )
 
 Outcome = TokenOutcome | RevocationOutcome
@@ -52,6 +54,7 @@ class ProviderHealth:
         self._pacers: dict[str, RequestPacer] = {}
         self._registration_problems: dict[str, RegistrationProblem] = {}
         self.trust = TrustTracker(clock, random)
+        self.confirmed_clock = ConfirmedClock(clock)
 
     @property
     def registration_problems(self) -> tuple[RegistrationProblem, ...]:
@@ -97,6 +100,8 @@ class ProviderHealth:
     def record_outcome(self, client: Client, outcome: Outcome) -> RegistrationProblem | None:
         """Record the outcome of a request. Return the registration problem if this outcome is the first sign of it."""
         environment, registration = self._environment(client), self._client(client)
+        if isinstance(outcome, TokensIssued):
+            self.confirmed_clock.confirm()
         if isinstance(outcome, ProviderDown) and outcome.busy:
             self._pacer(client).on_rate_limited()
             environment.succeeded()

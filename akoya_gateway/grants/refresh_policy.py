@@ -8,7 +8,17 @@ from enum import Enum, auto
 from akoya_gateway.clock import remaining
 from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.grant import Grant, GrantState
-from akoya_gateway.grants.pauses import MAX_HOLD, MAX_LEASE_AHEAD
+from akoya_gateway.grants.pauses import (
+    MAX_BACK_OFF,
+    MAX_CLOCK_SKEW,
+    MAX_GRANT_BACK_OFF,
+    MAX_HOLD,
+    MAX_LEASE_AHEAD,
+    UNTRUSTED_GROWTH,
+    UNTRUSTED_PAUSE,
+    back_off,
+    quarantine,
+)
 
 
 class Action(Enum):
@@ -95,7 +105,24 @@ def held_until(grant: Grant, now: float, since: float) -> float:
     """
     if grant.reason in _BY_CONFIGURATION and grant.failed_under < since:
         return 0.0
-    return grant.retry_at if remaining(grant.retry_at, now, MAX_HOLD) else 0.0
+    return grant.retry_at if remaining(grant.retry_at, now, _longest_pause(grant) + MAX_CLOCK_SKEW) else 0.0
+
+
+def _longest_pause(grant: Grant) -> float:
+    """Return the longest pause that the last failure can have caused, in seconds.
+
+    A longer wait began while the clock was ahead. After an untrusted response that is likely, because a clock that is
+    ahead is one of its causes.
+    """
+    match grant.reason:
+        case Reason.UNTRUSTED_ANSWER:
+            return back_off(grant.untrusted, UNTRUSTED_PAUSE, 1.0, UNTRUSTED_GROWTH)
+        case Reason.OUTCOME_UNKNOWN | Reason.HOLDER_LOST:
+            return quarantine(grant.unknowns, 1.0)
+        case Reason.OPERATOR_FAULT:
+            return MAX_GRANT_BACK_OFF
+        case _:
+            return MAX_BACK_OFF
 
 
 def due_at(grant: Grant, refresh_before: float, early: float = 1.0) -> float:

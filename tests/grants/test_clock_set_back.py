@@ -10,11 +10,13 @@ import pytest
 from akoya_gateway.clock import remaining
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantState
+from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
 from akoya_gateway.grants.request_pacer import RequestPacer
 from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, TokenOutcome, Untrusted
 from akoya_gateway.secret import Secret
+from akoya_gateway.store.encrypted_store import EncryptedStore
 from tests.support import virtual_time
-from tests.support.grants import GrantEnv
+from tests.support.grants import RING, GrantEnv
 from tests.support.virtual_time import in_virtual_time
 
 DAY = 86_400.0
@@ -90,3 +92,49 @@ def test_requests_are_not_paced_by_turns_of_a_clock_that_was_ahead() -> None:
     assert [pacer.reserve(1.0) for _ in range(3)] == [0.0, 1.0, 2.0]
     now[0] = 0.0
     assert pacer.reserve(1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds"), [("untrusted", 66), ("client rejected", 121), ("outcome unknown", 106)]
+)
+@in_virtual_time
+async def test_pause_that_began_while_the_clock_was_ten_minutes_ahead_is_over_soon(
+    outcome: str, seconds: float
+) -> None:
+    """A clock that is ahead makes every response untrusted, so its correction is what the pause waits for."""
+    env = SkewedEnv()
+    grant = await env.connect()
+    await asyncio.sleep(950)
+    env.ahead = 600.0
+    env.provider.faults = [OUTCOMES[outcome](env)]
+    with pytest.raises(GatewayError):
+        await env.manager.get_fresh(grant)
+    env.ahead = 0.0
+    await asyncio.sleep(seconds)
+    assert (await env.manager.get_fresh(await env.stored(grant))).tokens.expires_at > env.clock()
+
+
+async def no_sessions(owner: str) -> list[object]:
+    return []
+
+
+@pytest.mark.parametrize("set_after", [0.0, 2 * 3600.0])
+@in_virtual_time
+async def test_clock_that_is_days_ahead_revokes_no_grant(set_after: float) -> None:
+    """To such a clock every session has expired, and so every grant seems abandoned."""
+    env = SkewedEnv()
+    grant = await env.connect(owner="own_1")
+    manager = env.manager if set_after else env.new_manager("started with the wrong clock")
+    orphans = OrphanCleaner(EncryptedStore(env.store, RING), manager, no_sessions, clock=env.clock)  # type: ignore[arg-type]
+    orphans.start()
+    await asyncio.sleep(set_after)
+    env.ahead = 800 * DAY
+    await asyncio.sleep(20 * 3600.0)
+    assert (await env.stored(grant)).state is GrantState.LIVE
+    env.ahead = 0.0
+    if not set_after:
+        await manager.get_fresh(await env.stored(grant))  # the provider issues tokens, which confirms the clock
+    await asyncio.sleep(3 * DAY)
+    left = await env.manager.repository.get(grant.id)
+    assert left is None or left.state is GrantState.REVOKED, "abandoned by the right clock"
+    await orphans.stop()
