@@ -54,7 +54,7 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from benchmarks.rig import gateway
 from benchmarks.rig.asgi_apps import bare
 
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Wed, 25 Nov 2026 18:00:00 GMT\r\nContent-Type: text/plain\r\n"
     b"Content-Length: 12\r\nConnection: keep-alive\r\n%b\r\nhello, world"
 )
@@ -72,7 +72,7 @@ TEXT = b"0123456789abcdef" * 4
 MESSAGE = bytes((0x81, 0x80 | len(TEXT))) + b"\1\2\3\4" + bytes(c ^ (at % 4 + 1) for at, c in enumerate(TEXT))
 ECHO = bytes((0x81, len(TEXT))) + TEXT
 CLOSE = b"\x88"
-ASKED = b"x-forwarded-method: GET\r\nx-forwarded-uri: /bench/small\r\n"
+FORWARD_AUTH_HEADERS = b"x-forwarded-method: GET\r\nx-forwarded-uri: /bench/small\r\n"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Way:
 WAYS = {
     "bare": Way("a bare ASGI app on uvicorn", "bare"),
     "middleware": Way("the same in Gateway(app)", "middleware"),
-    "middleware-scope": Way("the same with signing.in_process: scope", "middleware", in_process="scope"),
+    "middleware-scope": Way("the same, with signing.in_process: scope", "middleware", in_process="scope"),
     "asgi": Way("akoya_gateway:sidecar on uvicorn", "app"),
     "asgi-varied": Way("the same, all requests and all responses different", "app", varied=True),
     "general": Way("akoya-gateway run --no-fast-lane", "sidecar", lane=False),
@@ -106,8 +106,8 @@ WAYS = {
     "lane-varied": Way("the same, all requests and all responses different", "sidecar", varied=True),
     "lane-logged": Way("the same, with the access log", "sidecar", logged=True),
     "forward-auth": Way("/akoya/forward-auth", "sidecar", path=b"/akoya/forward-auth"),
-    "sockets-asgi": Way("a WebSocket's message and its echo, taken apart", "sidecar", lane=False, socket=True),
-    "sockets": Way("a WebSocket's message and its echo, passed as they are", "sidecar", socket=True),
+    "sockets-asgi": Way("a WebSocket message and its echo, relayed as messages", "sidecar", lane=False, socket=True),
+    "sockets": Way("a WebSocket message and its echo, forwarded unchanged", "sidecar", socket=True),
 }
 
 
@@ -251,7 +251,7 @@ def upstream_of_wires(varied: bool) -> Any:
             nonlocal number
             number += 1
             extra = b"X-Request-Id: %d\r\n" % number if varied else b""
-            loop.call_soon(connection.data_received, ANSWER % extra)
+            loop.call_soon(connection.data_received, RESPONSE % extra)
 
         connection.connection_made(CountingTransport(respond))
         return connection
@@ -332,7 +332,7 @@ async def _session(runtime: Runtime, config: Config, way: Way) -> bytes:
     await runtime.sessions.resolve(value)
     await runtime.grants.for_owner(session.owner)
     cookie = f"cookie: {config.sessions.cookie.name}={value}\r\n".encode()
-    return cookie + ASKED if way.path != b"/bench/small" else cookie
+    return cookie + FORWARD_AUTH_HEADERS if way.path != b"/bench/small" else cookie
 
 
 def _config(folder: Path, akoya: Any, way: Way) -> Config:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 RESULTS, PAGE = Path("benchmarks/results"), Path("docs/performance.md")
 _RUNS = ("--runs", "3", "--rounds", "1", "--seconds", "1", "--paced-seconds", "4", "--sessions", "4000")
@@ -28,13 +29,17 @@ def main() -> None:
     trial: Path | None = parser.parse_args().trial
     with tempfile.TemporaryDirectory(prefix="akoya-publish-") as name:
         folder = Path(name)
-        compared, weighed = folder / "compare.json", folder / "footprint.json"
+        compared, weighed, inside = folder / "compare.json", folder / "footprint.json", folder / "inside.json"
         _step("compare", *(_RUNS if trial is None else _TRIAL), "--json", str(compared))
         short = () if trial is None else ("--connections", "500", "--streamed", "64", "--starts", "2")
         _step("footprint", *short, "--json", str(weighed))
+        with inside.open("w") as output:
+            _step(
+                "inside", *(() if trial is None else ("--rounds", "2", "--requests", "2000")), "--json", output=output
+            )
         results = RESULTS if trial is None else trial
         results.mkdir(parents=True, exist_ok=True)
-        for each in (compared, weighed):
+        for each in (compared, weighed, inside):
             shutil.copy(each, results)
     page = PAGE if trial is None else trial / PAGE.name
     _step(
@@ -43,15 +48,17 @@ def main() -> None:
         str(results / compared.name),
         "--footprint",
         str(results / weighed.name),
+        "--inside",
+        str(results / inside.name),
         "--out",
         str(page),
     )
 
 
-def _step(module: str, *options: str) -> None:
-    """Run one of the other commands. Exits with its status if it fails."""
+def _step(module: str, *options: str, output: IO[str] | None = None) -> None:
+    """Run one of the other commands. Exits with its status if it fails. `output` gets its standard output."""
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *options])
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *options], stdout=output)
     print(f"{module}: {time.monotonic() - began:.0f} seconds", flush=True)
     if done.returncode:
         raise SystemExit(done.returncode)

@@ -17,7 +17,7 @@ from akoya_gateway.config import CONFIG_VARIABLE, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
 from akoya_gateway.server.http_1_0 import CloseDelimited
@@ -39,11 +39,7 @@ def sidecar(config: Config | str | Path | None = None) -> ASGIApp:
     loaded = config if isinstance(config, Config) else load_config(Path(config))
     date_header = DateHeader()
     if not loaded.all_upstreams:
-        return CloseDelimited(DateMiddleware(Gateway(no_upstream, loaded, forward_auth=True), date_header))
+        return CloseDelimited(Gateway(no_upstream, loaded, forward_auth=True, date_header=date_header))
     router = UpstreamRouter(loaded)
-    gateway = Gateway(router, loaded)
-    return AsgiFastLane(
-        FastLane(gateway, router.current_proxies, date_header),
-        CloseDelimited(DateMiddleware(gateway, date_header)),
-        date_header,
-    )
+    gateway = Gateway(router, loaded, date_header=date_header)
+    return AsgiFastLane(FastLane(gateway, router.current_proxies, date_header), CloseDelimited(gateway))

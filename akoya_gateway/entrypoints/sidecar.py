@@ -24,7 +24,7 @@ from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.fast_lane.lane import FastLane
 from akoya_gateway.fast_lane.uvicorn_protocol import FastLaneProtocol
 from akoya_gateway.gateway.admin_data import AdminApps
-from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.sampled_metrics import SampledMetrics
 from akoya_gateway.gateway.upstream_router import UpstreamRouter, no_upstream
@@ -208,17 +208,18 @@ class Sidecar:
         create_known_series(metrics, config)
         self._log = log
         self._router = UpstreamRouter(config, metrics) if config.all_upstreams else None
+        date_header = DateHeader()
         self._gateway = Gateway(
             self._router or no_upstream,
             config,
             observers=build_observers(metrics, log, access),
             forward_auth=self._router is None,
+            date_header=date_header,
         )
         self._sampled = SampledMetrics(metrics, self._gateway, self._router)
         self._counting: asyncio.Task[None] | None = None
         self.extra_app = AdminApps(lambda: self._gateway.current_runtime)
-        date_header = DateHeader()
-        self.app: ASGIApp = DateMiddleware(self._gateway.handle, date_header)
+        self.app: ASGIApp = self._gateway.handle
         self.protocol: Callable[..., LimitedHttpProtocol] = LimitedHttpProtocol
         self.websockets: WebSockets = GuardedWebSocketProtocol
         if fast_lane:

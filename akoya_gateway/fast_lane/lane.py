@@ -25,7 +25,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
-from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.forward_auth import is_forward_auth
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.request_id import line_of
@@ -46,8 +46,8 @@ The caller sends the request head on the connection.
 class FastLane:
     """Decides whether a request is simple enough for the fast lane, and dispatches it.
 
-    `proxies` returns the active reverse proxies, or None if the gateway only serves forward-auth. `clock` is the
-    gateway's clock.
+    `proxies` returns the active reverse proxies, or None if the gateway only serves forward-auth. `date_header` and
+    `clock` are those of the gateway.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class FastLane:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await self.gateway.answer_error(error, scope, send, rule, began)
 
-        return DateMiddleware(app, self.date_header)
+        return app
 
     def _id_line(self, headers: CachedHeaders) -> bytes:
         """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""

@@ -20,6 +20,7 @@ from akoya_gateway.gateway.connection_monitor import MonitoredConnection
 from akoya_gateway.gateway.request_id import SCOPE_KEY, value_in
 from akoya_gateway.gateway.response_policy import rejected_token
 from akoya_gateway.upstream.http.forwarded_headers import VIA
+from akoya_gateway.upstream.http.interfaces import ResponseHandler
 from akoya_gateway.upstream.http.response_head import ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
@@ -54,7 +55,7 @@ class _NullEvent:
 _NULL_EVENT = _NullEvent()
 
 
-class LaneExchange:
+class LaneExchange(ResponseHandler):
     """One proxied request in the fast lane, which writes the response to the client's connection.
 
     For uvicorn it is the connection's current cycle, with the attributes uvicorn uses (`response_complete`,
@@ -112,7 +113,7 @@ class LaneExchange:
         if not self.response_complete:
             self._connection.resume_reading()
 
-    # -- upstream.http.interfaces.ResponseHandler
+    # -- ResponseHandler; trailers are ignored, because uvicorn cannot send them, so neither path does
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         client = self._client
@@ -153,12 +154,6 @@ class LaneExchange:
         self._write(chunk)
         if self._client.flow.write_paused:
             self._connection.pause_reading()
-
-    def on_trailers(self, headers: Headers) -> None:
-        """Ignore trailers: uvicorn cannot send them, so neither path does."""
-
-    def on_writable(self) -> None:
-        """Do nothing: the request has no body."""
 
     def on_end(self) -> None:
         if self._chunked:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from email.utils import formatdate
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from akoya_gateway.access.request import Headers
 from akoya_gateway.clock import Clock
 
 
@@ -27,27 +25,9 @@ class DateHeader:
             self._header = (b"date", formatdate(second, usegmt=True).encode("ascii"))
         return self._header
 
-    def wrap_send(self, send: Send) -> Send:
-        """Return a `send` that adds `Date` to responses that have none."""
-
-        def dated(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                for name, _ in message["headers"]:
-                    if name == b"date":
-                        break
-                else:
-                    message["headers"] = [*message["headers"], self.header()]
-            return send(message)
-
-        return dated
-
-
-class DateMiddleware:
-    """ASGI middleware that adds `Date` to responses that have none."""
-
-    def __init__(self, app: ASGIApp, date_header: DateHeader) -> None:
-        self._app = app
-        self._date_header = date_header
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, self._date_header.wrap_send(send) if scope["type"] == "http" else send)
+    def add_to(self, headers: Headers) -> None:
+        """Append the header to those of a response that has none."""
+        for name, _ in headers:
+            if name == b"date":
+                return
+        headers.append(self.header())

@@ -25,6 +25,7 @@ from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.gateway.active_runtime import ActiveRuntime
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.lifespan import is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
@@ -62,6 +63,7 @@ class Gateway:
         observers: Observers = NO_OBSERVERS,
         clock: Clock = time.time,
         forward_auth: bool = False,
+        date_header: DateHeader | None = None,
     ) -> None:
         """Load the configuration; nothing is opened yet.
 
@@ -71,9 +73,11 @@ class Gateway:
             observers: Receive reports about requests, grants and authorizations.
             clock: Returns the current time.
             forward_auth: Whether forward-auth is on if the configuration does not say.
+            date_header: Added to responses that have no `Date`; None if the server adds it.
         """
         require_asgi(app)
         self._forward_auth = forward_auth
+        self.date_header = date_header
         self._app = app
         self._observers = observers
         self._clock = clock
@@ -298,8 +302,6 @@ class Gateway:
         app_scope["akoya.upstream"] = admission.rule.upstream
         # Set for every request, so that no value of an outer app or server is taken for the gateway's.
         app_scope["akoya"] = claims_of_request(admission.verified)
-        if admission.owner is not None:
-            app_scope["akoya.ending"] = reply
         if admission.rule.data_api is None:
             return self.finish(runtime, reply, self._app(app_scope, receive, reply), send)
         path = runtime.targets.route(app_scope["method"], reply.raw_path).path
@@ -324,7 +326,7 @@ class Gateway:
             elif isinstance(error, StreamCancelled) and reply.is_open_ended:
                 # Daphne leaves the connection open if the app raises. The client loses nothing: an event stream has no
                 # last event, and an incomplete event is discarded (HTML section 9.2.6).
-                await reply.send({"type": "http.response.body", "body": b"", "more_body": False})
+                await reply.server_send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
                 # The response has already started. Re-raise so that the server aborts the connection and the client
                 # sees a truncated response.
@@ -368,7 +370,7 @@ class Gateway:
         await runtime.router(EndpointRequest.scope_of(scope, request, principal), receive, responses.send_own)
 
     def _observed_send(self, request: RequestInfo, send: Send, began: float) -> ObservedSend:
-        return ObservedSend(request, send, self._observers.requests, self._clock, began)
+        return ObservedSend(request, send, self._observers.requests, self.date_header, self._clock, began)
 
     def _route(self, runtime: Runtime, request: RequestInfo, scope: Scope) -> RequestTarget:
         """Return the target of the request. Raises `UserError` if the app would serve another path."""

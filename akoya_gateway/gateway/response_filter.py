@@ -10,13 +10,16 @@ from starlette.types import Message, Scope, Send
 from akoya_gateway.access.request import LoggedFields, RequestInfo
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.request_id import SCOPE_KEY
 from akoya_gateway.gateway.response_observer import REFUSED
-from akoya_gateway.gateway.response_policy import ResponsePolicy
+from akoya_gateway.gateway.response_policy import ResponsePolicy, rejected_token
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.signing.header_names import REQUEST_ID
+from akoya_gateway.upstream.client_send import ClientSend
 from akoya_gateway.upstream.errors import StreamCancelled
-from akoya_gateway.upstream.stream_cancellation import StreamCancellation
+from akoya_gateway.upstream.http.forwarded_headers import VIA_HEADER
+from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
 _START_MESSAGES = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _TRAILERS = "http.response.trailers"
@@ -28,6 +31,7 @@ class ExchangeHost(Protocol):
 
     connections: ConnectionMonitor
     response_policy: ResponsePolicy
+    date_header: DateHeader | None
 
     def request_of(self, scope: Scope) -> RequestInfo: ...
 
@@ -36,11 +40,10 @@ class ExchangeHost(Protocol):
     def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None: ...
 
 
-class ResponseFilter(StreamCancellation):
+class ResponseFilter(ClientSend):
     """ASGI `send` for the app that a request was forwarded to.
 
-    An event stream outlives the decision that admitted it, like a WebSocket. It is monitored in the same way and
-    cancelled through `StreamCancellation`.
+    An event stream outlives the decision that admitted it, like a WebSocket. It is monitored in the same way.
     """
 
     started = False
@@ -71,7 +74,7 @@ class ResponseFilter(StreamCancellation):
         """
         self._gateway = gateway
         self._scope = scope
-        self.send = send
+        self.server_send = send
         self.began = began
         self._request = request
         self.request_id_header = (REQUEST_ID, scope.get(SCOPE_KEY) or gateway.request_id(scope))
@@ -102,13 +105,23 @@ class ResponseFilter(StreamCancellation):
         kind = message["type"]
         if kind in _START_MESSAGES:
             message = self._begin(kind, message)
-        elif self.cancelled is not None:
+        elif self.cancelled:
             raise StreamCancelled("the bank connection of this stream has ended")
         elif kind == _TRAILERS:
             message = self._edited_trailers(message)
         elif kind == _CLOSE and not self.started:
             self.record_response(REFUSED)
-        return self.send(message)
+        return self.server_send(message)
+
+    def start_message(self, head: CachedResponseHead) -> Message:
+        headers = head.visible_headers
+        headers += (VIA_HEADER, self.request_id_header)
+        if not head.has_date and self._gateway.date_header is not None:
+            headers.append(self._gateway.date_header.header())
+        if head.hidden:
+            self.token_rejected = rejected_token(head.hidden)
+        self.record_response(head.status)
+        return {"type": "http.response.start", "status": head.status, "headers": headers}
 
     def record_response(self, status: int) -> None:
         """Report that the response has started."""
@@ -127,7 +140,10 @@ class ResponseFilter(StreamCancellation):
             self._gateway.connections.add(self._monitored)
             self.is_open_ended = not any(name.lower() == b"content-length" for name, _ in headers)
         # A new list, because an app may send its own one again.
-        return {**message, "headers": [*headers, self.request_id_header]}
+        headers = [*headers, self.request_id_header]
+        if self._gateway.date_header is not None and kind == "http.response.start":
+            self._gateway.date_header.add_to(headers)
+        return {**message, "headers": headers}
 
     def finish(self) -> None:
         """Stop monitoring the response; called when the app has finished."""
@@ -135,7 +151,7 @@ class ResponseFilter(StreamCancellation):
             self._gateway.connections.remove(self._monitored)
 
     async def _close(self, code: int) -> None:
-        self.cancel(code)
+        self.cancel()
 
     def _edited_trailers(self, message: Message) -> Message:
         """Return trailers as the client gets them."""

@@ -10,6 +10,7 @@ from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.admission.decision import Admitted, Denied
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.signing.header_names import REQUEST_ID
 
@@ -34,14 +35,21 @@ _STARTS = ("http.response.start", "websocket.http.response.start")
 class ObservedSend:
     """Wraps `send` for the gateway's own response to one request or WebSocket handshake."""
 
-    __slots__ = ("_clock", "_observer", "_outcome", "_request", "_rule", "_send", "_started_at")
+    __slots__ = ("_clock", "_date_header", "_observer", "_outcome", "_request", "_rule", "_send", "_started_at")
 
     def __init__(
-        self, request: RequestInfo, send: Send, watcher: RequestObserver | None, clock: Clock, began: float
+        self,
+        request: RequestInfo,
+        send: Send,
+        watcher: RequestObserver | None,
+        date_header: DateHeader | None,
+        clock: Clock,
+        began: float,
     ) -> None:
         self._request = request
         self._send = send
         self._observer = watcher
+        self._date_header = date_header
         self._clock = clock
         self._started_at = began
         self._rule = "-"
@@ -69,10 +77,13 @@ class ObservedSend:
     async def send_own(self, message: Message) -> None:
         """Send a message of the gateway's own response.
 
-        When it starts, add the request ID and report the request.
+        When it starts, add the request ID and `Date`, and report the request.
         """
         if message["type"] in _STARTS:
-            message = {**message, "headers": [*message["headers"], (REQUEST_ID, self._request.request_id.encode())]}
+            headers = [*message["headers"], (REQUEST_ID, self._request.request_id.encode())]
+            if self._date_header is not None and message["type"] == "http.response.start":
+                self._date_header.add_to(headers)
+            message = {**message, "headers": headers}
             self._report(message["status"])
         elif message["type"] == "websocket.close":
             self._report(REFUSED)

@@ -15,26 +15,24 @@ from starlette.types import Message, Receive, Scope, Send
 from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Origin
 from akoya_gateway.trusted_proxies import TrustedPeer, peer_of
-from akoya_gateway.upstream.errors import ClientGone, ClosedEarly, RefusedRequest, StreamCancelled
+from akoya_gateway.upstream.client_send import ClientSend
+from akoya_gateway.upstream.errors import ClientGone, RefusedRequest, StreamCancelled
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
-from akoya_gateway.upstream.http.forwarded_headers import VIA, ForwardedHeaders
+from akoya_gateway.upstream.http.forwarded_headers import VIA_HEADER, ForwardedHeaders
 from akoya_gateway.upstream.http.request_head import Body, Hop, RequestHead, RequestWriter, target_of
 from akoya_gateway.upstream.http.response_head import begins_event_stream
 from akoya_gateway.upstream.http.response_stream import ResponseStream
-from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.proxy import WebSocketProxy
-
-VIA_HEADER = (b"via", VIA)
 
 
 class ReverseProxy:
     """ASGI app that forwards HTTP requests and WebSockets to the upstream. Its caller closes the pool.
 
     `scope["headers"]`, `raw_path` and `query_string` are sent byte for byte, except for the changes that RFC 9110
-    section 7.6 requires and headers that `client_headers` removes. These private scope keys are used:
+    section 7.6 requires and headers that `client_headers` removes. `send` may be a `ClientSend`. These private scope
+    keys are used:
 
-    - `akoya.ending`: a `StreamCancellation`, with which the exchange can be cancelled from outside.
     - `akoya.ours`: the number of headers at the end of `headers` that the gateway has added.
     - `akoya.again`: true if the request was sent before on a connection that the upstream was just closing.
 
@@ -75,16 +73,9 @@ class ReverseProxy:
         else:
             await self.forward(scope, receive, send)
 
-    async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an `http` scope, as `__call__`."""
-        exchange = ProxiedExchange(self, scope, receive, scope.get("akoya.ending"))
-        try:
-            await exchange.run()
-            await exchange.respond(send)
-        except ClientGone:
-            return
-        finally:
-            exchange.clean_up()
+    def forward(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the awaitable that handles an `http` scope, as `__call__`."""
+        return ProxiedExchange(self, scope, receive, send).run()
 
     def build_request(self, scope: Scope) -> RequestHead:
         """Return the request head for an HTTP scope. Raises RefusedRequest."""
@@ -96,67 +87,76 @@ class ReverseProxy:
         )
 
 
-class ProxiedExchange:
-    """One proxied HTTP request and its response."""
+class ProxiedExchange(ResponseStream):
+    """One proxied HTTP request, whose response is passed on to an ASGI server."""
 
-    _stream: ResponseStream | None = None
     _helper: asyncio.Task[None] | None = None
     _sent = 0
-    _listens = False
 
-    def __init__(
-        self, proxy: ReverseProxy, scope: Scope, receive: Receive, cancellation: StreamCancellation | None
-    ) -> None:
+    def __init__(self, proxy: ReverseProxy, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(asyncio.get_running_loop())
         self._proxy = proxy
         self._scope = scope
         self._receive = receive
-        self._loop = asyncio.get_running_loop()
-        self._cancellation = cancellation
+        self._send = send
 
-    def run(self) -> Awaitable[None]:
-        """Return the awaitable that sends the request and waits for the response. Raises RefusedRequest."""
-        head = self._proxy.build_request(self._scope)
-        body = head.body
-        if body is Body.NONE or (body is Body.LENGTH and not head.length):
-            return self._without_body(head)
-        return self._with_body(head)
+    async def run(self, begun: RequestHead | None = None) -> None:
+        """Forward the request and the response.
 
-    def clean_up(self) -> None:
+        Returns early if the client disconnects. Raises as `ReverseProxy`.
+
+        Args:
+            begun: The head of a request without a body, if it has been sent already (`begin`).
+        """
+        send = self._send
+        try:
+            request = begun or self._proxy.build_request(self._scope)
+            if request.body is Body.NONE or (request.body is Body.LENGTH and not request.length):
+                if begun is None:
+                    self.begin(await self._acquire(), request.head, head_only=request.head_only)
+                await self.head_or_failure()
+                if not self.status:
+                    await self._retry(request)
+            else:
+                await self._with_body(request)
+            if self.complete is not None and isinstance(send, ClientSend):
+                await send.server_send(send.start_message(self.complete))
+                await send.server_send({"type": "http.response.body", "body": self.read_buffered()})
+            else:
+                await self._respond()
+        except ClientGone:
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
         """Cancel the helper task, and abort the connection unless the response is complete."""
         if self._helper is not None:
             self._helper.cancel()
-        stream = self._stream
-        if stream is not None:
-            if not stream.is_finished:
-                stream.fail(ClientGone())
-            # The exchange and the stream reference each other. Break the cycle, so that reference counting frees them.
-            self._stream = None
-            if self._listens and self._cancellation is not None:
-                self._cancellation.unlisten(self._on_cancel)
+        if not self.is_finished:
+            self.fail(ClientGone())
 
     # -- the request
 
-    async def _without_body(self, head: RequestHead) -> None:
+    async def _acquire(self) -> Connection:
         pool = self._proxy.pool
         if self._scope.get("akoya.again"):
-            await self._retry(head)
-            return
-        connection = pool.get_nowait() or await pool.acquire()
-        stream = self.begin(connection, head.head, head_only=head.head_only)
-        try:
-            await stream.wait_head()
-        except ClosedEarly as error:
-            if not connection.may_retry(error, idempotent=head.idempotent):
-                raise
-            # Once, on a new connection: another idle one may be closing for the same reason.
-            await self._retry(head)
+            return await pool.acquire(fresh=True)
+        return pool.get_nowait() or await pool.acquire()
 
-    async def _retry(self, head: RequestHead) -> None:
+    async def _retry(self, request: RequestHead) -> None:
+        """Send a failed request without a body once more, if that is safe, and wait for the head of its response."""
+        error = self.failure
+        assert error is not None
+        if not self.connection.may_retry(error, idempotent=request.idempotent):
+            raise error
+        # Once, on a new connection: another idle one may be closing for the same reason.
         connection = await self._proxy.pool.acquire(fresh=True)
-        await self.begin(connection, head.head, head_only=head.head_only).wait_head()
+        self.begin(connection, request.head, head_only=request.head_only)
+        await self.wait_head()
 
     async def _with_body(self, request_head: RequestHead) -> None:
-        """Send a request with a body.
+        """Send a request with a body, and wait for the head of its response.
 
         Unless the body is chunked or the client expects `100 Continue`, the first body event is sent together with the
         head. A task sends the rest, because the response may arrive before the body is complete. The server sends
@@ -164,35 +164,24 @@ class ProxiedExchange:
         client gets the error before it sends its body.
         """
         pool = self._proxy.pool
-        head = request_head.head
-        if request_head.body is Body.CHUNKED or request_head.expects:
-            connection = pool.get_nowait() or await pool.acquire()
-            stream = self.begin(connection, head, head_only=request_head.head_only, complete=False)
-            self._helper = self._loop.create_task(self._pump(stream, request_head.body, request_head.length))
-        else:
+        data, body, length = request_head.head, request_head.body, request_head.length
+        more = True
+        if body is not Body.CHUNKED and not request_head.expects:
             message = await self._next_event()
             first: bytes = message.get("body", b"")
             more = bool(message.get("more_body", False))
-            body: Body = request_head.body
-            length = request_head.length
             if body is Body.ASK and more:
                 body = Body.CHUNKED
-                head += b"transfer-encoding: chunked\r\n\r\n"
+                data += b"transfer-encoding: chunked\r\n\r\n"
             elif body is Body.ASK:
                 body, length = Body.LENGTH, len(first)
-                head += b"content-length: %d\r\n\r\n" % length if first else b"\r\n"
-            data = self._frame(body, length, first, more=more)
-            connection = pool.get_nowait() or await pool.acquire()
-            stream = self.begin(connection, head + data, head_only=request_head.head_only, complete=not more)
-            if more:
-                self._helper = self._loop.create_task(self._pump(stream, body, length))
-        await stream.wait_head()
-
-    def begin(self, connection: Connection, data: bytes, *, head_only: bool, complete: bool = True) -> ResponseStream:
-        """Send a request (parameters as of `Connection.start`). Returns the stream of its response."""
-        stream = self._stream = ResponseStream(connection, self._loop, self._on_slow)
-        connection.start(data, stream, head_only=head_only, complete=complete)
-        return stream
+                data += b"content-length: %d\r\n\r\n" % length if first else b"\r\n"
+            data += self._frame(body, length, first, more=more)
+        connection = pool.get_nowait() or await pool.acquire()
+        self.begin(connection, data, head_only=request_head.head_only, complete=not more)
+        if more:
+            self._helper = self._loop.create_task(self._pump(body, length))
+        await self.wait_head()
 
     def _frame(self, body: Body, length: int, data: bytes, *, more: bool) -> bytes:
         """Return a part of the body with its framing (RFC 9112 section 7.1).
@@ -213,28 +202,28 @@ class ProxiedExchange:
             raise ClientGone
         return message
 
-    async def _pump(self, stream: ResponseStream, body: Body, length: int) -> None:
+    async def _pump(self, body: Body, length: int) -> None:
         """Send the request body until it is complete or the exchange is finished, then watch the client."""
         try:
             more = True
-            while more and not stream.is_finished:
+            while more and not self.is_finished:
                 message = await self._next_event()
                 more = bool(message.get("more_body", False))
                 data = self._frame(body, length, message.get("body", b""), more=more)
-                if stream.is_finished:
+                if self.is_finished:
                     return
                 if data:
-                    stream.connection.write(data)
-                if stream.connection.congested:
-                    await self._until_writable(stream)
-            if not stream.is_finished:
-                stream.connection.finish_request()
+                    self.connection.write(data)
+                if self.connection.congested:
+                    await self._until_writable()
+            if not self.is_finished:
+                self.connection.finish_request()
                 await self._watch_client()
         except Exception as error:
             # Pass on every error, because `run` waits for the response and would not notice that this task failed.
-            stream.fail(error)
+            self.fail(error)
 
-    async def _until_writable(self, stream: ResponseStream) -> None:
+    async def _until_writable(self) -> None:
         """Wait until the upstream takes more of the body.
 
         No ASGI event is received meanwhile, because each could contain more of the body. ASGI can therefore not report
@@ -243,62 +232,59 @@ class ProxiedExchange:
         """
         client = self._scope.get("akoya.connection")
         if client is None:
-            await stream.wait_writable()
+            await self.wait_writable()
             return
-        client.on_lost = lambda: stream.fail(ClientGone())
+        client.on_lost = self._on_client_gone
         try:
-            await stream.wait_writable()
+            await self.wait_writable()
         finally:
             client.on_lost = None
 
     # -- the response
 
-    async def respond(self, send: Send) -> None:
-        """Send the response to the client as it arrives. Raises the error of the stream if it fails."""
-        stream = self._stream
-        assert stream is not None
-        head = stream.head if stream.complete is None else stream.complete.head
+    async def _respond(self) -> None:
+        """Send the response to the client as it arrives. Raises the error of the exchange if it fails."""
+        send = self._send
+        head = self.head if self.complete is None else self.complete.head
         assert head is not None
-        headers = [*head.headers, VIA_HEADER]
-        start: Message = {"type": "http.response.start", "status": stream.status, "headers": headers}
+        start: Message = {"type": "http.response.start", "status": self.status, "headers": [*head.headers, VIA_HEADER]}
         trailers = head.trailers and "http.response.trailers" in (self._scope.get("extensions") or ())
         if trailers:
             start["trailers"] = True
-        if not stream.is_finished:
-            if self._cancellation is not None:
-                self._listens = True
-                self._cancellation.listen(self._on_cancel)
+        if not self.is_finished:
+            if isinstance(send, ClientSend):
+                send.on_cancel = self._on_cancel
             if begins_event_stream(head.headers):
                 # It may legitimately be silent for a long time.
-                stream.connection.disable_read_timeout()
+                self.connection.disable_read_timeout()
         await send(start)
         while True:
-            ended = stream.ended
-            data = stream.read_buffered()
+            ended = self.ended
+            data = self.read_buffered()
             if ended:
                 break
             if data:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-            await stream.wait_readable()
+            await self.wait_readable()
         await send({"type": "http.response.body", "body": data})
         if trailers:
-            await send({"type": "http.response.trailers", "headers": stream.trailers, "more_trailers": False})
+            await send({"type": "http.response.trailers", "headers": self.trailers, "more_trailers": False})
 
     # -- callbacks and the watcher task
 
-    def _on_slow(self) -> None:
+    def on_tick(self) -> None:
+        """Detect from now on when the client disconnects, because the exchange takes longer."""
         if self._helper is None:
             self._helper = self._loop.create_task(self._watch_client())
 
     async def _watch_client(self) -> None:
         """Wait until the client disconnects, then abort the upstream connection."""
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                if self._stream is not None:
-                    self._stream.fail(ClientGone())
-                return
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._on_client_gone()
 
-    def _on_cancel(self, code: int, reason: str) -> None:
-        if self._stream is not None:
-            self._stream.fail(StreamCancelled(reason))
+    def _on_client_gone(self) -> None:
+        self.fail(ClientGone())
+
+    def _on_cancel(self) -> None:
+        self.fail(StreamCancelled("the bank connection of this stream has ended"))

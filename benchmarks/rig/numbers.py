@@ -123,7 +123,7 @@ TARGETS = (
     *(
         Target(f"p99 of small GET, {when}, sidecar / {whom}", workload, "sidecar", (peer,), 1.0, "p99")
         for workload, when in (
-            ("steady", "5,000/s each"), ("half", "half of each one's limit"), ("small", "each as fast as it goes"),
+            ("steady", "5,000/s to each system"), ("half", "half of each system's maximum"), ("small", "at full speed"),
         )
         for peer, whom in (("envoy-oauth2", "Envoy with oauth2"), ("apache-cookie", "mod_auth_openidc client-cookie"))
     ),

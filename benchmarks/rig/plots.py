@@ -45,7 +45,7 @@ def _draw(workload: Workload, found: list[Row], path: Path) -> None:
         _rates(left, names, colours, found)
         left.set_xlabel(f"{workload.unit} per second (bar: median, line: all rounds)")
     right.barh(names, [row.cpu_us for row in found], color=colours)
-    right.set_xlabel("server CPU for one of them, microseconds")
+    right.set_xlabel(f"server CPU for one of the {workload.unit}, microseconds")
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.3)
@@ -80,7 +80,7 @@ def _latencies(axis: Any, names: list[str], colours: list[str], found: list[Row]
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlabel("ms after it was due (bar: p99, line: all rounds; white p50, dot p99.9)")
+    axis.set_xlabel("latency since the due time, ms (bar: p99, line: all rounds, white mark: p50, dot: p99.9)")
 
 
 def _group(name: str) -> str:

@@ -26,7 +26,7 @@ def header(workload: Workload) -> list[str]:
     if workload.paced:
         return [
             "system", f"{workload.unit}/s", "p50 ms", "p99 ms", "least..most", f"x {workload.reference}", "p99.9 ms",
-            "CPU us", "x less CPU", "load late ms", "load's core", "errors",
+            "CPU us", "x less CPU", "load late ms", "load CPU", "errors",
         ]  # fmt: skip
     return [
         "system", f"{workload.unit}/s", "least..most", f"x {workload.reference}", "MB/s", "CPU us", "x less CPU",

@@ -66,8 +66,8 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Workload("head", "HEAD, of an empty body", _HEAD, path=EMPTY, method="HEAD"),
         Workload("304", "GET with If-None-Match, 304", _BODILESS, path=UNCHANGED, conditional=True),
-        Workload("steady", "GET, 12 bytes, 5,000 requests a second for each", _PROXIES, rate=5_000),
-        Workload("half", "GET, 12 bytes, at half of each one's own limit", _UNDER_LIMIT, share=0.5),
+        Workload("steady", "GET, 12 bytes, 5,000 requests per second to each system", _PROXIES, rate=5_000),
+        Workload("half", "GET, 12 bytes, at half of each system's maximum", _UNDER_LIMIT, share=0.5),
         Workload("varied", "GET, 12 bytes, all requests and all responses different", _PROXIES, path=VARIED, vary=True),
         Workload("json", "GET, 1 KB of JSON", _PROXIES, path=JSON),
         Workload("100k", "GET, 100 KB", _BODIES, path=LARGE),
@@ -80,7 +80,7 @@ WORKLOADS: dict[str, Workload] = {
             ("connectors-1", "connectors-5", "connectors-20"), variants=True, reference="connectors-1",
         ),
         Workload(
-            "cold", "GET, 12 bytes, each request another session", ("warm", "cold-sqlite", "cold-redis"),
+            "cold", "GET, 12 bytes, each request in another session", ("warm", "cold-sqlite", "cold-redis"),
             variants=True, reference="warm",
         ),
         Workload(

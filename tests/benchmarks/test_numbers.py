@@ -60,8 +60,8 @@ def test_targets_compare_throughput_upwards_and_latencies_downwards() -> None:
     samples = [sample("sidecar", 0, 150, p99=900), sample("envoy-oauth2", 0, 100, p99=1000)]
     by_text = {outcome.target.what: outcome.reached for outcome in outcomes(samples)}
     assert by_text["small GET, sidecar / Envoy with oauth2"] is False
-    assert by_text["p99 of small GET, each as fast as it goes, sidecar / Envoy with oauth2"] is True
-    assert by_text["p99 of small GET, 5,000/s each, sidecar / Envoy with oauth2"] is None
+    assert by_text["p99 of small GET, at full speed, sidecar / Envoy with oauth2"] is True
+    assert by_text["p99 of small GET, 5,000/s to each system, sidecar / Envoy with oauth2"] is None
     assert by_text["10 MB down, sidecar / Envoy"] is None
 
 
@@ -93,7 +93,8 @@ def test_page_names_what_was_missed_and_what_was_absent() -> None:
         "absent": {"oauth2-proxy": "no oauth2-proxy on the PATH"},
         "samples": [asdict(sample("sidecar", 0, 100)), asdict(sample("envoy-oauth2", 0, 100))],
     }
-    page = document(compared, None, "performance", "")
+    page = document(compared, None, {"lane": [9.0, 8.0, 12.04]}, "performance", "")
+    assert "| the sidecar's fast lane | 9.0 | 8.0..12.0 |" in page
     assert "| small GET, sidecar / Envoy with oauth2 | >= 1.8 | 1.00 | 1.00 | missed |" in page
     assert "`oauth2-proxy` was not measured: no oauth2-proxy on the PATH." in page
     assert "![small](performance/small.png)" in page
@@ -108,9 +109,12 @@ def test_at_a_constant_rate_the_page_compares_p99() -> None:
         "absent": {},
         "samples": [asdict(ours), asdict(theirs)],
     }
-    page = document(compared, None, "performance", "")
+    page = document(compared, None, {}, "performance", "")
     assert "| sidecar | 5,000 | 0.50 | 0.30 | 0.30..0.30 | 0.50 | 2.00 | 50.0 | 1.00 | 0.09 | 25% | 0 |" in page
-    assert "| p99 of small GET, 5,000/s each, sidecar / Envoy with oauth2 | <= 1 | 0.50 | 0.50 | reached |" in page
+    assert (
+        "| p99 of small GET, 5,000/s to each system, sidecar / Envoy with oauth2 | <= 1 | 0.50 | 0.50 | reached |"
+        in page
+    )
 
 
 HELP = """

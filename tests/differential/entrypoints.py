@@ -22,7 +22,7 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.fast_lane.asgi import AsgiFastLane
 from akoya_gateway.fast_lane.lane import FastLane
-from akoya_gateway.gateway.date_header import DateHeader, DateMiddleware
+from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.gateway.upstream_router import UpstreamRouter
 from akoya_gateway.grants import GrantRepository, GrantState
@@ -117,10 +117,9 @@ class Entrypoints:
         )
         self._inside.__enter__()
         router = UpstreamRouter(config := self._config("app"))
-        gateway, date_header = Gateway(router, config, observers=observers), DateHeader()
-        straight = AsgiFastLane(
-            FastLane(gateway, router.current_proxies, date_header), DateMiddleware(gateway, date_header), date_header
-        )
+        date_header = DateHeader()
+        gateway = Gateway(router, config, observers=observers, date_header=date_header)
+        straight = AsgiFastLane(FastLane(gateway, router.current_proxies, date_header), gateway)
         self._beside = AppServer(straight, lifespan="on")
         self._beside.__enter__()
         with self.env.browser() as browser:

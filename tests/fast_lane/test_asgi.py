@@ -261,7 +261,7 @@ def test_connection_that_closed_as_the_request_went_out_is_tried_again(env: Gate
             await warm(app, cookie)
             general.clear()
             assert status_of(await answer_of(app, scope_of("/accounts/stale", cookie))) == 200
-            assert general == ["/accounts/stale"]
+            assert general == []
             # A request that changes something is not sent twice.
             await answer_of(app, scope_of("/accounts/a", cookie))
             general.clear()
@@ -279,7 +279,7 @@ def test_request_sent_again_whose_response_is_cut_off_gets_no_second_head(env: G
             messages: list[dict[str, Any]] = []
             with pytest.raises(ClosedEarly):
                 await answer_of(app, scope_of("/accounts/cut", cookie), messages)
-            assert general == ["/accounts/cut"]
+            assert general == []
             assert [message.get("status") for message in messages if message["type"] == "http.response.start"] == [200]
 
     asyncio.run(main())

@@ -6,6 +6,7 @@ from typing import Any
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.http.interfaces import ResponseHandler
 from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
@@ -43,7 +44,7 @@ class RecordingTransport:
         self.paused = False
 
 
-class Holder:
+class Holder(ResponseHandler):
     """A connection owner and response handler that records its calls in `diary`."""
 
     def __init__(self) -> None:

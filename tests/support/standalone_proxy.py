@@ -15,7 +15,7 @@ class StandaloneProxy:
     """ASGI app that responds to the errors of `proxy` with problem details, and closes its pool at shutdown."""
 
     def __init__(self, proxy: ReverseProxy) -> None:
-        self._proxy = proxy
+        self.proxy = proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -29,7 +29,7 @@ class StandaloneProxy:
             await send(message)
 
         try:
-            await self._proxy(scope, receive, noting)
+            await self.proxy(scope, receive, noting)
         except GatewayError as error:
             if started:
                 raise
@@ -44,7 +44,7 @@ class StandaloneProxy:
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await self._proxy.pool.close()
+                await self.proxy.pool.close()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return

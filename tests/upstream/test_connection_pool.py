@@ -477,8 +477,8 @@ async def test_origin_is_ejected_longer_each_time_until_it_responds_and_a_connec
 
         async def request() -> float:
             connection = await pool.acquire()
-            stream = ResponseStream(connection, asyncio.get_running_loop(), lambda: None)
-            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", stream)
+            stream = ResponseStream(asyncio.get_running_loop())
+            stream.begin(connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             with contextlib.suppress(ClosedEarly):
                 await stream.wait_head()
             return math.ceil(max(0.0, host.ejected_until - asyncio.get_running_loop().time()))

@@ -164,8 +164,8 @@ async def pool_of(upstream: RawUpstream, tls: UpstreamTLS, size: int) -> AsyncIt
 
 
 def request(connection: Connection) -> ResponseStream:
-    stream = ResponseStream(connection, asyncio.get_running_loop(), lambda: None)
-    connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", stream)
+    stream = ResponseStream(asyncio.get_running_loop())
+    stream.begin(connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     return stream
 
 
@@ -211,8 +211,8 @@ async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
             waiter = asyncio.create_task(pool.acquire())
             await asyncio.sleep(0)
             assert pool.waiting == 1
-            first = Slow(connection, asyncio.get_running_loop(), lambda: None)
-            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", first)
+            first = Slow(asyncio.get_running_loop())
+            first.begin(connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             second = await asyncio.wait_for(waiter, 60)
             assert first.ended
             assert second is not connection
@@ -258,9 +258,7 @@ async def test_waiter_does_not_get_a_connection_in_the_turn_in_which_its_respons
                     super().on_end()
                     given.append(pool.waiting == 0)
 
-            connection.start(
-                b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Looking(connection, asyncio.get_running_loop(), lambda: None)
-            )
+            Looking(asyncio.get_running_loop()).begin(connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert await asyncio.wait_for(waiter, 60) is connection
             assert given == [False]
 
@@ -294,8 +292,8 @@ async def test_waiters_that_have_all_left_leave_the_connection_idle() -> None:
                     super().on_end()
                     waiter.cancel()
 
-            first = Leaving(connection, asyncio.get_running_loop(), lambda: None)
-            connection.start(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", first)
+            first = Leaving(asyncio.get_running_loop())
+            first.begin(connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert await body(first) == b"ok"
             await asyncio.gather(waiter, return_exceptions=True)
             await asyncio.sleep(0)

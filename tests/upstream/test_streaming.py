@@ -8,12 +8,13 @@ import http.client
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.types import Message, Send
 
-from akoya_gateway.upstream.stream_cancellation import StreamCancellation
+from akoya_gateway.upstream.client_send import ClientSend
 from tests.support.processes import AppServer
 from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, fetch, proxied, standstill
 from tests.support.waiting import until
@@ -223,22 +224,32 @@ def test_chunked_upload_is_passed_on_piece_by_piece() -> None:
 
 
 def test_stream_cancelled_from_outside_ends(backend: tuple[Backend, AppServer]) -> None:
-    endings: list[StreamCancellation] = []
+    class Cancellable(ClientSend):
+        def __init__(self, send: Send) -> None:
+            self._send = send
+
+        def __call__(self, message: Message) -> Awaitable[None]:
+            return self._send(message)
+
+    sends: list[Cancellable] = []
     left = backend[0].left
 
     def wrap(app):  # type: ignore[no-untyped-def]
         async def wrapped(scope, receive, send):  # type: ignore[no-untyped-def]
             if scope["type"] == "http":
-                endings.append(StreamCancellation())
-                scope["akoya.ending"] = endings[-1]
-            await app(scope, receive, send)
+                sends.append(Cancellable(send))
+                await app.proxy(scope, receive, sends[-1])
+            else:
+                await app(scope, receive, send)
 
         return wrapped
 
     with proxied(origin_of(backend[1]), wrap=wrap) as proxy, Client(proxy.port) as client:
         client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
         client.until(b"data: 0\n\n")
-        endings[0].cancel()
+        loop = proxy.pool._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(sends[0].cancel)
         assert not client.rest().endswith(b"0\r\n\r\n")
         until(lambda: backend[0].left > left)
 

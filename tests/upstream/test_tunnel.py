@@ -24,7 +24,6 @@ from websockets.asyncio.server import serve as async_serve
 
 from akoya_gateway.config.model import Bytes, Origin, Seconds, WebSocketBounds
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol
-from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from akoya_gateway.upstream.websocket.tunnel import TunnelEnd
 from tests.support.processes import AppServer
 from tests.support.raw_http import BARE, Caller, Client, Proxied, RawUpstream, proxied
@@ -42,12 +41,15 @@ class Scene:
     client: Client
     app: Caller
     proxy: Proxied
-    endings: list[StreamCancellation]
+    sends: list[Any]
 
     def end(self, code: int = 4401) -> None:
+        """Close the WebSocket as the gateway does when the grant has ended."""
         loop = self.proxy.pool._loop
         assert loop is not None
-        loop.call_soon_threadsafe(self.endings[0].cancel, code, "gone")
+        asyncio.run_coroutine_threadsafe(
+            self.sends[0]({"type": "websocket.close", "code": code, "reason": "gone"}), loop
+        )
 
 
 @contextlib.contextmanager
@@ -55,7 +57,7 @@ def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterato
     """Join a client and an upstream. `welcome` responds to the handshake."""
     callers: queue.Queue[Caller] = queue.Queue()
     done = threading.Event()
-    endings: list[StreamCancellation] = []
+    sends: list[Any] = []
 
     def handler(caller: Caller) -> None:
         welcome(caller)
@@ -65,8 +67,7 @@ def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterato
     def wrap(proxy: Any) -> Any:
         async def wrapped(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "websocket":
-                endings.append(StreamCancellation())
-                scope["akoya.ending"] = endings[-1]
+                sends.append(send)
             await proxy(scope, receive, send)
 
         return wrapped
@@ -76,7 +77,7 @@ def scene(welcome: Callable[[Caller], None] = accept, **options: Any) -> Iterato
             client.sock.setsockopt(6, 1, 1)
             client.send(request())
             client.until(b"\r\n\r\n")
-            yield Scene(client, callers.get(timeout=60), proxy, endings)
+            yield Scene(client, callers.get(timeout=60), proxy, sends)
         done.set()
 
 

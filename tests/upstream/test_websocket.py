@@ -29,7 +29,6 @@ from websockets.sync.client import ClientConnection, connect
 from akoya_gateway.config.model import Bytes, Seconds, Upstream, UpstreamTLS, WebSocketBounds
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.reverse_proxy import ReverseProxy
-from akoya_gateway.upstream.stream_cancellation import StreamCancellation
 from tests.support.cancellation import cut, ended
 from tests.support.certificates import Authority, server_context
 from tests.support.raw_http import Caller, Client, Proxied, RawUpstream, proxied, silent_for, standstill
@@ -387,13 +386,12 @@ def test_close_frame_reaches_an_upstream_that_is_still_sending_when_the_client_l
 
 @pytest.mark.parametrize("code", [1008, 4401])
 def test_websocket_cancelled_from_outside_is_closed_on_both_sides(code: int, tunnel: bool) -> None:
-    endings: list[StreamCancellation] = []
+    sends: list[Any] = []
 
     def wrap(proxy: Any) -> Any:
         async def wrapped(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "websocket":
-                endings.append(StreamCancellation())
-                scope["akoya.ending"] = endings[-1]
+                sends.append(send)
             await proxy(scope, receive, send)
 
         return wrapped
@@ -404,7 +402,8 @@ def test_websocket_cancelled_from_outside_is_closed_on_both_sides(code: int, tun
         assert socket.recv(30) == "x"
         loop = proxy.pool._loop
         assert loop is not None
-        loop.call_soon_threadsafe(endings[0].cancel, code, "disconnected")
+        closing = {"type": "websocket.close", "code": code, "reason": "disconnected"}
+        asyncio.run_coroutine_threadsafe(sends[0](closing), loop)
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(30)
         assert closed.value.rcvd is not None

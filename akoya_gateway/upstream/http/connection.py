@@ -392,7 +392,7 @@ class Connection(asyncio.Protocol):
     def _awaits_client(self) -> bool:
         return self._continues and self._state == HEAD
 
-    def may_retry(self, error: GatewayError, *, idempotent: bool) -> bool:
+    def may_retry(self, error: Exception, *, idempotent: bool) -> bool:
         """Return True if a request that failed here may be sent once more (RFC 9110 section 9.2.2).
 
         The upstream may have closed the idle connection just as the request was written.

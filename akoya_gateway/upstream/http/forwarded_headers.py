@@ -13,6 +13,7 @@ from akoya_gateway.config.model import Origin
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies, parse_address
 
 VIA = b"1.1 akoya-gateway"
+VIA_HEADER = (b"via", VIA)
 
 FORWARDED_NAMES = frozenset(
     {

@@ -11,7 +11,7 @@ from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 _Connection_contra = TypeVar("_Connection_contra", contravariant=True)
 
 
-class ResponseHandler(Protocol):
+class ResponseHandler:
     """Receives a response.
 
     The order of calls is `on_head`, `on_body` (any number of times), `on_trailers` (optional), `on_end`. At any point
@@ -21,15 +21,12 @@ class ResponseHandler(Protocol):
 
     def on_head(self, status: int, head: ResponseHead) -> None:
         """The response head has arrived. 1xx responses are not reported."""
-        ...
 
     def on_body(self, chunk: bytes) -> None:
         """Body bytes have arrived, without their framing."""
-        ...
 
     def on_trailers(self, headers: Headers) -> None:
         """The announced trailers, without those that must not be passed on."""
-        ...
 
     def on_complete_response(self, head: CachedResponseHead, body: bytes) -> None:
         """A complete response with a simple head (see `response_head_cache`).

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection
+from akoya_gateway.upstream.http.interfaces import ResponseHandler
 from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
 from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
 
@@ -14,29 +14,35 @@ HIGH_WATER_BYTES = 131_072
 """Bytes of response body buffered for a slow client before reading from the connection is paused."""
 
 
-class ResponseStream:
-    """An awaitable response. Implements `interfaces.ResponseHandler`.
+class ResponseStream(ResponseHandler):
+    """An awaitable response.
 
     `status` is 0 until the response head has arrived.
     """
 
+    connection: Connection
     status = 0
     head: ResponseHead | None = None
     complete: CachedResponseHead | None = None
     """The head of a complete response with a simple head (see `response_head_cache`)."""
-    ended = False
+    ended = True
+    """True if no response is in progress."""
     failure: Exception | None = None
     trailers: Headers | tuple[()] = ()
     _buffered = 0
     _waiter: asyncio.Future[None] | None = None
     _writable: asyncio.Future[None] | None = None
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, on_slow: Callable[[], None]) -> None:
-        """Create the stream. `on_slow` is called once, at the first tick of the pool if the exchange is still open."""
-        self.connection = connection
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._on_slow: Callable[[], None] | None = on_slow
         self._chunks: list[bytes] = []
+
+    def begin(self, connection: Connection, data: bytes, *, head_only: bool = False, complete: bool = True) -> None:
+        """Send a request, whose response this is (parameters as of `Connection.start`)."""
+        self.connection = connection
+        self.ended = False
+        self.failure = None
+        connection.start(data, self, head_only=head_only, complete=complete)
 
     @property
     def is_finished(self) -> bool:
@@ -49,7 +55,7 @@ class ResponseStream:
             self._waiter = self._loop.create_future()
             await self._waiter
 
-    def first_event(self) -> asyncio.Future[None]:
+    def head_or_failure(self) -> asyncio.Future[None]:
         """Return a future that is done once the response head has arrived or the exchange has failed."""
         waiter = self._waiter = self._loop.create_future()
         if self.status or self.failure is not None:
@@ -58,11 +64,9 @@ class ResponseStream:
 
     async def wait_head(self) -> None:
         """Wait for the response head. Raises the error if the exchange fails before it arrives."""
-        while not self.status:
-            if self.failure is not None:
-                raise self.failure
-            self._waiter = self._loop.create_future()
-            await self._waiter
+        await self.head_or_failure()
+        if not self.status and self.failure is not None:
+            raise self.failure
 
     def read_buffered(self) -> bytes:
         """Return all buffered body bytes. If there are none and the exchange has failed, raise the error."""
@@ -124,11 +128,6 @@ class ResponseStream:
     def on_writable(self) -> None:
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
-
-    def on_tick(self) -> None:
-        if self._on_slow is not None:
-            on_slow, self._on_slow = self._on_slow, None
-            on_slow()
 
     # -- internals
 

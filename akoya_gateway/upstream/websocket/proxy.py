@@ -6,16 +6,12 @@ Otherwise whole messages are relayed (`message_relay`).
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 from starlette.types import Receive, Scope, Send
 from websockets.http11 import Response
 
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.request_head import RequestWriter
-from akoya_gateway.upstream.stream_cancellation import OnCancel, StreamCancellation
 from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake, HandshakeRejected
 from akoya_gateway.upstream.websocket.handshake_headers import end_to_end
 from akoya_gateway.upstream.websocket.message_relay import UpstreamWebSocket, relay
@@ -23,10 +19,7 @@ from akoya_gateway.upstream.websocket.tunnel import EXTENSION, Tunnel
 
 
 class WebSocketProxy:
-    """Proxies ASGI websocket scopes.
-
-    The `StreamCancellation` in `scope["akoya.ending"]` closes the WebSocket from outside, with its close code.
-    """
+    """Proxies ASGI websocket scopes."""
 
     def __init__(self, pool: ConnectionPool, writer: RequestWriter) -> None:
         self._pool = pool
@@ -61,30 +54,14 @@ class WebSocketProxy:
     async def _join(self, handshake: ClientHandshake, scope: Scope, receive: Receive, send: Send) -> None:
         bounds = self._pool.upstream.websocket
         client = (scope.get("extensions") or {}).get(EXTENSION)
-        cancellation: StreamCancellation | None = scope.get("akoya.ending")
         if client is not None:
-            tunnel = Tunnel(client, handshake, bounds)
-            with _cancelled_by(cancellation, tunnel.end):
-                await tunnel.run()
+            await Tunnel(client, handshake, bounds).run()
             return
         socket = UpstreamWebSocket(handshake, bounds)
         try:
-            with _cancelled_by(cancellation, socket.end):
-                await relay(socket, receive, send)
+            await relay(socket, receive, send)
         finally:
             socket.release()
-
-
-@contextlib.contextmanager
-def _cancelled_by(cancellation: StreamCancellation | None, end: OnCancel) -> Iterator[None]:
-    if cancellation is None:
-        yield
-        return
-    cancellation.listen(end)
-    try:
-        yield
-    finally:
-        cancellation.unlisten(end)
 
 
 async def _refuse(response: Response, scope: Scope, send: Send) -> None:
