@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -154,7 +154,7 @@ def transport(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transp
     yield context, UpstreamTLS(ca=authority.file), str(tmp_path / "app.sock") if kind == "unix" else None
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def pool_of(upstream: RawUpstream, tls: UpstreamTLS, size: int) -> AsyncIterator[ConnectionPool]:
     pool = ConnectionPool(Upstream((upstream.origin,), Seconds(5), Seconds(5), size, tls=tls))
     try:
@@ -220,11 +220,12 @@ async def test_unread_bytes_close_a_connection_that_a_waiter_was_to_get(
             assert pool.size == 1
 
 
-async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter() -> None:
+async def test_unread_bytes_close_a_connection_that_was_handed_to_a_waiter(transport: Transport) -> None:
     """The bytes arrive after the waiter was given the connection and before its task runs."""
+    context, tls, path = transport
     strays = Strays()
-    with RawUpstream(strays) as upstream:
-        async with pool_of(upstream, UpstreamTLS(), 1) as pool:
+    with RawUpstream(strays, tls=context, path=path) as upstream:
+        async with pool_of(upstream, tls, 1) as pool:
             connection = await pool.acquire()
             waiter = asyncio.create_task(pool.acquire())
             await asyncio.sleep(0)
@@ -317,6 +318,45 @@ async def test_response_before_the_first_request_is_refused(transport: Transport
             # A response that arrives before the request was sent is detected. A later one is taken for the response to it.
             assert (status, response) in [(200, b"evil")] or status == 502
             until(lambda: proxy.pool.size == 0)
+
+
+WITH_BODY = {
+    "HEAD": (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n"),
+    "HEAD without a length": (b"HEAD", b"HTTP/1.1 404 Not Found\r\n\r\n"),
+    "204": (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "204 with a length": (b"DELETE", b"HTTP/1.1 204 No Content\r\nContent-Length: 42\r\n\r\n"),
+    "204 with a type": (b"POST", b"HTTP/1.1 204 No Content\r\nContent-Type: text/html\r\n\r\n"),
+    "304": (b"GET", b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n'),
+    "304 with chunks": (b"GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "205 of length 0": (b"GET", b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n"),
+}
+"""Responses that cannot have a body, and behind which the upstream sends one."""
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one write", "two writes"])
+def test_body_of_a_bodiless_response_reaches_no_other_request(transport: Transport, together: bool) -> None:
+    """Under TLS, one write is one record."""
+    context, tls, path = transport
+
+    def handler(caller: Caller) -> None:
+        is_dirty = False
+        while True:
+            name = caller.head().split(b" ", 2)[1].removeprefix(b"/").decode()
+            if not name:
+                caller.respond(b"shifted" if is_dirty else b"right")
+                continue
+            is_dirty = True
+            response = WITH_BODY[name.replace("_", " ")][1]
+            with contextlib.suppress(OSError):  # The gateway may have closed the connection after the head.
+                for piece in (response + EVIL,) if together else (response, EVIL):
+                    caller.send(piece)
+
+    with RawUpstream(handler, tls=context, path=path) as upstream, proxied(upstream.origin, tls=tls) as proxy:
+        for name, (method, response) in WITH_BODY.items():
+            status = fetch(proxy.port, "/" + name.replace(" ", "_"), method=method.decode())[0]
+            assert status == int(response.split()[1])
+            until(lambda: proxy.pool.size == 0)
+            assert fetch(proxy.port)[::2] == (200, b"right"), name
 
 
 BETWEEN = {
