@@ -21,6 +21,9 @@ from akoya_gateway.oauth.outcomes import (
     TokensIssued,
 )
 
+_CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "status_401"})
+"""Errors that can only be about the client (RFC 6749 section 5.2)."""
+
 Outcome = TokenOutcome | RevocationOutcome
 
 DOWN_AFTER = 5
@@ -53,6 +56,8 @@ class ProviderHealth:
         self._clients: dict[str, CircuitBreaker] = {}
         self._pacers: dict[str, RequestPacer] = {}
         self._registration_problems: dict[str, RegistrationProblem] = {}
+        self._rejected: dict[str, str] = {}
+        """The first grant of each client that was rejected since the client's last success."""
         self.trust = TrustTracker(clock, random)
         self.confirmed_clock = ConfirmedClock(clock)
 
@@ -97,8 +102,13 @@ class ProviderHealth:
         if connector is not None:
             self.trust.leave(client.environment.name, connector)
 
-    def record_outcome(self, client: Client, outcome: Outcome) -> RegistrationProblem | None:
-        """Record the outcome of a request. Return the registration problem if this outcome is the first sign of it."""
+    def record_outcome(
+        self, client: Client, outcome: Outcome, grant_id: str | None = None
+    ) -> RegistrationProblem | None:
+        """Record the outcome of a request. Return the registration problem if this outcome is the first sign of it.
+
+        `grant_id` is that of the grant whose refresh the outcome belongs to.
+        """
         environment, registration = self._environment(client), self._client(client)
         if isinstance(outcome, TokensIssued):
             self.confirmed_clock.confirm()
@@ -116,9 +126,24 @@ class ProviderHealth:
         if not isinstance(outcome, ClientRejected):
             registration.succeeded()
             self._registration_problems.pop(client.name, None)
+            self._rejected.pop(client.name, None)
             return None
-        registration.failed()
+        if self._is_about_client(client, outcome, grant_id):
+            registration.failed()
+        else:
+            registration.leave()
         return self._record_registration_problem(client, outcome)
+
+    def _is_about_client(self, client: Client, outcome: ClientRejected, grant_id: str | None) -> bool:
+        """Return False if the rejection may be about this grant only, so that it must not hold back the others.
+
+        A provider may respond with 403 for one bank. Without a success in between, a second grant shows that the client
+        or the endpoint is the cause.
+        """
+        if grant_id is None or outcome.error in _CLIENT_ERRORS:
+            return True
+        rejected = self._rejected.setdefault(client.name, grant_id)
+        return rejected != grant_id
 
     def _record_registration_problem(self, client: Client, outcome: ClientRejected) -> RegistrationProblem | None:
         problem = self._registration_problems.get(client.name)

@@ -250,7 +250,7 @@ class Refresher:
         self._late.expect(leased, response)
         # Write the response before anything else: until then, it exists only in this process.
         current = await self._commit(leased, response)
-        fault = self._health.record_outcome(endpoint.client, response)
+        fault = self._health.record_outcome(endpoint.client, response, leased.id)
         untrusted = self._health.trust.record_outcome(
             leased.key.environment, leased.connector, leased.id, response, current.untrusted
         )

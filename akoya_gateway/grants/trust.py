@@ -99,10 +99,11 @@ class TrustTracker:
         """Pairs of token sources: the second accepts refresh tokens that the first has issued."""
 
     def review(self, client: Client, source: str | None, outcome: TokenOutcome) -> TokenOutcome:
-        """Return the outcome, or `Untrusted` in place of a refusal that is no evidence against the grant.
+        """Return the outcome, or `Untrusted` in place of one that ends the grant but is no evidence against it.
 
-        If the token endpoint or the client_id was changed, the refusal may only say that the new one is wrong: every
-        token is unknown to another server. It counts once the new one has refreshed any token of the same source,
+        If the token endpoint or the client_id was changed, a refusal may only say that the new one is wrong: every
+        token is unknown to another server. A mock server may also return the same tokens, of another `sub`, for
+        every request. Such outcomes count once the new one has refreshed any token of the same source,
         because then the provider has merely moved.
 
         Args:
@@ -115,10 +116,17 @@ class TrustTracker:
             return outcome
         if isinstance(outcome, TokensIssued):
             self._accepted.add((source, now))
-        elif isinstance(outcome, Refused) and (source, now) not in self._accepted:
-            detail = f"{outcome.error} from another token_endpoint, or for another client_id, than issued the token"
-            return Untrusted(detail, reason=DistrustReason.SOURCE, reply=outcome.reply)
-        return outcome
+            return outcome
+        if (source, now) in self._accepted:
+            return outcome
+        if isinstance(outcome, Refused):
+            found = outcome.error
+        elif isinstance(outcome, Untrusted) and outcome.reason is DistrustReason.SUBJECT:
+            found = "another sub"
+        else:
+            return outcome
+        detail = f"{found} from another token_endpoint, or for another client_id, than issued the token"
+        return Untrusted(detail, reason=DistrustReason.SOURCE, reply=outcome.reply)
 
     @property
     def faults(self) -> tuple[ValidationFault, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
-from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, TokensIssued
+from tests.grants.events import tokens
 from tests.support.grants import client
 
 
@@ -28,3 +29,25 @@ def test_registration_probe_that_meets_an_outage_leaves_room_for_the_next_probe(
         health.record_outcome(client, outage)
         assert health.wait(client) == 0.0, "the outage says nothing about the registration"
         assert health.enter(client)
+
+
+async def test_rejection_of_one_grant_holds_back_no_other() -> None:
+    """A provider that responds with 403 for one bank has not rejected the client."""
+    clock = Clock()
+    health = ProviderHealth(clock, lambda: 0.5, NullGrantObserver())
+    denied, granted = ClientRejected("access_denied"), TokensIssued(tokens())
+    for _ in range(3):
+        assert health.record_outcome(client, denied, "g1") is not None
+        assert health.record_outcome(client, denied, "g1") is None
+        assert health.wait(client) == 0.0
+        assert [each.error for each in health.registration_problems] == ["access_denied"]
+        health.record_outcome(client, granted, "g2")
+        assert not health.registration_problems
+    health.record_outcome(client, denied, "g1")
+    health.record_outcome(client, denied, "g2")
+    assert health.wait(client) > 0.0, "two grants in a row: the endpoint or the client"
+    clock.now += health.wait(client)
+    health.enter(client)
+    health.record_outcome(client, granted, "g2")
+    health.record_outcome(client, ClientRejected("invalid_client"), "g1")
+    assert health.wait(client) > 0.0, "this error is about the client"

@@ -13,7 +13,7 @@ from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.grants.events import ProviderResponded, Reason, RefreshRequested
 from akoya_gateway.grants.serialization import decode, encode
 from akoya_gateway.grants.state_machine import transition
-from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokenSet, TokensIssued, Untrusted
+from akoya_gateway.oauth.outcomes import DistrustReason, Refused, TokenOutcome, TokenSet, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
 from tests.support.grants import GrantEnv, Provider, client, environment
@@ -29,7 +29,12 @@ class Sourced(Provider):
     def consent(self, sub: str = "sub_1") -> TokenSet:
         return replace(super().consent(sub), source=self.client.token_source)
 
+    is_mock = False
+    """Whether it returns the tokens of one `sub` to everybody."""
+
     def act(self, token: str) -> TokenOutcome:
+        if self.is_mock:
+            return Untrusted("sub differs", Secret("refresh of the mock"), DistrustReason.SUBJECT)
         outcome = super().act(token)
         if not isinstance(outcome, TokensIssued):
             return Refused("invalid_grant")
@@ -44,9 +49,10 @@ class Moved(GrantEnv):
         self.provider = Sourced(clock)
         self.managers = [self.new_manager("as connected")]
 
-    def configured(self, changed: Client, at: Provider | None = None) -> GrantManager:
+    def configured(self, changed: Client, at: Provider | None = None, *, is_mock: bool = False) -> GrantManager:
         """Return the manager of a process whose client is `changed`, at a server that knows the tokens of `at`."""
         provider = Sourced(clock)
+        provider.is_mock = is_mock
         if at is not None:
             provider.families, provider._numbers = at.families, at._numbers
         provider.client = changed
@@ -69,17 +75,18 @@ async def status(grant: Grant, manager: GrantManager) -> int:
     return 200
 
 
-@pytest.mark.parametrize("changed", [WRONG_HOST, OTHER_CLIENT])
+@pytest.mark.parametrize(("changed", "is_mock"), [(WRONG_HOST, False), (WRONG_HOST, True), (OTHER_CLIENT, False)])
 @pytest.mark.parametrize("count", [1, 4])
-def test_wrong_server_or_client_ends_no_grant_and_is_reported(changed: Client, count: int) -> None:
+def test_wrong_server_or_client_ends_no_grant_and_is_reported(changed: Client, is_mock: bool, count: int) -> None:
     @in_virtual_time
     async def main() -> None:
         env = Moved()
         grants = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(count)]
         await asyncio.sleep(950)
-        wrong = env.configured(changed)
+        wrong = env.configured(changed, is_mock=is_mock)
         assert await env.statuses(grants, wrong, 3600) == {503}
         assert {(await env.stored(grant)).state for grant in grants} == {GrantState.LIVE}
+        assert await wrong.revocation_queue.count() == 0
         (note,) = wrong.notes
         assert "token_endpoint, client_id" in note
         assert ("1 grant of" in note) == (count == 1)
