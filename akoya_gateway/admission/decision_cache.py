@@ -66,7 +66,7 @@ class DecisionCache:
         self._injector = injector
         self._entries: BoundedCache[tuple[str, tuple[int, str | None]], CachedDecision] = BoundedCache(MAX_ENTRIES)
 
-    def get(self, session: str | None, match: RuleMatch, now: float) -> Admitted | None:
+    def get(self, session: str | None, match: RuleMatch, now: float) -> CachedDecision | None:
         """Return a valid decision for this session and rule, or None if the full decision must be made.
 
         A missing or expired decision is rebuilt from cached sessions and grants, without I/O.
@@ -84,12 +84,12 @@ class DecisionCache:
         key = (session, match.key)
         cached = self._entries.get(key)
         if cached is not None and cached.is_valid(now):
-            return cached.admitted
+            return cached
         made = self._build(session, match, now)
         if made is None:
             self._entries.pop(key, None)
             return None
-        return self._entries.store(key, made).admitted
+        return self._entries.store(key, made)
 
     def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
         session = self._authenticator.cached_session(cookie_value)

@@ -14,7 +14,7 @@ from akoya_gateway.access.policy import AccessPolicy, Allow, Decision, Deny
 from akoya_gateway.access.request import RequestInfo, names_a_method_in
 from akoya_gateway.access.rule_table import RuleMatch
 from akoya_gateway.admission.decision import Admission, Admitted, Denied
-from akoya_gateway.admission.decision_cache import DecisionCache
+from akoya_gateway.admission.decision_cache import CachedDecision, DecisionCache
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.header_injector import HeaderInjector
 from akoya_gateway.admission.request_headers import RequestHeaders
@@ -71,7 +71,14 @@ class AccessGate:
         public = target.public
         if public is not None:
             return public
-        return None if target.match is None else self._decisions.get(session, target.match, now)
+        decision = self.cached_decision(target, session, now)
+        return None if decision is None else decision.admitted
+
+    def cached_decision(self, target: RequestTarget, session: str | None, now: float) -> CachedDecision | None:
+        """Return the decision of `try_admit` with what it depends on; None if there is none, or the rule is public."""
+        if target.public is not None or target.match is None:
+            return None
+        return self._decisions.get(session, target.match, now)
 
     def _try_admit_identified(self, target: RequestTarget, request: RequestInfo | None) -> Admitted | None:
         """Do the work of `try_admit` if the owner is determined by `identity` instead of the session."""

@@ -11,15 +11,17 @@ from dataclasses import replace
 from akoya_gateway.access.request import Headers
 from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.admission.request_headers import RequestHeaderCache, RequestHeaders, client_headers_of
+from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
-from akoya_gateway.config.model import AccessRule, Config, Connector
+from akoya_gateway.config.model import AccessRule, Config, Connector, InProcess
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.last_access import PERIOD, LastAccess
 from akoya_gateway.signing import signer
 from akoya_gateway.signing.claims import ConnectionClaim, PreparedHeaders, UpstreamClaims
+from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.signing.header_values import timestamp
 from akoya_gateway.trusted_proxies import TrustedProxies
 from akoya_verify.result import Connection, Verified
@@ -44,6 +46,7 @@ class HeaderInjector:
         self._connectors = config.connectors
         self._last_access = last_access
         self._public_is_secure = config.public_url.scheme == "https"
+        self._signs_in_process = config.signing.in_process is InProcess.HEADERS
         self.client_headers = client_headers_of(config)
         self.trusts = TrustedProxies(config.trusted_proxies)
         self.read = RequestHeaderCache(cookies, self.client_headers).read
@@ -52,20 +55,39 @@ class HeaderInjector:
             tuple[str, int], tuple[Admitted, tuple[Grant | None, ...], OwnerGrants, UpstreamClaims]
         ] = BoundedCache(MAX_ENTRIES)
 
-    def upstream_headers(
-        self, headers: RequestHeaders, peer: str | None, *, is_forwarded: bool, without: bytes | None = None
-    ) -> Headers:
-        """Return a new list of the client headers that the app gets, to which the gateway headers are added.
+    def forwarded_headers(
+        self,
+        admitted: Admitted,
+        target: RequestTarget,
+        headers: RequestHeaders,
+        query: bytes,
+        now: float,
+        is_trusted: bool,
+        content_digest: bytes | None = None,
+    ) -> tuple[Headers, int]:
+        """Return a new list of the headers that the app gets, and how many of the last ones are the gateway's.
 
         Args:
+            admitted: The decision.
+            target: The request's target.
             headers: The parsed client headers.
-            peer: The address of the peer.
-            is_forwarded: Whether the server took this address from a header.
-            without: The name of a header that the gateway replaces.
+            query: The raw query.
+            now: Current time.
+            is_trusted: Whether the peer is one of `trusted_proxies`.
+            content_digest: As of `PreparedHeaders.headers`. It replaces the client's.
+
+        Raises:
+            UserError: The request does not have exactly one valid host, or cannot be signed.
         """
-        trusted = self.trusts(peer, is_forwarded=is_forwarded)
-        passed = headers.upstream_headers if trusted else headers.untrusted_upstream_headers
-        return passed.copy() if without is None else [pair for pair in passed if pair[0] != without]
+        passed = headers.upstream_headers if is_trusted else headers.untrusted_upstream_headers
+        if content_digest is not None:
+            passed = [pair for pair in passed if pair[0] != CONTENT_DIGEST]
+        if admitted.prepared is None or not target.signs:
+            # A copy: the app may modify its list, but not the cached one.
+            return passed.copy(), 0
+        authority = headers.authorities[target.secure]
+        injected = admitted.headers(target.verb, authority, target.raw_path, query, now, content_digest)
+        return passed + injected, len(injected)
 
     def admitted(
         self,
@@ -98,13 +120,15 @@ class HeaderInjector:
         self._admitted.store(key, (made, passed, owner_grants, facts))
         return made, until
 
-    def secure(self, rule: AccessRule) -> bool:
-        """Return True if the app is reached over https.
+    def route_facts(self, rule: AccessRule) -> tuple[bool, bool]:
+        """Return `RequestTarget.secure` and `RequestTarget.signs` of a rule.
 
-        For an upstream this is the scheme of its URL. For an app wrapped by the middleware it is the scheme of the
+        For an upstream, `secure` is the scheme of its URL. For an app wrapped by the middleware it is the scheme of the
         public URL.
         """
-        return self._public_is_secure if rule.upstream is None else rule.upstream.secure
+        if rule.upstream is not None:
+            return rule.upstream.secure, True
+        return self._public_is_secure, self._signs_in_process and rule.data_api is None
 
     def _prepare_within_limit(self, rule: AccessRule, facts: UpstreamClaims) -> PreparedHeaders:
         upstream = rule.upstream

@@ -28,9 +28,10 @@ class RequestTarget:
         match: The access rule; None if no rule covers the target.
         public: The decision, if the rule requires no session.
         secure: True if the app is reached over https.
+        signs: True if the app gets signed headers, and not only `scope["akoya"]` (`signing.in_process`).
     """
 
-    __slots__ = ("is_own", "match", "method", "path", "public", "raw_path", "secure", "verb")
+    __slots__ = ("is_own", "match", "method", "path", "public", "raw_path", "secure", "signs", "verb")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class RequestTarget:
         is_own: bool,
         public: Admitted | None,
         secure: bool,
+        signs: bool,
     ) -> None:
         self.method = method
         self.verb = method.encode("latin-1", "replace")
@@ -51,6 +53,7 @@ class RequestTarget:
         self.match = match
         self.public = public
         self.secure = secure
+        self.signs = signs
 
 
 class TargetRouter:
@@ -59,17 +62,17 @@ class TargetRouter:
     Args:
         policy: The access rules.
         is_own: Returns True for the normalized paths of the gateway's own routes.
-        secure: Returns True if the app of this rule is reached over https.
+        facts: Returns `RequestTarget.secure` and `RequestTarget.signs` of a rule.
     """
 
     def __init__(
-        self, policy: AccessPolicy, is_own: Callable[[str], bool], secure: Callable[[AccessRule], bool]
+        self, policy: AccessPolicy, is_own: Callable[[str], bool], facts: Callable[[AccessRule], tuple[bool, bool]]
     ) -> None:
         self._policy = policy
         self._is_own = is_own
-        self._secure = secure
-        self._rules: dict[int, tuple[Admitted | None, bool]] = {}
-        """`RequestTarget.public` and `secure` of each rule that has matched, by its index."""
+        self._facts = facts
+        self._rules: dict[int, tuple[Admitted | None, bool, bool]] = {}
+        """`RequestTarget.public`, `secure` and `signs` of each rule that has matched, by its index."""
         self._targets: BoundedCache[tuple[str, bytes], RequestTarget] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
@@ -90,11 +93,13 @@ class TargetRouter:
         path = normalize_path(raw_path)
         is_own = self._is_own(path)
         match = None if is_own else self._policy.match(method, path)
-        public, secure = (None, False) if match is None else self._rules.get(match.rule.index) or self._add_rule(match)
-        return RequestTarget(method, raw_path, path, match, is_own=is_own, public=public, secure=secure)
+        public, secure, signs = None, False, False
+        if match is not None:
+            public, secure, signs = self._rules.get(match.rule.index) or self._add_rule(match)
+        return RequestTarget(method, raw_path, path, match, is_own=is_own, public=public, secure=secure, signs=signs)
 
-    def _add_rule(self, match: RuleMatch) -> tuple[Admitted | None, bool]:
+    def _add_rule(self, match: RuleMatch) -> tuple[Admitted | None, bool, bool]:
         rule = match.rule
         public = None if self._policy.needs_owner(match) else Admitted(rule)
-        found = self._rules[rule.index] = public, self._secure(rule)
+        found = self._rules[rule.index] = public, *self._facts(rule)
         return found

@@ -219,7 +219,7 @@ class Sidecar:
         self._sampled = SampledMetrics(metrics, self._gateway, self._router)
         self._counting: asyncio.Task[None] | None = None
         self.extra_app = AdminApps(lambda: self._gateway.current_runtime)
-        self.app: ASGIApp = self._gateway.handle
+        self.app: ASGIApp = self._gateway
         self.protocol: Callable[..., LimitedHttpProtocol] = LimitedHttpProtocol
         self.websockets: WebSockets = GuardedWebSocketProtocol
         if fast_lane:

@@ -26,6 +26,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
 from akoya_gateway.gateway.date_header import DateHeader
+from akoya_gateway.gateway.exchange import Exchange
 from akoya_gateway.gateway.forward_auth import is_forward_auth
 from akoya_gateway.gateway.middleware import Gateway
 from akoya_gateway.gateway.request_id import line_of
@@ -154,11 +155,13 @@ class FastLane:
             routed.method, routed.raw_path, target.query, headers.headers, headers.peer, request_id=request_id
         )
 
-    def failing(self, error: GatewayError, rule: str, began: float) -> ASGIApp:
-        """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.record_response`."""
+    def failing(self, error: GatewayError, admission: Admitted, began: float) -> ASGIApp:
+        """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.started_at`."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await self.gateway.answer_error(error, scope, send, rule, began)
+            exchange = Exchange(self.gateway, scope, send, began)
+            exchange.decision = admission
+            await self.gateway.answer_error(error, exchange, receive)
 
         return app
 

@@ -176,7 +176,7 @@ class LaneExchange(ResponseHandler):
             # request again, on a new connection.
             self._client.fall_back(self, None, retry=True)
         else:
-            app = self._lane.failing(error, self._admission.rule.label, self._started_at)
+            app = self._lane.failing(error, self._admission, self._started_at)
             self._client.fall_back(self, app, retry=False)
 
     def scope(self) -> Scope:

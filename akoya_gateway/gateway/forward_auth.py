@@ -72,7 +72,7 @@ class DataRuleNotProxied(UserError):
 class DecisionObserver(Protocol):
     """Receives the original request and the decision, for logs and metrics.
 
-    `gateway.response_observer.ObservedSend` implements it.
+    `gateway.exchange.Exchange` implements it.
     """
 
     def on_original_request(self, original: RequestInfo) -> None: ...

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable
 from pathlib import Path
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
@@ -24,14 +24,13 @@ from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.request import EndpointRequest
 from akoya_gateway.errors import GatewayError, OperatorError
 from akoya_gateway.gateway.active_runtime import ActiveRuntime
-from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
+from akoya_gateway.gateway.connection_monitor import ConnectionMonitor
 from akoya_gateway.gateway.date_header import DateHeader
+from akoya_gateway.gateway.exchange import Exchange
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.lifespan import is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
 from akoya_gateway.gateway.request_id import SCOPE_KEY, RequestIds
-from akoya_gateway.gateway.response_filter import ResponseFilter
-from akoya_gateway.gateway.response_observer import ObservedSend
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
@@ -39,8 +38,6 @@ from akoya_gateway.gateway.wrapped_app import require_asgi
 from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
-from akoya_gateway.responses.response import Response
-from akoya_gateway.signing.header_names import CONTENT_DIGEST
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.errors import StreamCancelled
 
@@ -79,7 +76,8 @@ class Gateway:
         self._forward_auth = forward_auth
         self.date_header = date_header
         self._app = app
-        self._observers = observers
+        self.observer = observers.requests
+        """Receives reports about requests, or None."""
         self._clock = clock
         self.current_runtime: Runtime | None = None
         """The active runtime; None before startup and after shutdown."""
@@ -93,6 +91,7 @@ class Gateway:
                 raise
             self._fault = error
             return
+        self.request_ids = RequestIds(self._config.trusted_proxies)
         self._active = ActiveRuntime(self._config, observers, clock, self._use)
         self._error_responder = ErrorResponder(self._config)
         self._apply(self._config)
@@ -136,11 +135,11 @@ class Gateway:
         if runtime is not None:
             runtime.grants.on_disconnect(self._on_disconnect)
             self._error_responder = runtime.error_responder
+            self.request_ids = runtime.request_ids
             self._apply(runtime.config)
 
     def _apply(self, config: Config) -> None:
         self._config = config
-        self.request_ids = RequestIds(config.trusted_proxies)
         self.response_policy = ResponsePolicy(config.sessions.cookie)
         """Edits the heads of the app's responses."""
 
@@ -149,15 +148,30 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI scope: `http`, `websocket` or `lifespan`."""
-        await self.handle(scope, receive, send)
-
-    async def _handle_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        kind, runtime, passed = scope["type"], self.current_runtime, None
+        if kind == "http":
+            if runtime is not None and not runtime.gate.needs_request:
+                passed = runtime.scope_fast_path.admit(scope)
+        elif kind == "lifespan":
             await lifespan(self._app, scope, receive, send, self.startup, self.shutdown)
-        else:
-            raise ValueError(f"unknown ASGI scope {scope['type']!r}")
+            return
+        elif kind != "websocket":
+            raise ValueError(f"unknown ASGI scope {kind!r}")
+        exchange = Exchange(self, scope, send, 0.0 if self.observer is None else self._clock())
+        # As `finish`, without its coroutine, which would take a few percent of the time of this method.
+        try:
+            if passed is None or runtime is None:
+                await self._decide(exchange, scope, receive)
+            else:
+                admitted, headers, injected = passed
+                await self._forward(runtime, exchange, admitted, headers, injected, scope, receive)
+        except GatewayError as error:
+            await self.answer_error(error, exchange, receive)
+        finally:
+            if exchange.monitored is not None:
+                exchange.unmonitor()
+        if exchange.token_rejected is not None:
+            await exchange.report_rejected()
 
     @property
     def is_forward_auth_server(self) -> bool:
@@ -217,138 +231,108 @@ class Gateway:
 
     def started_at(self) -> float:
         """Return the current time for `record_response`, or 0.0 if no observer needs it."""
-        return self._clock() if self._observers.requests is not None else 0.0
+        return 0.0 if self.observer is None else self._clock()
 
-    def record_response(self, request: LoggedRequest, status: int, rule: str, began: float) -> None:
-        """Report that the response to a forwarded request has started. `rule` is the label of the access rule."""
-        watcher = self._observers.requests
-        if watcher is not None:
-            watcher.on_response(request, status, rule, "passed", began, self._clock())
+    def record_response(
+        self, request: LoggedRequest, status: int, rule: str, began: float, outcome: str = "passed"
+    ) -> None:
+        """Report that the response to a request has started. `rule` is the label of the access rule."""
+        if self.observer is not None:
+            self.observer.on_response(request, status, rule, outcome, began, self._clock())
 
-    async def answer_error(self, error: GatewayError, scope: Scope, send: Send, rule: str, began: float) -> None:
-        """Send the error response for a forwarded request. `rule` and `began` are as in `record_response`."""
-        await self._answer_error(error, self.request_of(scope), send, began, rule)
+    async def _decide(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+        """Decide a request, and forward it or send the gateway's response.
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Return the awaitable that handles the scope, as `__call__`, which ASGI servers need as a coroutine function.
-
-        The gateway's own server calls this method, which saves a coroutine for each request.
+        Raises `GatewayError`, before anything is sent or while the app responds.
         """
-        if scope["type"] != "http":
-            return self._handle_other(scope, receive, send)
-        began = self.started_at()
-        runtime = self.current_runtime
-        if runtime is not None:
-            try:
-                plain = runtime.scope_fast_path.admit(scope)
-            except GatewayError as error:
-                return self._answer_error(error, self.request_of(scope), send, began)
-            if plain is not None:
-                admission, headers, injected, request_id = plain
-                if SCOPE_KEY not in scope:
-                    scope[SCOPE_KEY] = self.request_ids.accept(request_id)
-                reply = ResponseFilter(self, scope, send, admission, began)
-                return self._forward(runtime, reply, headers, injected, scope, receive, send)
-        return self._decide(scope, receive, send, began)
-
-    async def _decide(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
-        request = self.request_of(scope)
-        responses = self._observed_send(request, send, began)
-        reply: ResponseFilter | None = None
-        try:
-            runtime = self.current_runtime or await self._ready()
-            if runtime.digests:
-                request, receive = await digest_body(request, receive, runtime.digests)
-            target = self._route(runtime, request, scope)
-            outcome: Admitted | Denied | None = None
-            if not target.is_own:
-                outcome, headers, injected_count = await self._admit(runtime, target, request)
-                responses.on_decision(outcome)
-            if isinstance(outcome, Admitted):
-                reply = ResponseFilter(self, scope, send, outcome, began, request)
-                receive = limit_body(receive, request, runtime.body_bytes) if runtime.body_bytes else receive
-                if not scope.get("raw_path"):
-                    scope = {**scope, "raw_path": request.raw_path}
-                await self._forward(runtime, reply, headers, injected_count, scope, receive, send)
-                return
-            if outcome is None:
-                await self._endpoint(runtime, request, target.path, scope, receive, responses)
-                return
-            response = outcome.response
-        except GatewayError as error:
-            if reply is not None and reply.started:
-                # Re-raised by `_forward`: the response has already started and must not get a second head.
-                raise
-            responses.on_error(error)
-            response = self._error(error, request)
-        await response.send(responses.send_own, head=request.method == "HEAD")
+        runtime = self.current_runtime or await self._ready()
+        request = exchange.request
+        if runtime.digests and not request.websocket:
+            request, receive = await digest_body(request, receive, runtime.digests)
+        target = self._route(runtime, request, scope)
+        if target.is_own:
+            await self._endpoint(runtime, request, target.path, scope, receive, exchange)
+            return
+        parsed = runtime.injector.read(request.headers)
+        decision = await runtime.gate.admit(target, request, parsed)
+        if isinstance(decision, Denied):
+            exchange.decision = decision
+            await exchange.respond(decision.response, receive)
+            return
+        is_trusted = runtime.injector.trusts(request.peer, is_forwarded=request.peer_is_forwarded)
+        headers, injected = runtime.injector.forwarded_headers(
+            decision, target, parsed, request.query, self._clock(), is_trusted, request.content_digest
+        )
+        exchange.decision = decision
+        if runtime.body_bytes and not request.websocket:
+            receive = limit_body(receive, request, runtime.body_bytes)
+        if request.websocket and decision.owner is not None:
+            exchange.monitor()
+        if not scope.get("raw_path"):
+            scope = {**scope, "raw_path": request.raw_path}
+        await self._forward(runtime, exchange, decision, headers, injected, scope, receive)
 
     def _forward(
         self,
         runtime: Runtime,
-        reply: ResponseFilter,
+        exchange: Exchange,
+        admitted: Admitted,
         headers: Headers,
-        injected_count: int,
+        injected: int,
         scope: Scope,
         receive: Receive,
-        send: Send,
     ) -> Awaitable[None]:
-        """Forward the request to the app. The last `injected_count` headers are the gateway's."""
-        app_scope = dict(scope)
-        headers.append(reply.request_id_header)
+        """Forward the request to the app. The last `injected` headers are the gateway's."""
+        exchange.runtime = runtime
+        exchange.decision = admitted
+        app_scope, rule, verified = {**scope}, admitted.rule, admitted.verified
+        headers.append(exchange.request_id_header)
         app_scope["headers"] = headers
-        app_scope["akoya.ours"] = injected_count + 1
-        admission = reply.admission
-        app_scope["akoya.upstream"] = admission.rule.upstream
         # Set for every request, so that no value of an outer app or server is taken for the gateway's.
-        app_scope["akoya"] = claims_of_request(admission.verified)
-        if admission.rule.data_api is None:
-            return self.finish(runtime, reply, self._app(app_scope, receive, reply), send)
-        path = runtime.targets.route(app_scope["method"], reply.raw_path).path
-        calls = runtime.data_calls(admission, reply.request, path, app_scope, receive, reply)
-        return self.finish(runtime, reply, calls, send)
+        app_scope["akoya"] = verified if verified is None or not verified.id_tokens else claims_of_request(verified)
+        if rule.upstream is not None:
+            app_scope["akoya.ours"] = injected + 1
+            app_scope["akoya.upstream"] = rule.upstream
+            return self._app(app_scope, receive, exchange)
+        if rule.data_api is None:
+            # Calling a method takes less time than calling an object.
+            return self._app(app_scope, receive, exchange.__call__)
+        path = runtime.targets.route(app_scope["method"], exchange.raw_path).path
+        return runtime.data_calls(admitted, exchange.request, path, app_scope, receive, exchange)
 
-    async def finish(self, runtime: Runtime, reply: ResponseFilter, forwarded: Awaitable[None], send: Send) -> None:
-        """Await a request that was forwarded: respond if it fails, and report a token that Akoya rejected.
+    async def finish(self, exchange: Exchange, forwarded: Awaitable[None], receive: Receive) -> None:
+        """Await the response to a request: respond if it fails, and report a token that Akoya rejected.
 
         Args:
-            runtime: The runtime that admitted the request.
-            reply: The app's `send`.
-            forwarded: Ends when the app has responded, or raises `GatewayError`.
-            send: The server's `send`, for an error response.
+            exchange: The request.
+            forwarded: Ends when the response is complete, or raises `GatewayError`.
+            receive: The server's `receive`.
         """
-        admission = reply.admission
         try:
             await forwarded
         except GatewayError as error:
-            if not reply.started:
-                await self._answer_error(error, reply.request, send, reply.began, admission.rule.label)
-            elif isinstance(error, StreamCancelled) and reply.is_open_ended:
-                # Daphne leaves the connection open if the app raises. The client loses nothing: an event stream has no
-                # last event, and an incomplete event is discarded (HTML section 9.2.6).
-                await reply.server_send({"type": "http.response.body", "body": b"", "more_body": False})
-            else:
-                # The response has already started. Re-raise so that the server aborts the connection and the client
-                # sees a truncated response.
-                raise
+            await self.answer_error(error, exchange, receive)
         finally:
-            reply.finish()
-        if reply.token_rejected is not None:
-            for grant in admission.rejected_grants(reply.token_rejected):
-                await runtime.grants.report_stale(grant)
+            exchange.unmonitor()
+        await exchange.report_rejected()
 
-    async def _answer_error(
-        self, error: GatewayError, request: RequestInfo, send: Send, began: float, rule: str | None = None
-    ) -> None:
+    async def answer_error(self, error: GatewayError, exchange: Exchange, receive: Receive) -> None:
         """Send the error response for a request.
 
-        `rule` is the label of the rule that admitted the request, or None if it was not admitted.
+        If a response has already started, raises the error, so that the server aborts the connection and the client
+        sees a truncated response.
         """
-        responses = self._observed_send(request, send, began)
-        if rule is not None:
-            responses.on_forwarded(rule)
-        responses.on_error(error)
-        await self._error(error, request).send(responses.send_own, head=request.method == "HEAD")
+        if exchange.started:
+            if not (isinstance(error, StreamCancelled) and exchange.is_open_ended):
+                raise error
+            # Daphne leaves the connection open if the app raises. The client loses nothing: an event stream has no last
+            # event, and an incomplete event is discarded (HTML section 9.2.6).
+            await exchange.server_send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        exchange.on_error(error)
+        if isinstance(error, OperatorError):
+            self._log_error(error, exchange.request)
+        await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)
 
     async def _endpoint(
         self,
@@ -357,55 +341,29 @@ class Gateway:
         path: str,
         scope: Scope,
         receive: Receive,
-        responses: ObservedSend,
+        exchange: Exchange,
     ) -> None:
         """Send the response of one of the gateway's own routes. Raises `GatewayError`, before anything is sent."""
         if is_forward_auth(runtime.config.prefix, path):
             if not self.is_forward_auth_server:
                 raise ForwardAuthOff
-            response = await forward_auth(runtime, request, responses)
-            await response(scope, receive, responses.send_own)
+            response = await forward_auth(runtime, request, exchange)
+            await response(scope, receive, exchange.send_own)
             return
         principal = await runtime.authenticator.authenticate(request)
-        await runtime.router(EndpointRequest.scope_of(scope, request, principal), receive, responses.send_own)
-
-    def _observed_send(self, request: RequestInfo, send: Send, began: float) -> ObservedSend:
-        return ObservedSend(request, send, self._observers.requests, self.date_header, self._clock, began)
+        await runtime.router(EndpointRequest.scope_of(scope, request, principal), receive, exchange.send_own)
 
     def _route(self, runtime: Runtime, request: RequestInfo, scope: Scope) -> RequestTarget:
-        """Return the target of the request. Raises `UserError` if the app would serve another path."""
+        """Return the target of the request. Raises `UserError` if the app would serve another path, or no WebSocket."""
         target = runtime.targets.route(request.method, request.raw_path)
         if target.path != scope["path"]:
             raise PathRefused("The path is ambiguous.")
         runtime.mount.require(scope.get("root_path") or "", target.path)
+        if request.websocket:
+            require_own_origin(request, runtime.config.public_url)
+            if target.is_own or (target.match is not None and target.match.rule.data_api is not None):
+                raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
         return target
-
-    async def _admit(
-        self, runtime: Runtime, target: RequestTarget, request: RequestInfo
-    ) -> tuple[Admitted | Denied, Headers, int]:
-        """Return the decision, the headers for the app, and how many of the last headers are the gateway's."""
-        headers = runtime.injector.read(request.headers)
-        admission = await runtime.gate.admit(target, request, headers)
-        if isinstance(admission, Denied):
-            return admission, [], 0
-        injected: Headers = []
-        if runtime.signs(admission):
-            authority = headers.authorities[target.secure]
-            injected = admission.headers(
-                target.verb, authority, request.raw_path, request.query, self._clock(), request.content_digest
-            )
-        upstream_headers = runtime.injector.upstream_headers(
-            headers,
-            request.peer,
-            is_forwarded=request.peer_is_forwarded,
-            without=None if request.content_digest is None else CONTENT_DIGEST,
-        )
-        return admission, upstream_headers + injected, len(injected)
-
-    def _error(self, error: GatewayError, request: RequestInfo) -> Response:
-        if isinstance(error, OperatorError):
-            self._log_error(error, request)
-        return self._error_responder.error_response(error, request)
 
     def _log_error(self, error: OperatorError, request: RequestInfo) -> None:
         """Log the error, at most once a second per error code.
@@ -416,57 +374,6 @@ class Gateway:
         if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:
             self._reported_errors[error.code] = now
             log.error("request failed", problem=error.code, reason=error.detail, request_id=request.request_id)
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = self.request_of(scope)
-        began = self.started_at()
-        responses = self._observed_send(request, send, began)
-        try:
-            runtime = self.current_runtime or await self._ready()
-            target = self._route(runtime, request, scope)
-            require_own_origin(request, runtime.config.public_url)
-            if target.is_own:
-                raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
-            if target.match is not None and target.match.rule.data_api is not None:
-                raise PathRefused("Data APIs have no WebSockets.", status=404, code="not-found")
-            admission, headers, _ = await self._admit(runtime, target, request)
-        except GatewayError as error:
-            responses.on_error(error)
-            await _refuse_handshake(scope, receive, responses.send_own, self._error(error, request))
-            return
-        responses.on_decision(admission)
-        if isinstance(admission, Denied):
-            await _refuse_handshake(scope, receive, responses.send_own, admission.response)
-            return
-        reply = ResponseFilter(self, scope, send, admission, began, request)
-        await self._relay(reply, headers, scope, receive, send)
-
-    async def _relay(self, reply: ResponseFilter, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        admitted = reply.admission
-        app_scope = dict(scope)
-        app_scope["raw_path"] = reply.request.raw_path
-        app_scope["headers"] = [*headers, reply.request_id_header]
-        app_scope["akoya.upstream"] = admitted.rule.upstream
-        app_scope["akoya"] = claims_of_request(admitted.verified)
-
-        async def close(code: int) -> None:
-            await send({"type": "websocket.close", "code": code, "reason": "the bank connection has ended"})
-
-        socket = MonitoredConnection(reply.request, close)
-        if admitted.owner is not None:
-            self.connections.add(socket)
-        try:
-            await self._app(app_scope, receive, reply)
-        except GatewayError as error:
-            # The upstream is unreachable, or the client's request cannot be forwarded.
-            if reply.started:
-                raise
-            responses = self._observed_send(reply.request, send, reply.began)
-            responses.on_decision(admitted)
-            responses.on_error(error)
-            await _deny(scope, responses.send_own, self._error(error, reply.request))
-        finally:
-            self.connections.remove(socket)
 
     async def _still_admitted(self, request: RequestInfo) -> bool:
         runtime = self.runtime
@@ -479,23 +386,3 @@ def _raw_path(path: str) -> bytes:
     from urllib.parse import quote  # noqa: PLC0415 - only such servers need it
 
     return quote(path, safe="/-._~!$&'()*+,=:@").encode("ascii")
-
-
-async def _refuse_handshake(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
-    """Refuse a WebSocket before its handshake is accepted.
-
-    The client gets the HTTP response if the server supports that, and a plain 403 otherwise.
-    """
-    message: Message = await receive()
-    if message["type"] == "websocket.connect":
-        await _deny(scope, send, response)
-
-
-async def _deny(scope: Scope, send: Send, response: Response) -> None:
-    if "websocket.http.response" in (scope.get("extensions") or {}):
-        await send(
-            {"type": "websocket.http.response.start", "status": response.status_code, "headers": response.raw_headers}
-        )
-        await send({"type": "websocket.http.response.body", "body": response.body})
-    else:
-        await send({"type": "websocket.close", "code": 1008})

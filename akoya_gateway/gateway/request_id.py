@@ -38,7 +38,7 @@ class RequestIds:
 
     def new(self) -> bytes:
         """Return a new ID."""
-        return self.new_line()[_ID_START:-2]
+        return (next(self._lines, None) or self._begin_block())[_ID_START:-2]
 
     def new_line(self) -> bytes:
         """Return the header line of a new ID, for the upstream and for the client."""

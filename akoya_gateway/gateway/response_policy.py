@@ -67,19 +67,18 @@ class ResponsePolicy:
         hidden: Headers = []
         stream = False
         plain = self._plain
-        for header in found:
-            name = header[0]
+        for name, value in found:
             if name in plain:
                 continue
             if name == b"content-type":
-                stream |= is_event_stream(header[1])
+                stream |= is_event_stream(value)
             elif name[:3] not in _SUSPECT:
                 plain.store(name, None, len(name))
-            elif self.hides(*header):
-                hidden.append(header)
+            elif self.hides(name, value):
+                hidden.append((name, value))
         if not hidden:
             return found, stream, None
-        return [header for header in found if header not in hidden], stream, rejected_token(hidden)
+        return [(name, value) for name, value in found if (name, value) not in hidden], stream, rejected_token(hidden)
 
 
 def rejected_token(hidden: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from akoya_gateway.access.policy import AccessPolicy
 from akoya_gateway.access.redirect_policy import RedirectPolicy
-from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.admission.header_injector import HeaderInjector
@@ -33,6 +32,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.data_calls import DataCalls
 from akoya_gateway.gateway.mount import Mount
 from akoya_gateway.gateway.original_request import OriginalRequestCache
+from akoya_gateway.gateway.request_id import RequestIds
 from akoya_gateway.gateway.response_observer import RequestObserver
 from akoya_gateway.gateway.scope_fast_path import ScopeFastPath
 from akoya_gateway.grants.manager import GrantManager
@@ -81,8 +81,9 @@ class Runtime:
     def __init__(self, config: Config, store: Store, observers: Observers, clock: Clock) -> None:
         self.config = config
         self.clock = clock
-        self._signs_in_process = config.signing.in_process is InProcess.HEADERS
-        signs_any = self._signs_in_process or any(rule.upstream is not None for rule in config.access)
+        signs_any = config.signing.in_process is InProcess.HEADERS or any(
+            rule.upstream is not None for rule in config.access
+        )
         self.digests = config.signing.content_digest if signs_any else 0
         """Maximum size in bytes of a body that gets a Content-Digest; 0 for none."""
         self.body_bytes = config.limits.body_bytes
@@ -91,6 +92,7 @@ class Runtime:
         self.cookies = GatewayCookies(config.sessions.cookie, config.limits.attempt_lifetime, clock)
         self.mount = Mount(config.root_path)
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
+        self.request_ids = RequestIds(config.trusted_proxies)
         self.redirects = RedirectPolicy(config.public_url, config.redirects.allow)
         self.error_responder = ErrorResponder(config, self.pages, self.redirects, self.cookies)
         self.encrypted_store = encrypted_store = EncryptedStore(
@@ -145,14 +147,14 @@ class Runtime:
             OtherLogins(config, self.grants, observers.authorizations),
         )
         self.router = self._router(observers.authorizations, clock)
-        self.targets = TargetRouter(self.policy, self.router.matches, self.injector.secure)
+        self.targets = TargetRouter(self.policy, self.router.matches, self.injector.route_facts)
         bodies = not self.digests and not self.body_bytes
         self.scope_fast_path = ScopeFastPath(
             self.targets,
             self.gate,
             self.injector,
+            self.request_ids,
             clock,
-            signs=self.signs,
             bodies=bodies,
             root_path=config.root_path,
         )
@@ -201,12 +203,6 @@ class Runtime:
         await self.providers.close()
         if not keep_store:
             await self.store.close()
-
-    def signs(self, admitted: Admitted) -> bool:
-        """Return True if the app gets signed headers, and not only `scope["akoya"]` (`signing.in_process`)."""
-        if admitted.rule.data_api is not None:
-            return False
-        return admitted.prepared is not None and (self._signs_in_process or admitted.rule.upstream is not None)
 
     async def check(self) -> list[str]:
         """Return the reasons why this runtime cannot serve, as text; empty when ready."""

@@ -1,31 +1,46 @@
 """Fast path of `Gateway` for ASGI scopes: a request whose session is cached and whose grant is fresh.
 
 Request targets and headers are parsed once, and the decision for the session is cached (`admission.decision_cache`).
-What remains for each request is three cache lookups and the signature. For every other request, the full decision is
-made from the start.
+What remains for each request is three cache lookups and the signature. For every other request, and for every error,
+the full decision is made from the start.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from starlette.types import Scope
 
 from akoya_gateway.access.request import Headers
 from akoya_gateway.admission.decision import Admitted
+from akoya_gateway.admission.decision_cache import CachedDecision
 from akoya_gateway.admission.gate import AccessGate
 from akoya_gateway.admission.header_injector import HeaderInjector
-from akoya_gateway.admission.request_target import TargetRouter
+from akoya_gateway.admission.request_headers import RequestHeaders
+from akoya_gateway.admission.request_target import RequestTarget, TargetRouter
+from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
+from akoya_gateway.gateway.request_id import SCOPE_KEY, RequestIds
 from akoya_gateway.trusted_proxies import peer_of
 
-FastAdmission = tuple[Admitted, Headers, int, bytes | None]
-"""An admitted request.
+MAX_ENTRIES = 1024
+"""Maximum number of cached requests."""
+MAX_KEY_BYTES = 1024
+"""Maximum size of the method and the path of a cached request."""
 
-The decision, the headers for the app, how many of the last headers are the gateway's, and the `X-Request-Id` that a
-trusted proxy has sent.
-"""
+
+class CachedRequest:
+    """What was found out about a request, for the next one with the same method, path and headers.
+
+    `decision` is None if the rule requires no session.
+    """
+
+    __slots__ = ("decision", "http_version", "path", "target")
+
+    def __init__(self, target: RequestTarget, http_version: str, decision: CachedDecision | None) -> None:
+        self.target = target
+        self.path = target.path
+        self.http_version = http_version
+        self.decision = decision
 
 
 class ScopeFastPath:
@@ -36,67 +51,88 @@ class ScopeFastPath:
         targets: TargetRouter,
         gate: AccessGate,
         injector: HeaderInjector,
+        request_ids: RequestIds,
         clock: Clock,
         *,
-        signs: Callable[[Admitted], bool],
         bodies: bool,
         root_path: str,
     ) -> None:
         """Initialize the fast path.
 
-        `signs` returns True if the app gets signed headers. `bodies` is True if requests with a body may take the fast
-        path, because neither a digest nor a limit applies to them.
+        `bodies` is True if requests with a body may take the fast path, because neither a digest nor a limit applies to
+        them.
         """
         self._route = targets.route
         self._gate = gate
+        self._injector = injector
         self._read = injector.read
-        self._trusts = injector.trusts
-        self._trusts_some = bool(injector.trusts)
-        self._signs = signs
+        self._request_ids = request_ids
         self._clock = clock
-        self._reads_bodies = bodies
+        self._bodies = bodies
         self._root_path = root_path
         self._below = root_path + "/"
-        self._enabled = not gate.needs_request
+        # Parsed headers are compared by identity, which takes less time than comparing the headers again.
+        self._cache: BoundedCache[tuple[RequestHeaders, str, bytes], CachedRequest] = BoundedCache(
+            MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
+        )
 
-    def admit(self, scope: Scope) -> FastAdmission | None:
-        """Return the admission and the headers for the app, or None if the full decision must be made.
+    def admit(self, scope: Scope) -> tuple[Admitted, Headers, int] | None:
+        """Return the decision and the headers for the app, or None if the full decision must be made.
 
-        Raises:
-            OperatorError: The gateway headers exceed `max_header_bytes`.
-            UserError: The request does not have exactly one valid host.
+        The number is how many of the last headers are the gateway's. The request ID is set in the scope.
         """
-        raw_path = scope.get("raw_path")
-        if not raw_path or not self._enabled or (scope.get("root_path") or "") != self._root_path:
-            return None
         try:
-            target = self._route(scope["method"], raw_path)
-        except (GatewayError, TypeError):
-            # `raw_path` is not acceptable, or not bytes.
+            method, raw_path, query = scope["method"], scope["raw_path"], scope["query_string"]
+            headers, now = self._read(scope["headers"]), self._clock()
+            key = headers, method, raw_path
+            cached = self._cache.get(key)
+            if (
+                cached is None
+                or scope["path"] != cached.path
+                or scope["root_path"] != self._root_path
+                or scope["http_version"] != cached.http_version
+            ):
+                cached = self._build(scope, headers, now)
+                if cached is None:
+                    return None
+                self._cache.store(key, cached, len(method) + len(raw_path))
+            target, decision = cached.target, cached.decision
+            if query and self._gate.overrides_method(target, query):
+                return None
+            if decision is None:
+                admitted = target.public
+            else:
+                if not decision.is_valid(now):
+                    decision = self._gate.cached_decision(target, headers.session, now)
+                    if decision is None:
+                        return None
+                    cached.decision = decision
+                admitted = decision.admitted
+            if admitted is None:
+                return None
+            is_trusted, ids = False, self._request_ids
+            if ids.adopts:
+                peer, is_forwarded = peer_of(scope.get("client"))
+                is_trusted = self._injector.trusts(peer, is_forwarded=is_forwarded)
+            if SCOPE_KEY not in scope:
+                scope[SCOPE_KEY] = ids.accept(headers.request_id) if is_trusted else ids.new()
+            passed, injected = self._injector.forwarded_headers(admitted, target, headers, query, now, is_trusted)
+            return admitted, passed, injected
+        except (GatewayError, KeyError, TypeError):
+            # KeyError: a key that ASGI allows a server to omit. TypeError: `raw_path` is not bytes and not hashable.
             return None
-        path = target.path
-        if target.match is None or path != scope["path"] or (self._root_path and not path.startswith(self._below)):
+
+    def _build(self, scope: Scope, headers: RequestHeaders, now: float) -> CachedRequest | None:
+        """Return what is the same for all requests with this method, path and headers; None if it is not simple."""
+        raw_path, root_path, version = scope["raw_path"], scope["root_path"], scope["http_version"]
+        if not raw_path or root_path != self._root_path:
             return None
-        headers = self._read(scope["headers"])
-        query = scope["query_string"]
-        if (query or headers.override) and self._gate.overrides_method(target, query, headers):
+        target = self._route(scope["method"], raw_path)
+        if target.path != scope["path"] or not target.path.startswith(self._below):
             return None
-        if not (self._reads_bodies or (headers.bodiless and scope["http_version"] == "1.1")):
+        if headers.override and self._gate.overrides_method(target, b"", headers):
             return None
-        now = self._clock()
-        admitted = self._gate.try_admit(target, headers.session, now)
-        if admitted is None:
+        if not (self._bodies or (headers.bodiless and version == "1.1")):
             return None
-        request_id = None
-        passed = headers.untrusted_upstream_headers
-        if self._trusts_some:
-            peer, is_forwarded = peer_of(scope.get("client"))
-            if self._trusts(peer, is_forwarded=is_forwarded):
-                passed, request_id = headers.upstream_headers, headers.request_id
-        # A copy: the app may modify its scope, but not the cached headers.
-        passed = passed.copy()
-        if not self._signs(admitted):
-            return admitted, passed, 0, request_id
-        injected = admitted.headers(target.verb, headers.authorities[target.secure], raw_path, query, now)
-        passed += injected
-        return admitted, passed, len(injected), request_id
+        decision = self._gate.cached_decision(target, headers.session, now)
+        return None if decision is None and target.public is None else CachedRequest(target, version, decision)
