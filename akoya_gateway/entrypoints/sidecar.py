@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ from akoya_gateway.server.uvicorn_api import TESTED, is_tested, missing_names
 from akoya_gateway.server.uvicorn_server import WebSockets
 from akoya_gateway.server.websocket_protocol import DetachableWebSocketProtocol, GuardedWebSocketProtocol
 from akoya_gateway.server.worker import ServeOptions, Worker, WorkerSlot
-from akoya_gateway.store import describe
+from akoya_gateway.store import describe, open_store
 from akoya_gateway.tasks import cancel_and_wait, keep_running
 from akoya_gateway.version import __version__
 
@@ -62,6 +63,7 @@ def serve(path: Path, *, workers: int = 1, options: ServeOptions | None = None) 
     watch = ConfigWatcher(path) if options.watch else None
     config = load_config(path)
     _require_shared_store(config, workers)
+    _import_late_modules(config)
     output = StandardOutput()
     log = configure_process_logging(config.logging, output)
     if options.fast_lane and not _uvicorn_fits(log):
@@ -264,6 +266,18 @@ class Sidecar:
         """Return what an operator should look at, for /readyz (`GrantManager.notes`, `BankHealth.notes`)."""
         runtime = self._gateway.runtime
         return [*runtime.grants.notes, *runtime.data_apis.health.notes]
+
+
+def _import_late_modules(config: Config) -> None:
+    """Import what would be imported only when the store and the first HTTP client are created.
+
+    Workers are forked afterwards and share these modules, instead of importing them once each.
+
+    Raises:
+        OperatorError: See `open_store`.
+    """
+    open_store(config.sessions.store)
+    importlib.import_module("httpcore")  # httpx imports it when a client is created
 
 
 def keep_freed_memory() -> None:

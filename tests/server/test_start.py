@@ -28,31 +28,41 @@ NEVER = (
 )  # fmt: skip
 """Modules that a gateway with the memory store does not need."""
 RUN = """
-import sys
+import os, sys
 from akoya_gateway.cli import main
 try:
     main()
 finally:
-    print(*(name for name, module in sys.modules.items() if getattr(module, "__spec__", None)), file=sys.stderr)
+    with open(os.environ["MODULES"], "w") as file:
+        print(*(name for name, module in sys.modules.items() if getattr(module, "__spec__", None)), file=file)
 """
 
 
-def test_gateway_imports_only_what_its_configuration_needs(tmp_path: Path) -> None:
-    store = {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}
-    run = Running(tmp_path, changes={"sessions": store})
-    environ = {**os.environ, **ENVIRON, **link_packages(tmp_path / "installation")}
-    command = [sys.executable, *OPTIONS, "-c", RUN, "run", "--config", str(run.gateway.config_path)]
-    printed = tmp_path / "printed"
-    with run.upstream, printed.open("wb") as out, subprocess.Popen(command, env=environ, stderr=out) as process:
+def modules_of(folder: Path, store: str, *options: str) -> list[str]:
+    """Return the modules of a gateway, or of its supervisor, that has served a request and been stopped."""
+    run = Running(folder, changes={"sessions": {"store": store, "keys": [{"env": "AKOYA_GATEWAY_KEY"}]}})
+    modules = folder / "modules"
+    environ = {**os.environ, **ENVIRON, **link_packages(folder / "installation"), "MODULES": str(modules)}
+    command = [sys.executable, *OPTIONS, "-c", RUN, "run", "--config", str(run.gateway.config_path), *options]
+    with run.upstream, subprocess.Popen(command, env=environ) as process:
         try:
-            wait_for_port(run.port, log=printed)
+            wait_for_port(run.port, process)
             assert httpx.get(f"{run.url}/public/x", timeout=30).status_code == 200
         finally:
             process.terminate()
-    modules = printed.read_text().split()  # complete, because the process has exited
+    return modules.read_text().split()  # complete, because the process has exited
+
+
+def test_gateway_imports_only_what_its_configuration_needs(tmp_path: Path) -> None:
+    modules = modules_of(tmp_path, "memory://")
     packages = {name.partition(".")[0] for name in modules if not name.startswith("_")}
     assert packages - set(sys.stdlib_module_names) - PACKAGES == set()
     assert [name for name in modules if name.startswith(NEVER)] == []
+
+
+def test_supervisor_imports_what_its_workers_share(tmp_path: Path) -> None:
+    modules = modules_of(tmp_path, f"sqlite://{tmp_path}/grants.db", "--workers", "2")
+    assert {"akoya_gateway.store.sqlite", "httpcore"} <= set(modules)
 
 
 READ_BODIES = """
