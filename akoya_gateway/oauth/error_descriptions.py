@@ -11,6 +11,12 @@ import re
 _RETRY = re.compile(r"please retry|multiple concurrent requests using the same token", re.IGNORECASE)
 """The description that Ory Hydra (fosite) sends when a refresh lost a race in its database."""
 
+_TRANSIENT = re.compile(
+    r"temporar(?:y|ily)\b|(?:try|retry)(?: again)? later|internal (?:server )?error|\bdatabase\b|rate.?limit",
+    re.IGNORECASE,
+)
+"""The token endpoint failed, although it blames the token."""
+
 _FAULTY_REQUEST = re.compile(
     r"missing|\bno refresh.?token|parameter|\bbody\b|content.type|\bform\b|more than once|repeated|duplicate"
     r"|grant.?type|redirect.?ur[il]|client.?id\b|client.?authentication",
@@ -35,14 +41,21 @@ _ONE_OF_SEVERAL = re.compile(
 _OTHER_CLIENT = re.compile(
     r"client.{0,40}(?:does not|doesn't|did not|not) match"
     r"|(?:issued|belongs?|granted) (?:to|for) (?:another|a different|some other) client"
-    r"|not (?:issued|granted) (?:to|for) th(?:is|e) client|not belong to th(?:is|e) client",
+    r"|not (?:issued|granted) (?:to|for) th(?:is|e) client|not belong to th(?:is|e) client"
+    r"|(?:invalid|unexpected|wrong|another) (?:token )?issuer",
     re.IGNORECASE,
 )
 
 
 def means_retry(error: str, description: str) -> bool:
-    """Return True if the request lost a race in the provider's database and should be repeated."""
-    return error == "invalid_request" and _RETRY.search(description) is not None
+    """Return True if the request should be repeated: it lost a race in the provider's database, or that failed.
+
+    As in `blames_client`, a text that also names a cause that is about the token counts for that.
+    """
+    if error == "invalid_request" and _RETRY.search(description) is not None:
+        return True
+    blames_token = error in ("invalid_request", "invalid_grant")
+    return blames_token and _TRANSIENT.search(description) is not None and _ABOUT_TOKEN.search(description) is None
 
 
 def blames_client(error: str, description: str) -> bool:

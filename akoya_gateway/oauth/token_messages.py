@@ -14,8 +14,9 @@ How a response is evaluated; the first match wins:
 3. 429, 408, 425, and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
 4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of docs/akoya.md section 1a). The exception,
    also for a rule of the dialect, is a description (`oauth.error_descriptions`) that says that the request lost a race
-   in the provider's database and should be repeated, as Ory Hydra sends it: `ProviderDown`; or that the request was
-   incomplete or the token is that of another client, because a proxy or our configuration is wrong: `ClientRejected`.
+   in the provider's database and should be repeated, as Ory Hydra sends it, or that the provider failed:
+   `ProviderDown`; or that the request was incomplete, or the token is that of another client or issuer, because a proxy
+   or our configuration is wrong: `ClientRejected`.
 5. Any other 4xx: `ClientRejected`. An unknown error code never ends a grant: losing a user's consent because of a web
    application firewall or a wrong URL is worse than an alarm.
 6. 502 and 504: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.

@@ -416,6 +416,11 @@ RFC_INVALID_GRANT = (
         ("invalid_grant", "Refresh token was issued to a different client", False),
         ("invalid_grant", "Refresh token not issued to this client", False),
         ("invalid_grant", "The token does not belong to this client", False),
+        ("invalid_grant", "Invalid token issuer. Expected 'https://idp.example.com/'", False),
+        ("invalid_grant", "The token has expired or has an invalid issuer", True),
+        ("invalid_grant", "Token not found in the database", True),
+        ("invalid_grant", "The consent was temporarily revoked", True),
+        ("invalid_grant", "Session timed out. Please sign in and try again.", True),
     ],
 )
 def test_error_about_the_request_or_the_client_does_not_end_a_grant(
@@ -426,6 +431,22 @@ def test_error_about_the_request_or_the_client_does_not_end_a_grant(
     for errors in ((), DEFAULT_ERRORS):
         parsed = parse(400, body, Dialect(errors=errors))
         assert parsed == (Refused(error) if ends else ClientRejected(error))
+
+
+@pytest.mark.parametrize("error", ["invalid_grant", "invalid_request"])
+@pytest.mark.parametrize(
+    "description",
+    [
+        "A temporary error occurred",
+        "Unable to process the token. Try again later.",
+        "Internal server error",
+        "Database connection failed",
+    ],
+)
+def test_failure_of_the_provider_that_blames_the_token_does_not_end_a_grant(error: str, description: str) -> None:
+    body = {"error": error, "error_description": description}
+    for errors in ((), DEFAULT_ERRORS):
+        assert isinstance(parse(400, body, Dialect(errors=errors)), ProviderDown)
 
 
 @pytest.mark.parametrize("status", [201, 203, 204, 206, 226])
