@@ -24,13 +24,14 @@ MAX_CACHED_NAMES, MAX_CACHED_NAME_BYTES = 4096, 256
 MOVES_THE_REQUEST = frozenset(
     {
         # The path, or the prefix at which an app is mounted.
-        b"base-path", b"base-url", b"daphne-root-path", b"document-root", b"document-uri", b"original-uri",
-        b"original-url", b"path-info", b"path-translated", b"pathbase", b"raw-request-uri", b"request-path",
-        b"request-uri", b"request-url", b"rewrite-url", b"root-path", b"script-filename", b"script-name",
-        b"script-uri", b"script-url", b"unencoded-url", b"x-app-path", b"x-astro-locals", b"x-astro-path",
-        b"x-base-path", b"x-base-url", b"x-context-path", b"x-couchdb-requested-path", b"x-couchdb-vhost-path",
-        b"x-envoy-original-path", b"x-external-path", b"x-forwarded-path", b"x-forwarded-uri", b"x-forwarded-url",
-        b"x-http-destinationurl", b"x-http-path-override", b"x-ingress-path", b"x-mount-path", b"x-ms-original-url",
+        b"base-path", b"base-url", b"daphne-root-path", b"document-root", b"document-uri", b"http-url",
+        b"original-uri", b"original-url", b"path-info", b"path-translated", b"pathbase", b"proxy-url",
+        b"raw-request-uri", b"redirect-url", b"request-path", b"request-target", b"request-uri", b"request-url",
+        b"rewrite-url", b"root-path", b"script-filename", b"script-name", b"script-uri", b"script-url",
+        b"unencoded-url", b"x-app-path", b"x-astro-locals", b"x-astro-path", b"x-base-path", b"x-base-url",
+        b"x-context-path", b"x-couchdb-requested-path", b"x-couchdb-vhost-path", b"x-envoy-original-path",
+        b"x-external-path", b"x-forwarded-path", b"x-forwarded-uri", b"x-forwarded-url", b"x-http-destinationurl",
+        b"x-http-path-override", b"x-ingress-path", b"x-mount-path", b"x-ms-original-url",
         b"x-netlify-original-pathname", b"x-nf-original-path", b"x-original-path", b"x-original-prefix",
         b"x-original-query", b"x-original-uri", b"x-original-url", b"x-override-url", b"x-path-base", b"x-path-info",
         b"x-path-prefix", b"x-pathbase", b"x-proxy-path", b"x-proxy-prefix", b"x-proxy-url", b"x-proxycontextpath",
@@ -89,12 +90,13 @@ FROM_PROXIES = frozenset(
         b"cdn-src-ip", b"client-ip", b"clientip", b"coming-from", b"real-ip", b"rlnclientipaddr", b"source-ip",
         b"x-bluecoat-via", b"x-client-addr", b"x-client-address", b"x-client-host", b"x-client-port", b"x-clientip",
         b"x-coming-from", b"x-comming-from", b"x-ip", b"x-ip-address", b"x-nf-client-connection-ip",
-        b"x-originating-ip", b"x-peer-addr", b"x-peer-ip", b"x-proxyuser-ip", b"x-real-port", b"x-source-ip",
-        b"x-src-ip", b"x-sucuri-clientip", b"x-user-ip",
+        b"x-originating-ip", b"x-peer-addr", b"x-peer-ip", b"x-proxyuser-ip", b"x-custom-ip-authorization",
+        b"x-forward", b"x-forwarder-for", b"x-from-ip", b"x-real-port", b"x-source-ip", b"x-src-ip",
+        b"x-sucuri-clientip", b"x-user-ip",
         # The scheme, host and port that the client used.
-        b"disguised-host", b"forwarded", b"front-end-https", b"front-end-ssl", b"host-override", b"https", b"is-https",
-        b"ssl-offloaded", b"use-ssl", b"usessl", b"was-default-hostname", b"x-appservice-proto", b"x-authority",
-        b"x-client-proto", b"x-client-protocol", b"x-client-scheme", b"x-client-ssl", b"x-forwarded",
+        b"disguised-host", b"forwarded", b"proxy-host", b"front-end-https", b"front-end-ssl", b"host-override",
+        b"https", b"is-https", b"ssl-offloaded", b"use-ssl", b"usessl", b"was-default-hostname", b"x-appservice-proto",
+        b"x-authority", b"x-client-proto", b"x-client-protocol", b"x-client-scheme", b"x-client-ssl", b"x-forwarded",
         b"x-forwardedfor", b"x-frontend-https", b"x-frontend-proto", b"x-frontend-scheme", b"x-host",
         b"x-host-override", b"x-http-host", b"x-http-host-override", b"x-https", b"x-is-https", b"x-is-ssl",
         b"x-override-host", b"x-proto", b"x-protocol", b"x-proxied-https", b"x-proxyhost", b"x-proxyport",
@@ -102,18 +104,21 @@ FROM_PROXIES = frozenset(
         b"x-server-addr", b"x-server-name", b"x-server-port", b"x-site-deployment-id", b"x-ssl", b"x-ssl-offload",
         b"x-ssl-offloaded", b"x-url-scheme", b"x-virtual-host",
         # The user, and the client certificate that the proxy has verified.
-        b"auth-user", b"cas-user", b"client-cert", b"client-cert-chain", b"mellon-name-id", b"proxy-auth-cert",
-        b"proxy-ssl-id", b"sm-universalid", b"sm-user", b"sm-userdn", b"smuser", b"ssl-cert", b"ssl-cipher",
-        b"ssl-cipher-usekeysize", b"ssl-session-id", b"x-anonymous-consumer", b"x-auth-email", b"x-auth-groups",
-        b"x-auth-roles", b"x-auth-user", b"x-auth-userid", b"x-auth-username", b"x-authuser", b"x-cas-user",
-        b"x-cert-subject", b"x-client-cert", b"x-client-certificate", b"x-client-dn", b"x-client-verified",
-        b"x-client-verify", b"x-clientcert", b"x-credential-identifier", b"x-endpoint-api-userinfo",
-        b"x-iis-windowsauthtoken", b"x-ms-forwarded-client-cert", b"x-proxy-roles", b"x-proxy-user",
+        b"auth-user", b"cas-user", b"logon-user", b"es-security-runas-user", b"teleport-jwt-assertion", b"client-cert",
+        b"client-cert-chain", b"mellon-name-id", b"proxy-auth-cert", b"proxy-ssl-id", b"sm-universalid",
+        b"sm-serversessionid", b"sm-user", b"sm-userdn", b"sm-usergroups", b"smuser", b"ssl-cert", b"ssl-cipher",
+        b"ssl-cipher-usekeysize", b"ssl-session-id", b"x-anonymous-consumer", b"x-auth-audience", b"x-auth-email",
+        b"x-auth-groups", b"x-auth-roles", b"x-auth-subject", b"x-auth-user", b"x-auth-userid", b"x-auth-username",
+        b"x-authuser", b"x-cas-user", b"x-cert-subject", b"x-client-cert", b"x-client-certificate", b"x-client-dn",
+        b"x-client-verified", b"x-client-verify", b"x-clientcert", b"x-credential-identifier",
+        b"x-endpoint-api-userinfo", b"x-iis-windowsauthtoken", b"x-jwt-assertion", b"x-proxiedentitieschain",
+        b"x-rh-identity", b"x-token-subject", b"x-ms-forwarded-client-cert", b"x-proxy-roles", b"x-proxy-user",
         b"x-rapidapi-user", b"x-ssl-cert", b"x-ssl-cipher", b"x-sso-user", b"x-tls-client-cert", b"x-token-user-email",
         b"x-token-user-name", b"x-trusted-user", b"x-userinfo", b"x-vouch-user",
-        # The trace that the request belongs to (W3C Trace Context section 3). With a sampled trace of its own choice a
-        # client could make the app record every request, and join its requests to the traces of others.
-        b"traceparent", b"tracestate",
+        # The trace that the request belongs to (W3C Trace Context section 3, and vendors' own). With a sampled trace of
+        # its own choice a client could make the app record every request, and join its requests to other traces.
+        b"b3", b"elastic-apm-traceparent", b"grpc-trace-bin", b"newrelic", b"sentry-trace", b"traceparent",
+        b"tracestate", b"uber-trace-id", b"x-cloud-trace-context", b"x-dynatrace", b"x-ot-span-context",
     }
 )  # fmt: skip
 """Names that are passed on only if the request comes from one of `trusted_proxies`."""
@@ -121,11 +126,12 @@ FROM_PROXIES = frozenset(
 DESCRIBING_PREFIXES = (
     # Headers in which proxies in general describe the client's request.
     b"forwarded-", b"remote-", b"x-external-", b"x-forward-", b"x-forwarded-", b"x-orig-", b"x-original-",
-    b"x-remote-", b"x-rewrite-", b"x-ssl-client-", b"ssl-client-",
+    b"x-remote-", b"x-rewrite-", b"x-ssl-", b"ssl-client-", b"client-cert-", b"x-client-cert-", b"x-tls-client-",
     # Headers in which authentication proxies name the user.
-    b"iv-", b"oam-", b"oidc-", b"osso-", b"shib-", b"tailscale-user-", b"x-auth-couchdb-", b"x-auth-request-",
-    b"x-authenticated-", b"x-authentik-", b"x-consumer-", b"x-goog-authenticated-user-", b"x-goog-iap-",
-    b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-webauth-",
+    b"iv-", b"mellon-", b"oam-", b"oidc-", b"osso-", b"shib-", b"tailscale-user-", b"x-auth-couchdb-",
+    b"x-auth-request-", b"x-authenticated-", b"x-authentik-", b"x-consumer-", b"x-goog-authenticated-user-",
+    b"x-goog-iap-", b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-token-user-", b"x-vouch-",
+    b"x-webauth-",
 )  # fmt: skip
 HOSTING_PREFIXES = (
     # Headers in which the proxies of hosting services describe the request.
@@ -137,6 +143,8 @@ HOSTING_PREFIXES = (
     b"rstudio-connect-", b"x-rstudio-",
     # Headers with which service meshes describe a request or are controlled.
     b"l5d-", b"x-envoy-", b"x-istio-",
+    # Headers of tracing systems.
+    b"ot-tracer-", b"uberctx-", b"x-b3-", b"x-datadog-",
 )  # fmt: skip
 PROXY_PREFIXES = DESCRIBING_PREFIXES + HOSTING_PREFIXES
 PROXY_SUFFIXES = (
@@ -209,7 +217,7 @@ def is_unlisted(name: bytes) -> bool:
     """Return True if the name must not reach the app, and the configuration files of nginx do not remove it.
 
     nginx has no patterns, so its files contain only the listed names, and names of families that are in use. Names of
-    hosting services and service meshes are not unlisted: they add new ones to every request at any time.
+    hosting services, service meshes and tracing systems are not unlisted: they add new ones to requests at any time.
     """
     folded, lower = fold(name), name.lower()
     if lower in MOVES_THE_REQUEST or lower in FROM_PROXIES or lower in SENT_BY_NGINX:

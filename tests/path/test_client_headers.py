@@ -27,13 +27,16 @@ MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Scri
           "X-Original-Path", "X-Rewrite-URL", "X-Envoy-Original-Path", "X-Forwarded-Uri", "Request-Uri", "X-Accel-Mapping",
           "X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "Request-Method", "Proxy", "X-Waws-Unencoded-Url",
           "MS-ASPNETCORE-WINAUTHTOKEN", "X-Any-Script-Name", "X-Any-Method-Override", "Any-Original-Url", "X-Invoke-Any", "X-Astro-Path",
-          "X-Middleware-Override-Headers", "X-CouchDB-Requested-Path", "X-Traversal-Path", "Method-Override", "X-HTTP-Verb"]  # fmt: skip
+          "X-Middleware-Override-Headers", "X-CouchDB-Requested-Path", "X-Traversal-Path", "Method-Override", "X-HTTP-Verb", "Http-Url",
+          "Proxy-Url", "Redirect-Url", "Request-Target"]  # fmt: skip
 SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Real-IP", "True-Client-IP", "X-Client-IP", "Client-IP",
                    "CF-Connecting-IP", "X-Proxied-Https", "Remote-User", "X-Remote-User", "X-Auth-Request-User", "Forwarded",
                    "X-Envoy-External-Address", "Front-End-Https", "X-Scheme", "Fastly-Client-IP", "$WSRU", "WL-Proxy-Client-IP",
                    "Client-Cert", "SSL-Client-Verify", "Tailscale-User-Login", "X-Appengine-Cron", "X-AppEngine-User-Is-Admin", "X-Amzn-Oidc-Data",
                    "X-Goog-IAP-JWT-Assertion", "Cf-IPCountry", "Fastly-SSL", "Any-Client-IP", "X-Any-Real-IP", "Any-Remote-User", "Forwarded-Host", "X-Orig-Host",
-                   "X-Apigateway-Event", "L5d-Dst-Override", "Oidc-Claim-Sub", "Iv-User", "Remote-Groups", "X-Pomerium-Claim-Email", "Traceparent", "Tracestate"]  # fmt: skip
+                   "X-Apigateway-Event", "L5d-Dst-Override", "Oidc-Claim-Sub", "Iv-User", "Remote-Groups", "X-Pomerium-Claim-Email", "Traceparent", "Tracestate",
+                   "B3", "X-B3-TraceId", "Sentry-Trace", "X-Datadog-Trace-Id", "X-Custom-IP-Authorization", "X-Forwarder-For", "X-Client-Cert-Subject-DN", "X-SSL-Subject",
+                   "Client-Cert-Chain", "Mellon-Any", "X-Vouch-Any", "X-Token-User-Roles", "X-JWT-Assertion", "X-ProxiedEntitiesChain", "Logon-User", "Proxy-Host"]  # fmt: skip
 
 COOKIES = GatewayCookies(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 

@@ -82,7 +82,13 @@ x-proxy-remote-user x-real-client-ip x-real-ip x-remote-addr x-remote-email x-re
 x-remote-groups x-remote-host x-remote-ip x-remote-name x-remote-port x-remote-uid x-remote-user x-rewrite-host
 x-rstudio-request x-rstudio-root-path x-ssl-client-cert x-ssl-client-dn x-ssl-client-s-dn x-ssl-client-verify
 x-true-client-ip x-vercel-forwarded-for x-vercel-proxied-for x-webauth-email x-webauth-groups x-webauth-name
-x-webauth-role x-webauth-user
+x-webauth-role x-webauth-user client-cert-subject mellon-name-id ot-tracer-spanid ot-tracer-traceid
+ot-tracer-sampled uberctx-user x-b3-flags x-b3-parentspanid x-b3-sampled x-b3-spanid x-b3-traceid
+x-client-cert-chain-verified x-client-cert-dn x-client-cert-hash x-client-cert-present x-client-cert-serial-number
+x-client-cert-spiffe x-client-cert-subject x-client-cert-subject-dn x-client-cert-uri-sans x-datadog-origin
+x-datadog-parent-id x-datadog-sampling-priority x-datadog-tags x-datadog-trace-id x-ssl-client-cn x-ssl-client-i-dn
+x-ssl-issuer x-ssl-protocol x-ssl-subject x-ssl-user x-ssl-verified x-tls-client-cert x-tls-client-dn
+x-tls-client-subject x-token-user-roles x-vouch-idp-claims-email x-vouch-idp-claims-groups x-vouch-success
 """
 IN_FAMILIES = _FAMILIES.split()
 """Known names of the families, for proxies that have no patterns."""
