@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from akoya_gateway.grants.grant import Grant
+from akoya_gateway.grants.provider_health import RegistrationProblem
+from akoya_gateway.grants.trust import COMPARE, ValidationFault
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import (
     ClientRejected,
@@ -51,3 +53,23 @@ def log_refresh(response: TokenOutcome, leased: Grant, current: Grant, seconds: 
         seconds=round(seconds, 3),
         **answer_fields(response),
     )
+
+
+def log_faults(rejected: RegistrationProblem | None, untrusted: ValidationFault | None) -> None:
+    """Log faults that an operator has to correct, at their first sign."""
+    if untrusted is not None:
+        log.error(
+            "untrusted refresh responses received",
+            environment=untrusted.environment,
+            connectors=untrusted.connectors,
+            error=untrusted.error,
+            remedy=f"compare {COMPARE}; reload",
+        )
+    if rejected is not None:
+        log.error(
+            "client registration rejected",
+            client=rejected.client,
+            error=rejected.error,
+            environment=rejected.environment,
+            remedy="compare client_id and client_secret with the Hub",
+        )

@@ -29,11 +29,10 @@ from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
 from akoya_gateway.grants.late_responses import LateResponses
 from akoya_gateway.grants.observer import GrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth
-from akoya_gateway.grants.refresh_log import log, log_fields, log_refresh, outcome_of
+from akoya_gateway.grants.refresh_log import log, log_faults, log_fields, log_refresh, outcome_of
 from akoya_gateway.grants.refresh_policy import Action, next_action
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.grants.state_machine import transition
-from akoya_gateway.grants.trust import COMPARE
 from akoya_gateway.oauth.outcomes import (
     OutcomeUnknown,
     TokenOutcome,
@@ -254,22 +253,7 @@ class Refresher:
         untrusted = self._health.trust.record_outcome(
             leased.key.environment, leased.connector, leased.id, response, current.untrusted
         )
-        if untrusted is not None:
-            log.error(
-                "untrusted refresh responses received",
-                environment=untrusted.environment,
-                connectors=untrusted.connectors,
-                error=untrusted.error,
-                remedy=f"compare {COMPARE}; reload",
-            )
-        if fault is not None:
-            log.error(
-                "client registration rejected",
-                client=fault.client,
-                error=fault.error,
-                environment=fault.environment,
-                remedy="compare client_id and client_secret with the Hub",
-            )
+        log_faults(fault, untrusted)
         outcome = outcome_of(response)
         seconds = self._clock() - started
         self._observer.refreshed(leased.key.environment, leased.connector, outcome, seconds)

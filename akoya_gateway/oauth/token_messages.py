@@ -7,8 +7,8 @@ How a response is evaluated; the first match wins:
 1. 2xx: the tokens, if they can be read. Otherwise the token that was sent may be spent: `OutcomeUnknown`, or
    `Untrusted` if at least a new refresh token could be read. With any other status, or elsewhere in the body, it counts
    only next to a bearer, because an error may quote or explain the parameter `refresh_token`. A body without tokens but
-   with a readable `error` is evaluated as if its status were 400 if it is 200, because some providers send errors with
-   200. Any other 2xx with an error is `OutcomeUnknown`.
+   with a readable `error` is evaluated as a 400 if its status is 200, because some providers do that, and is
+   `OutcomeUnknown` with any other 2xx.
 2. The environment's `dialect.errors`. A rule without a status matches 4xx only, unless its category is `provider_down`:
    dex sends `invalid_request` with 500 when its storage fails, and the token is then still valid.
 3. 429, 408, 425, and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
@@ -183,12 +183,9 @@ def read_members(response: HttpResponse) -> Members:
         longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
         members = longer if _refresh_token(longer.get("refresh_token")) is not None else members
     fault = f"more than {MAX_BODY_BYTES} bytes" if len(response.body) > MAX_BODY_BYTES else members.fault
-    return Members({name: _without_blanks(name, value) for name, value in members.values.items()}, fault)
-
-
-def _without_blanks(name: str, value: object) -> object:
-    """Return an id_token without the blanks around it, and any other value unchanged. A JWT has none (RFC 7515)."""
-    return value.strip(_CONTROLS + " ") if name == "id_token" and isinstance(value, str) else value
+    id_token = members.get("id_token")
+    stripped = {"id_token": id_token.strip(_CONTROLS + " ")} if isinstance(id_token, str) else {}  # A JWT has no blanks.
+    return Members({**members.values, **stripped}, fault)
 
 
 def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) -> Reply:
