@@ -184,7 +184,7 @@ def read_members(response: HttpResponse) -> Members:
         members = longer if _refresh_token(longer.get("refresh_token")) is not None else members
     fault = f"more than {MAX_BODY_BYTES} bytes" if len(response.body) > MAX_BODY_BYTES else members.fault
     id_token = members.get("id_token")
-    stripped = {"id_token": id_token.strip(_CONTROLS + " ")} if isinstance(id_token, str) else {}  # A JWT has no blanks.
+    stripped = {"id_token": id_token.strip(_CONTROLS + " ")} if isinstance(id_token, str) else {}  # No JWT has blanks.
     return Members({**members.values, **stripped}, fault)
 
 
