@@ -52,8 +52,8 @@ def normalize_path(raw: bytes) -> str:
     """
     if len(raw) > MAX_PATH_BYTES:
         raise PathRefused(f"The path is longer than {MAX_PATH_BYTES} bytes.", status=414, code="path-too-long")
-    text = _decode(raw) if raw.translate(None, _PLAIN) else raw.decode("ascii")
-    if not text.startswith("/"):
+    text = _decode(raw) if raw.translate(None, _PLAIN) else raw.decode()
+    if text[:1] != "/":
         raise PathRefused("The path does not start with a slash.")
     if "//" in text:
         raise PathRefused("The path contains an empty segment.")

@@ -39,7 +39,6 @@ class RequestTarget:
         raw_path: bytes,
         path: str,
         match: RuleMatch | None,
-        *,
         is_own: bool,
         public: Admitted | None,
         secure: bool,
@@ -96,7 +95,7 @@ class TargetRouter:
         public, secure, signs = None, False, False
         if match is not None:
             public, secure, signs = self._rules.get(match.rule.index) or self._add_rule(match)
-        return RequestTarget(method, raw_path, path, match, is_own=is_own, public=public, secure=secure, signs=signs)
+        return RequestTarget(method, raw_path, path, match, is_own, public, secure, signs)
 
     def _add_rule(self, match: RuleMatch) -> tuple[Admitted | None, bool, bool]:
         rule = match.rule

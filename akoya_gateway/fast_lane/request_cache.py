@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from starlette.types import Scope
 
@@ -141,25 +141,20 @@ _COOKIE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 3)
 
 
 class _CachedHeader:
-    """A parsed header line. `wire` is the line for the upstream, empty if it is not passed on."""
+    """A parsed header line. `wire` is the line for the upstream, empty if it is not passed on.
 
-    __slots__ = ("kind", "name", "value", "wire")
+    Only a `Cookie` has a `session`, and only a `Host` has `authorities`.
+    """
+
+    __slots__ = ("authorities", "kind", "name", "session", "value", "wire")
+    authorities: Authorities
+    session: str | None
 
     def __init__(self, kind: int, wire: bytes = b"", name: bytes = b"", value: bytes = b"") -> None:
         self.kind = kind
         self.wire = wire
         self.name = name
         self.value = value
-
-
-class _CachedCookie(_CachedHeader):
-    __slots__ = ("session",)
-    session: str | None
-
-
-class _CachedHost(_CachedHeader):
-    __slots__ = ("authorities",)
-    authorities: Authorities
 
 
 class _Form(Generic[_Written]):
@@ -272,9 +267,7 @@ class RequestParser:
         scheme: str,
     ) -> CachedHeaders | None:
         get_cached = form.headers.get
-        host: _CachedHost | None = None
-        cookie: _CachedCookie | None = None
-        request_id = None
+        host = cookie = request_id = None
         is_new = False
         wires: list[bytes] = []
         forwarding_fields: list[_CachedHeader] = []
@@ -286,10 +279,10 @@ class RequestParser:
             if kind == _PASS:
                 wires.append(field.wire)
             elif kind == _COOKIE and cookie is None:
-                cookie = cast("_CachedCookie", field)
+                cookie = field
                 wires.append(field.wire)
             elif kind == _HOST and host is None:
-                host = cast("_CachedHost", field)
+                host = field
                 wires.insert(0, field.wire)
             elif kind in (_FORWARDED, _UNTRUSTED):
                 if self._writer.forwarded.trusts(peer):
@@ -337,7 +330,7 @@ class RequestParser:
         start = self._simple_names.get(name)
         if start is None or not _VALUE.fullmatch(value):
             return None
-        return _CachedHeader(_PASS, b"%b%b\r\n" % (start, value))
+        return _CachedHeader(_PASS, start + value + b"\r\n")
 
     def _parse_header(self, written: bytes) -> _CachedHeader:
         found = _FIELD.fullmatch(written)
@@ -368,7 +361,7 @@ class RequestParser:
     def _passed(self, written_name: bytes, header: tuple[bytes, bytes], wire: bytes) -> _CachedHeader:
         name = header[0]
         if name == b"cookie":
-            cookie = _CachedCookie(_COOKIE, wire)
+            cookie = _CachedHeader(_COOKIE, wire)
             cookie.session = self._cookies.session([header])
             return cookie
         if name == REQUEST_ID:
@@ -380,7 +373,7 @@ class RequestParser:
     def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:
         """Parse a `Host` header. Raises `RefusedRequest`."""
         value = self._writer.host([header[1]])
-        host = _CachedHost(_HOST, b"host: %b\r\n" % value, header[0], value)
+        host = _CachedHeader(_HOST, b"host: %b\r\n" % value, header[0], value)
         host.authorities = authorities([header])
         return host if all(host.authorities) else _ODD
 

@@ -49,7 +49,8 @@ _DERIVED = b'"@method" "@authority" "@path" "@query"'
 _LABEL = header_names.LABEL.encode()
 _MEMBER = _LABEL + b"="
 _DIGEST_BEFORE_PARAMETERS = b'\n"content-digest": %b\n"@signature-params": '
-_SIGNED = b"%%bsignature-input: %b=%%b\r\nsignature: %b=:%%b:\r\n" % (_LABEL, _LABEL)
+_INPUT_LINE = b"signature-input: " + _MEMBER
+_SIGNATURE_LINE = b"\r\nsignature: " + _MEMBER + b":"
 
 
 class UnsignableRequest(UserError):
@@ -140,7 +141,7 @@ class PreparedMessage:
     def lines(self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float) -> bytes:
         """See `PreparedHeaders.lines`."""
         parameters, signature = self._sign(method, authority, path, query, now, None)
-        return _SIGNED % (self._lines, parameters, signature)
+        return b"".join((self._lines, _INPUT_LINE, parameters, _SIGNATURE_LINE, signature, b":\r\n"))
 
     def _sign(
         self, method: bytes, authority: bytes, path: bytes, query: bytes, now: float, content_digest: bytes | None

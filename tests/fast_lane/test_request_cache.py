@@ -37,9 +37,7 @@ SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000
 
 def line_of(method: str, raw_path: bytes, query: bytes, start: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarget:
     secure = proxy.pool.upstream.secure
-    target = RequestTarget(
-        method, raw_path, raw_path.decode(), None, is_own=False, public=None, secure=secure, signs=True
-    )
+    target = RequestTarget(method, raw_path, raw_path.decode(), None, False, None, secure, True)
     return CachedTarget(target, query, proxy, start)
 
 

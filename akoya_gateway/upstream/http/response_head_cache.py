@@ -54,17 +54,20 @@ _END = b"\r\n\r\n"
 
 
 class _LineRule(IntEnum):
-    """How a header line is treated. ODD: the head must be parsed by the HTTP parser."""
+    """How a header line is treated.
+
+    OURS: it is one of the gateway's own headers. ODD: the head must be parsed by the HTTP parser.
+    """
 
     PASS = 0
-    HIDE = 1
+    OURS = 1
     DATE = 2
     LENGTH = 3
     DROP = 4
     ODD = 5
 
 
-_PASS, _HIDE, _DATE = int(_LineRule.PASS), int(_LineRule.HIDE), int(_LineRule.DATE)
+_PASS, _OURS, _DATE = int(_LineRule.PASS), int(_LineRule.OURS), int(_LineRule.DATE)
 _LENGTH, _DROP, _ODD = int(_LineRule.LENGTH), int(_LineRule.DROP), int(_LineRule.ODD)
 
 _Line = tuple[int, bytes, tuple[bytes, bytes]]
@@ -83,8 +86,8 @@ class CachedResponseHead:
         framing: `Framing.LENGTH`, or `Framing.NONE` for a 204 or 304.
         length: Length of the body in bytes.
         has_date: The head contains a Date header.
-        hidden: The headers that must not reach the client.
-        wire: The lines of the other headers.
+        hidden: The gateway's own headers, which do not reach the client.
+        wire: The lines of the headers that reach the client.
     """
 
     __slots__ = ("_head", "_lines", "_visible", "framing", "has_date", "hidden", "length", "status", "wire")
@@ -95,6 +98,7 @@ class CachedResponseHead:
         framing: Framing,
         length: int,
         lines: list[_Line],
+        wire: bytes,
         hidden: tuple[tuple[bytes, bytes], ...],
         has_date: bool,
     ) -> None:
@@ -103,7 +107,7 @@ class CachedResponseHead:
         self.length = length
         self.hidden = hidden
         self.has_date = has_date
-        self.wire = b"".join([line[1] for line in lines])
+        self.wire = wire
         self._lines = lines
         self._head: ResponseHead | None = None
         self._visible: Headers | None = None
@@ -135,8 +139,8 @@ class ResponseHeadCache:
         )
         self._statuses: BoundedCache[bytes, int] = BoundedCache(MAX_HEADERS, MAX_LINE_BYTES)
         self._lines: BoundedCache[bytes, _Line] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES, on_repeat=True)
-        self._names: BoundedCache[bytes, tuple[int, bytes]] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
-        """Names, as received, that are not treated by their values: PASS or HIDE, and the name in lower case."""
+        self._names: BoundedCache[bytes, tuple[int, bytes, bool]] = BoundedCache(MAX_ENTRIES, MAX_LINE_BYTES)
+        """Names, as received, that are not treated by their values: rule, name in lower case, whether it is hidden."""
 
     def read(self, data: bytes) -> tuple[CachedResponseHead, int] | None:
         """Return the head at the beginning of `data` and the position of the body.
@@ -155,6 +159,7 @@ class ResponseHeadCache:
         status = self._statuses.get(written[0]) or self._read_status(written[0])
         cached = self._lines
         lines: list[_Line] = []
+        wires: list[bytes] = []
         length: _Line | None = None
         is_new = has_date = False
         hidden: tuple[tuple[bytes, bytes], ...] = ()
@@ -164,14 +169,13 @@ class ResponseHeadCache:
             if line is None:
                 line, is_new = self._read_line(each), True
             rule = line[0]
-            if rule == _PASS:
+            if rule <= _DATE:
                 lines.append(line)
-            elif rule == _HIDE:
-                lines.append(line)
-                hidden += (line[2],)
-            elif rule == _DATE:
-                has_date = True
-                lines.append(line)
+                wires.append(line[1])
+                if rule == _OURS:
+                    hidden += (line[2],)
+                elif rule == _DATE:
+                    has_date = True
             elif rule == _LENGTH and length is None:
                 length = line
             elif rule != _DROP:
@@ -187,7 +191,8 @@ class ResponseHeadCache:
             return None
         else:
             lines.append(length)
-        found = CachedResponseHead(status, framing, size, lines, hidden, has_date)
+            wires.append(length[1])
+        found = CachedResponseHead(status, framing, size, lines, b"".join(wires), hidden, has_date)
         # A head with a line that is not in the cache has not come before.
         return found if is_new else self._heads.store(head, found, len(head))
 
@@ -202,8 +207,8 @@ class ResponseHeadCache:
         if known is None or not _VALUE.fullmatch(value):
             line = self._parse_line(written)
         else:
-            rule, name = known
-            line = rule, b"" if rule else b"%b: %b\r\n" % (name, value), (name, value)
+            rule, name, is_hidden = known
+            line = rule, b"" if is_hidden else b"%b: %b\r\n" % (name, value), (name, value)
         return self._lines.store(written, line, len(written))
 
     def _parse_line(self, written: bytes) -> _Line:
@@ -224,10 +229,11 @@ class ResponseHeadCache:
             return _ODD_LINE
         if name == b"date":
             return _DATE, wire, header
-        rule = _HIDE if self._hides(name, value) else _PASS
+        is_hidden = self._hides(name, value)
+        rule = _OURS if is_hidden and is_ours_to_app(name) else _PASS
         if name not in _BY_VALUE:
-            self._names.store(found[1], (rule, name), len(name))
-        return rule, b"" if rule else wire, header
+            self._names.store(found[1], (rule, name, is_hidden), len(name))
+        return rule, b"" if is_hidden else wire, header
 
 
 def _hides_by_name(name: bytes, _: bytes) -> bool:
