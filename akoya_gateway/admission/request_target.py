@@ -29,9 +29,10 @@ class RequestTarget:
         public: The decision, if the rule requires no session.
         secure: True if the app is reached over https.
         signs: True if the app gets signed headers, and not only `scope["akoya"]` (`signing.in_process`).
+        is_new: True unless the target is cached. A cache of something that includes the target can then skip it.
     """
 
-    __slots__ = ("is_own", "match", "method", "path", "public", "raw_path", "secure", "signs", "verb")
+    __slots__ = ("is_new", "is_own", "match", "method", "path", "public", "raw_path", "secure", "signs", "verb")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class RequestTarget:
         self.public = public
         self.secure = secure
         self.signs = signs
+        self.is_new = True
 
 
 class TargetRouter:
@@ -86,7 +88,9 @@ class TargetRouter:
         target = self._targets.get(key)
         if target is not None:
             return target
-        return self._targets.store(key, self._route(method, raw_path), len(method) + len(raw_path))
+        target = self._targets.store(key, self._route(method, raw_path), len(method) + len(raw_path))
+        target.is_new = key not in self._targets
+        return target
 
     def _route(self, method: str, raw_path: bytes) -> RequestTarget:
         path = normalize_path(raw_path)

@@ -310,6 +310,8 @@ class RequestParser:
                 target = self._build_target(_METHODS[verb], raw_path, query, written + b"\r\n")
             except GatewayError:
                 target = None
+        if target is not None and target.target.is_new:
+            return target
         return self._target_cache.store(written, target, len(written))
 
     def _read_pair(self, pair: tuple[bytes, bytes]) -> _CachedHeader:
