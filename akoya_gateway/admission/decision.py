@@ -13,6 +13,7 @@ from akoya_gateway.signing.claims import PreparedHeaders
 from akoya_verify.result import Verified
 
 
+@dataclass(slots=True, eq=False)
 class Admitted:
     """The request is admitted. Instances are shared between requests: do not modify them.
 
@@ -21,23 +22,12 @@ class Admitted:
     the other required connectors, whose bearers are passed as well (`pass_tokens: all`).
     """
 
-    __slots__ = ("grant", "others", "owner", "prepared", "rule", "verified")
-
-    def __init__(
-        self,
-        rule: AccessRule,
-        grant: Grant | None = None,
-        owner: str | None = None,
-        prepared: PreparedHeaders | None = None,
-        verified: Verified | None = None,
-        others: tuple[Grant, ...] = (),
-    ) -> None:
-        self.rule = rule
-        self.grant = grant
-        self.others = others
-        self.owner = owner
-        self.prepared = prepared
-        self.verified = verified
+    rule: AccessRule
+    grant: Grant | None = None
+    owner: str | None = None
+    prepared: PreparedHeaders | None = None
+    verified: Verified | None = None
+    others: tuple[Grant, ...] = ()
 
     def rejected_grants(self, value: bytes | None) -> tuple[Grant, ...]:
         """Return the grants whose tokens Akoya rejected, by the value of the app's `Akoya-Token-Rejected`.

@@ -9,6 +9,8 @@ Only allow decisions with a grant are cached. Everything else is decided by `adm
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from akoya_gateway.access.policy import AccessPolicy, Allow
 from akoya_gateway.access.rule_table import RuleMatch
 from akoya_gateway.admission.decision import Admitted
@@ -24,20 +26,17 @@ MAX_ENTRIES = 10_000
 """Maximum number of cached decisions."""
 
 
+@dataclass(slots=True, eq=False)
 class CachedDecision:
     """An allow decision and the inputs it depends on."""
 
-    __slots__ = ("_cached_grants", "_grants", "_session", "_valid_from", "_valid_until", "admitted")
-
-    def __init__(
-        self, admitted: Admitted, session: CachedSession, held: CachedGrants, since: float, until: float
-    ) -> None:
-        self.admitted = admitted
-        self._session = session
-        self._cached_grants = held
-        self._grants: OwnerGrants = held.grants
-        self._valid_from = since
-        self._valid_until = until
+    admitted: Admitted
+    session: CachedSession
+    held: CachedGrants
+    grants: OwnerGrants
+    """Those of `held` when this was decided."""
+    valid_from: float
+    valid_until: float
 
     def is_valid(self, now: float) -> bool:
         """Return True if nothing this decision depends on has changed.
@@ -45,12 +44,12 @@ class CachedDecision:
         The session has not ended, the owner's grants are the same, and the token is not due for refresh. Also returns
         False if the clock was set back to before the decision.
         """
-        held = self._cached_grants
+        held = self.held
         return (
-            self._valid_from <= now < self._valid_until
-            and now < self._session.refresh_at
+            self.valid_from <= now < self.valid_until
+            and now < self.session.refresh_at
             and now < held.refresh_at
-            and held.grants is self._grants
+            and held.grants is self.grants
         )
 
 
@@ -93,10 +92,23 @@ class DecisionCache:
 
     def _build(self, cookie_value: str, match: RuleMatch, now: float) -> CachedDecision | None:
         session = self._authenticator.cached_session(cookie_value)
-        # The key must not contain a value that the client chose, so rules that read one are not cached.
-        if session is None or match.rule.grant is not None:
+        if session is None:
             return None
-        held = self._grants.cached_entry(session.session.owner)
+        made = self.decide(session.session.owner, match, now)
+        if made is None:
+            return None
+        admitted, held, until = made
+        return CachedDecision(admitted, session, held, held.grants, now, until)
+
+    def decide(self, owner: str, match: RuleMatch, now: float) -> tuple[Admitted, CachedGrants, float] | None:
+        """Return a decision to admit the owner, the grants it depends on, and when it ends, in Unix seconds.
+
+        Returns None if the grants are not cached, or if the full decision must be made. Raises as `get`.
+        """
+        # The key of a cached decision must not contain a value that the client chose, as these rules do.
+        if match.rule.grant is not None:
+            return None
+        held = self._grants.cached_entry(owner)
         if held is None:
             return None
         decision = self._policy.decide(match, held.grants)
@@ -108,4 +120,4 @@ class DecisionCache:
         admitted, headers_end = self._injector.admitted(
             decision.rule, decision.grant, held.grants, now, decision.others
         )
-        return CachedDecision(admitted, session, held, now, min(until, headers_end))
+        return admitted, held, min(until, headers_end)

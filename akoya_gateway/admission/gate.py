@@ -67,7 +67,7 @@ class AccessGate:
             GatewayError: In the same cases as `admit`.
         """
         if self.needs_request:
-            return self._try_admit_identified(target, request)
+            return self._try_admit_identified(target, now, request)
         public = target.public
         if public is not None:
             return public
@@ -80,24 +80,17 @@ class AccessGate:
             return None
         return self._decisions.get(session, target.match, now)
 
-    def _try_admit_identified(self, target: RequestTarget, request: RequestInfo | None) -> Admitted | None:
+    def _try_admit_identified(self, target: RequestTarget, now: float, request: RequestInfo | None) -> Admitted | None:
         """Do the work of `try_admit` if the owner is determined by `identity` instead of the session."""
         assert request is not None and self._authenticator.require_valid_header is not None
         self._authenticator.require_valid_header(request)
         if target.public is not None or target.match is None:
             return target.public
         principal = self._authenticator.authenticate_cached(request)
-        if principal is None or principal.owner is None or target.match.rule.grant is not None:
+        if principal is None or principal.owner is None:
             return None
-        owner_grants = self._grants.get_cached(principal.owner)
-        if owner_grants is None:
-            return None
-        decision = self._policy.decide(target.match, owner_grants)
-        if isinstance(decision, Deny) or decision.grant is None:
-            return None
-        if not all(self._grants.is_ready(grant) for grant in (decision.grant, *decision.others)):
-            return None
-        return self._allow(decision, owner_grants)
+        decided = self._decisions.decide(principal.owner, target.match, now)
+        return None if decided is None else decided[0]
 
     async def admit(self, target: RequestTarget, request: RequestInfo, headers: RequestHeaders) -> Admission:
         """Decide a request, querying the store and the provider if necessary.

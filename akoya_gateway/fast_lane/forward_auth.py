@@ -7,6 +7,8 @@ uvicorn (on the machine of `docs/performance.md`). Denials are left to the ASGI 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from akoya_gateway.access.request import LoggedFields, RequestInfo
 from akoya_gateway.admission.request_target import RequestTarget
 from akoya_gateway.authentication.principal import is_trusted_peer
@@ -55,21 +57,19 @@ class CachedCheck:
         self.remaining_lines = lines(Response(200, original.response_headers([])).raw_headers)
 
 
+@dataclass(slots=True, eq=False)
 class EncodedResponse:
     """An "allow" as the bytes of an HTTP/1.1 response."""
 
-    __slots__ = ("_check", "_id_line", "content", "rule")
-
-    def __init__(self, check: CachedCheck, rule: str, content: bytes, id_line: bytes) -> None:
-        self._check = check
-        self.rule = rule
-        self.content = content
-        self._id_line = id_line
+    check: CachedCheck
+    rule: str
+    content: bytes
+    id_line: bytes
 
     def logged_fields(self) -> LoggedFields:
         """Return the fields of the access log: those of the original request."""
-        original = self._check.original_request
-        return original.raw_path, original.method, value_in(self._id_line)
+        original = self.check.original_request
+        return original.raw_path, original.method, value_in(self.id_line)
 
 
 class ForwardAuthCache:

@@ -26,7 +26,7 @@ def cached_decision(until: float = NOW + 60) -> tuple[CachedDecision, CachedSess
     session = CachedSession(NOW + 1, NOW + 0.8, SimpleNamespace(owner="owner"))  # type: ignore[arg-type]
     held = CachedGrants(NOW + 1, NOW + 0.8, OwnerGrants("owner", (GRANT,)))
     anything: Any = None
-    return CachedDecision(anything, session, held, NOW, until), session, held
+    return CachedDecision(anything, session, held, held.grants, NOW, until), session, held
 
 
 @pytest.mark.parametrize(

@@ -144,17 +144,6 @@ _HANDLED = {Handling.PASS: HeaderRule.PASS, Handling.FROM_PROXIES: HeaderRule.UN
 class RequestWriter:
     """Writes request heads for an upstream. Keep one instance, because it caches names, hosts and header sections."""
 
-    __slots__ = (
-        "_client_headers",
-        "_default_host",
-        "_hosts",
-        "_keep_alive",
-        "_methods",
-        "_names",
-        "_sections",
-        "forwarded",
-    )
-
     def __init__(
         self,
         forwarded: ForwardedHeaders,

@@ -13,12 +13,19 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from akoya_gateway.errors import UpstreamError
+from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, UpstreamTimeout
-from akoya_gateway.upstream.http.request_head import RequestWriter
-from akoya_gateway.upstream.websocket.handshake_headers import handshake
+from akoya_gateway.upstream.http.request_head import Hop, RequestWriter, target_of
+from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, Headers, tokens
 
 _ANY_URI = WebSocketURI(secure=False, host="upstream", port=80, path="/", query="")
 _END_OF_HEAD = b"\r\n\r\n"
+_NOT_FORWARDED = HOP_BY_HOP | {
+    b"content-length",
+    b"sec-websocket-accept",
+    b"sec-websocket-extensions",
+    b"sec-websocket-protocol",
+}
 
 
 class HandshakeRejected(Exception):
@@ -63,7 +70,7 @@ class ClientHandshake(asyncio.Protocol):
             UpstreamError: There was no valid response in time.
             RefusedRequest: The handshake request must not be forwarded.
         """
-        self.transport.write(handshake(writer, scope, self.protocol.key))
+        self.transport.write(_request(writer, scope, self.protocol.key))
         try:
             async with asyncio.timeout(timeout):
                 return await self._opened
@@ -157,3 +164,27 @@ class ClientHandshake(asyncio.Protocol):
             self._opened.set_exception(error)
             # Mark the exception as retrieved, so that asyncio does not log it if `open` was cancelled.
             self._opened.exception()
+
+
+def _request(writer: RequestWriter, scope: Scope, key: str) -> bytes:
+    """Return the handshake request with the client's headers and the gateway's own `key` (RFC 6455 section 4.1).
+
+    Raises:
+        RefusedRequest: The request must not be forwarded.
+    """
+    peer, is_forwarded = peer_of(scope.get("client"))
+    extra = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: %b\r\n"
+    headers = [header for header in scope["headers"] if not header[0].lower().startswith(b"sec-websocket-")]
+    if scope.get("subprotocols"):
+        headers.append((b"sec-websocket-protocol", ", ".join(scope["subprotocols"]).encode("latin-1")))
+    hop = Hop(peer, is_forwarded, "https" if scope.get("scheme") in ("wss", "https") else "http")
+    return writer.write("GET", target_of(scope), headers, hop, extra=extra % key.encode("ascii")).head
+
+
+def end_to_end(response: Response) -> Headers:
+    """Return the headers of a handshake response that may be forwarded to the client."""
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.raw_items()
+    ]
+    named = [token for name, value in headers if name == b"connection" for token in tokens(value)]
+    return [(name, value) for name, value in headers if name not in _NOT_FORWARDED and name not in named]

@@ -12,8 +12,7 @@ from websockets.http11 import Response
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA
 from akoya_gateway.upstream.http.request_head import RequestWriter
-from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake, HandshakeRejected
-from akoya_gateway.upstream.websocket.handshake_headers import end_to_end
+from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake, HandshakeRejected, end_to_end
 from akoya_gateway.upstream.websocket.message_relay import UpstreamWebSocket, relay
 from akoya_gateway.upstream.websocket.tunnel import EXTENSION, Tunnel
 
