@@ -98,6 +98,37 @@ def test_both_paths_respond_alike_for_any_number_of_requests(
     assert seen[0] == seen[1]
 
 
+ADDED = [
+    b"X-Own: 1", b"X_Own: 2", b"Connection: keep-alive", b"Connection: Akoya-Owner", b"Connection: Cookie, X-Own", b"AKOYA_ID_TOKEN: evil",
+    b"Akoya.Owner: evil", b"Signature: x=:YQ==:", b"Signature-Input: x=()", b"Signature_Input: x", b"Content-Digest: x", b"X-Method-Override: GET",
+    b"X.Http-Method: PUT", b"X-Original-URL: /any", b"SCRIPT_NAME: /p", b"Daphne-Root-Path: /p", b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-Host: evil",
+    b"Forwarded: for=1.2.3.4", b"TE: trailers", b"Expect: 100-continue", b"Content-Length: 0", b"Origin: http://evil.example", b"X-Request-Id: abc",
+    b"X-Empty:", b"X-High: \xe9", b"Host: other", b"Upgrade: websocket", b"X-Akoya-Answer: x", b"X-Original-URI: /public/x", b"X-Original-Method: POST",
+    b"X-Forwarded-Uri: /public/x", b"X-Forwarded-Method: POST", b"X-Forwarded-Anything: x", b"Remote-User: x", b"Oidc-Any: x", b"X-B3-TraceId: 1",
+    b"Authorization: Bearer x", b"Cookie: theirs=1", b"Cf-Any: 1", b"X-Envoy-External-Address: 1.2.3.4", b"$WSRU: root", b"X~Script~Name: /x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", [NGINX, TRAEFIK, b""], ids=["nginx", "traefik", "envoy"])
+def test_any_header_added_to_an_allowed_check_has_the_same_effect_on_both_paths(
+    both: tuple[GatewayEnv, GatewayProcess], browser: Browser, way: bytes
+) -> None:
+    env, plain = both
+    allowed = question(way, browser.cookie_header(), b"" if way else b"/accounts")
+    for port in (plain.port, env.port):
+        with Client(port) as client:
+            assert [client.request(allowed).status for _ in range(2)] == [200, 200]
+    for line in ADDED:
+        changed = allowed[:-2] + line + b"\r\n\r\n"
+        seen = []
+        for port in (plain.port, env.port):
+            with Client(port) as client:
+                # The second time the fast lane may know the check.
+                responses = [client.request(content) for content in (changed, allowed, changed)]
+                seen.append([(settled(response.head), settled(response.body)) for response in responses])
+        assert seen[0] == seen[1], line
+
+
 def test_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
     env, _ = both
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
