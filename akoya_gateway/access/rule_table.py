@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from unicodedata import normalize
 
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.config.model import AccessRule, GrantSelector, Require
@@ -129,11 +130,13 @@ class RuleTable:
             AmbiguousSpelling: A variant is under a rule with another requirement. Rules that require nothing do
                 not count.
         """
-        folded = path.casefold()
-        if folded != path:
+        spelled = segments
+        if not path.isascii():
+            segments = [_folded(segment) for segment in segments]
+        elif (folded := path.casefold()) != path:
             segments = folded.split("/")
         # If neither the path nor any pattern has another case, the folded path is the path itself, under `rule`.
-        if folded != path or not self._is_folded:
+        if segments is not spelled or not self._is_folded:
             self._require_same(method, segments, rule)
         other = [*segments, ""] if segments[-1] else segments[:-1]
         if len(other) > 1:
@@ -155,8 +158,13 @@ class RuleTable:
 
 def _case_folded(rule: AccessRule) -> AccessRule:
     """Return the rule with a case-folded path. Parameter names keep their case."""
-    segments = [one if one.startswith("{") else one.casefold() for one in rule.path.split("/")]
+    segments = [one if one.startswith("{") else _folded(one) for one in rule.path.split("/")]
     return replace(rule, path="/".join(segments))
+
+
+def _folded(segment: str) -> str:
+    """Return the segment in one case and in one Unicode form (NFKC), so that `a` and a combining diaeresis are `ä`."""
+    return segment.casefold() if segment.isascii() else normalize("NFKC", normalize("NFKC", segment).casefold())
 
 
 def _differs(other: AccessRule, rule: AccessRule) -> bool:
