@@ -56,6 +56,7 @@ class StandardOutput:
         """
         self._lock = threading.Lock()
         """Held by the thread that writes."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._truncated = False
         """Whether the output ends within a line, the rest of which was dropped."""
@@ -77,13 +78,17 @@ class StandardOutput:
             self._parts += parts
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            loop = self._loop
+            if loop is None or not loop.is_running():
+                # Not each time, because Python 3.11 makes a system call to find the running loop.
+                loop = self._loop = asyncio.get_running_loop()
+            loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write the gathered lines."""
         self._scheduled = False
         # Check again after releasing the lock: a call that could not acquire it has left its line behind.
-        while self._parts and self._lock.acquire(blocking=False):
+        while self._parts and self._lock.acquire(False):
             try:
                 while self._parts:
                     self._write_lines()
