@@ -73,15 +73,23 @@ class ActiveRuntime:
         self._stopping.set()
 
     async def close(self) -> None:
-        """Close the runtimes that a reload replaced, and the one in use. Call `refuse_start` first."""
+        """Close the runtimes that a reload replaced, and the one in use. Call `refuse_start` first.
+
+        They are closed at the same time, so that a stop shortly after a reload does not wait twice for late responses.
+        """
         if self._starting is not None:
             await asyncio.wait({self._starting})
-        if self._retiring_tasks:
-            await asyncio.gather(*self._retiring_tasks, return_exceptions=True)
         runtime = self._current
-        if runtime is not None:
-            self._use(None)
-            await runtime.close()
+        if runtime is None:
+            await asyncio.gather(*self._retiring_tasks, return_exceptions=True)
+            return
+        self._use(None)
+        closing = asyncio.create_task(runtime.close(keep_store=True))
+        try:
+            await asyncio.gather(*self._retiring_tasks, closing, return_exceptions=True)
+            closing.result()
+        finally:
+            await runtime.store.close()  # Last, because a replaced runtime may write to the same store.
 
     async def replace(self, config: Config) -> None:
         """Switch to another configuration. Requests in progress finish with the runtime they started with.

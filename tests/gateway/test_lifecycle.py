@@ -155,3 +155,23 @@ async def test_first_client_may_disconnect_during_the_start(tmp_path: Path, stor
     assert await status(gateway) == 200
     assert len(stores.open) == 1
     await gateway.shutdown()
+
+
+async def test_end_after_a_reload_waits_for_the_refreshes_of_both_runtimes_together(
+    tmp_path: Path, stores: HeldStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, they could take longer than the process has until it is killed."""
+    gateway = Gateway(app, configured(tmp_path))
+    first = await gateway.startup()
+    await gateway.reload(configured(tmp_path))
+    both = asyncio.Barrier(2)
+
+    async def drain(timeout: float) -> int:
+        async with asyncio.timeout(30):
+            await both.wait()
+        assert len(stores.open) == 1, "the store is open until both have finished"
+        return 0
+
+    for runtime in (first, gateway.runtime):
+        monkeypatch.setattr(runtime.grants._refresher, "drain", drain)
+    await gateway.shutdown()
