@@ -50,7 +50,7 @@ from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.observability.stdout import StandardOutput
 from akoya_gateway.secret import Secret
 from akoya_gateway.server.uvicorn_server import server_config
-from akoya_gateway.upstream.http.connection_pool import ConnectionPool
+from akoya_gateway.upstream.http.origin import PooledOrigin
 from benchmarks.rig import gateway
 from benchmarks.rig.asgi_apps import bare
 
@@ -220,7 +220,7 @@ def sockets_of_wires() -> Any:
     """Replace each WebSocket that a pool opens by a fake transport that echoes immediately."""
     loop = asyncio.get_running_loop()
 
-    async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
+    async def connect(origin: PooledOrigin, make: Callable[[], Any], upstream: Any) -> Any:
         def respond(data: bytes) -> None:
             if data.startswith(b"GET "):
                 key = next(line for line in data.split(b"\r\n") if line.startswith(b"sec-websocket-key: "))[19:]
@@ -244,7 +244,7 @@ def upstream_of_wires(varied: bool) -> Any:
     """Replace each connection that a pool opens by a fake transport that responds immediately."""
     loop, number = asyncio.get_running_loop(), 0
 
-    async def connect(pool: ConnectionPool, station: Any, make: Callable[[], Any]) -> Any:
+    async def connect(origin: PooledOrigin, make: Callable[[], Any], upstream: Any) -> Any:
         connection = make()
 
         def respond(data: bytes) -> None:
@@ -262,12 +262,12 @@ def upstream_of_wires(varied: bool) -> Any:
 
 @contextmanager
 def _connecting(connect: Any) -> Any:
-    before = ConnectionPool._connect
-    ConnectionPool._connect = connect  # type: ignore[method-assign]
+    before = PooledOrigin.connect
+    PooledOrigin.connect = connect  # type: ignore[method-assign]
     try:
         yield
     finally:
-        ConnectionPool._connect = before  # type: ignore[method-assign]
+        PooledOrigin.connect = before  # type: ignore[method-assign]
 
 
 async def measure(way: Way, config: Config, rounds: int, count: int, profile: cProfile.Profile | None) -> list[float]:

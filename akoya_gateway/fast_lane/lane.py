@@ -150,10 +150,9 @@ class FastLane:
 
     def request(self, target: CachedTarget, headers: CachedHeaders, request_id: str | None = None) -> RequestInfo:
         """Build the `RequestInfo` of a request, for the access gate. It gets a new ID if it has none yet."""
-        routed = target.target
-        return self.gateway.request_info(
-            routed.method, routed.raw_path, target.query, headers.headers, headers.peer, request_id=request_id
-        )
+        routed, pairs = target.target, headers.headers
+        request_id = request_id or self._new_id(headers.peer, pairs)
+        return RequestInfo(routed.method, routed.raw_path, target.query, pairs, headers.peer, request_id)
 
     def failing(self, error: GatewayError, admission: Admitted, began: float) -> ASGIApp:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.started_at`."""
@@ -164,6 +163,9 @@ class FastLane:
             await self.gateway.answer_error(error, exchange, receive)
 
         return app
+
+    def _new_id(self, peer: str | None, headers: Headers) -> str:
+        return self.gateway.request_ids.for_headers(peer, headers, is_forwarded=False).decode()
 
     def _id_line(self, headers: CachedHeaders) -> bytes:
         """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""
@@ -195,7 +197,7 @@ class FastLane:
         except GatewayError:
             return
         if is_check and is_one_head(data, method.encode("ascii"), url, len(headers)):
-            request = self.gateway.request_info(method, raw_path, query, headers, peer)
+            request = RequestInfo(method, raw_path, query, headers, peer, self._new_id(peer, headers))
             self._forward_auth.store(runtime, peer, data, request)
 
     def _build_target(self, method: str, raw_path: bytes, query: bytes, start: bytes) -> CachedTarget | None:

@@ -45,14 +45,8 @@ class ClientConnection(Protocol):
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None: ...
 
 
-class _NullEvent:
-    """No-op stand-in for the `asyncio.Event` of uvicorn's cycle. Nothing waits for it."""
-
-    def set(self) -> None:
-        return
-
-
-_NULL_EVENT = _NullEvent()
+_NULL_EVENT = asyncio.Event()
+"""The event of uvicorn's cycle, for which nothing waits here."""
 
 
 class LaneExchange(ResponseHandler):

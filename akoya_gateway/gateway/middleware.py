@@ -179,41 +179,19 @@ class Gateway:
         chosen = self._config.forward_auth
         return self._forward_auth if chosen is None else chosen
 
-    def request_info(
-        self,
-        method: str,
-        raw_path: bytes,
-        query: bytes,
-        headers: Headers,
-        peer: str | None,
-        websocket: bool = False,
-        is_forwarded: bool = False,
-        request_id: str | None = None,
-    ) -> RequestInfo:
-        """Build the `RequestInfo` that the access gate evaluates.
-
-        `is_forwarded` is True if `peer` was taken from a forwarding header instead of the socket. Without a
-        `request_id` a new one is made, unless a trusted proxy has sent one.
-        """
-        if request_id is None:
-            request_id = self.request_ids.for_headers(peer, headers, is_forwarded=is_forwarded).decode()
-        return RequestInfo(
-            method, raw_path, query, headers, peer, request_id, websocket, peer_is_forwarded=is_forwarded
-        )
-
     def request_of(self, scope: Scope) -> RequestInfo:
         """Build the `RequestInfo` of an ASGI scope."""
         peer, is_forwarded = peer_of(scope.get("client"))
-        return self.request_info(
+        return RequestInfo(
             scope.get("method", "GET"),
             bytes(scope.get("raw_path") or _raw_path(scope["path"])),
             scope.get("query_string") or b"",  # Optional for WebSockets, as `scheme`, which daphne leaves out.
             # A copy: uvicorn appends the trailers of a request to this list, possibly during or after the decision.
             [*scope["headers"]],
             peer,
-            scope["type"] == "websocket",
-            is_forwarded,
             self.request_id(scope).decode(),
+            scope["type"] == "websocket",
+            peer_is_forwarded=is_forwarded,
         )
 
     def request_id(self, scope: Scope) -> bytes:

@@ -7,16 +7,15 @@ the clock. Timeouts are therefore up to two ticks late (`ConnectionPool.tick`, i
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from akoya_gateway.config.model import Origin, Upstream
+from akoya_gateway.config.model import Upstream
 from akoya_gateway.upstream.errors import ClosedEarly, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
 from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.http.origin import PooledOrigin
 from akoya_gateway.upstream.http.response_head_cache import Hides, ResponseHeadCache
 from akoya_gateway.upstream.http.tls import client_context
 
@@ -28,59 +27,6 @@ _MIN_UPLOAD_RATE, _UPLOAD_GRACE = 500.0, 20.0
 An upload that falls further behind is aborted when other requests wait for a connection. If no request waits, an upload
 may be slow, because some apps have uploads that take hours.
 """
-
-_FIRST_EJECTION = 1.0
-_MAX_EJECTION = 30.0
-"""Seconds for which a failed origin is ejected. The time doubles with every failure in a row."""
-
-
-_MAX_CONSECUTIVE_FAILURES = 3
-"""Number of consecutive failed requests after which an origin is ejected."""
-
-
-class _Host:
-    """One origin with its idle connections and its health.
-
-    It is ejected after a failed connect and after several consecutive failed requests. Each ejection is longer than
-    the one before, until a response arrives.
-    """
-
-    __slots__ = ("consecutive_failures", "ejected_until", "failures", "idle", "key", "origin", "oversends", "tls")
-
-    def __init__(self, key: int, origin: Origin, tls: ssl.SSLContext | None) -> None:
-        self.key = key
-        self.origin = origin
-        self.tls = tls
-        self.idle: dict[Connection, None] = {}
-        """Idle connections, the most recently used last. A dictionary, so that any of them can be removed in O(1)."""
-        self.failures = self.consecutive_failures = 0
-        self.ejected_until = 0.0
-        self.oversends = False
-        """The origin has sent bytes after a bodiless response. Connections are not reused after such responses."""
-
-    def failed(self, now: float) -> None:
-        """Eject the origin."""
-        self.failures += 1
-        self.ejected_until = now + min(_MAX_EJECTION, _FIRST_EJECTION * 2 ** min(self.failures - 1, 10))
-
-    def connected(self) -> None:
-        """Record a successful connect.
-
-        It ends an ejection only if no requests have failed: some broken origins accept connections but never respond.
-        """
-        if not self.consecutive_failures:
-            self.record_response()
-
-    def record_failure(self, now: float) -> None:
-        """Record a failed request."""
-        self.consecutive_failures += 1
-        if self.consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
-            self.failed(now)
-
-    def record_response(self) -> None:
-        """Record a response, which resets the failure counters and ends an ejection."""
-        self.failures = self.consecutive_failures = 0
-        self.ejected_until = 0.0
 
 
 class ConnectionPool:
@@ -125,7 +71,7 @@ class ConnectionPool:
         https = any(origin.scheme == "https" for origin in upstream.origins)
         context = client_context(upstream.tls) if https else None
         self._hosts = tuple(
-            _Host(key, origin, context if origin.scheme == "https" else None)
+            PooledOrigin(key, origin, context if origin.scheme == "https" else None)
             for key, origin in enumerate(upstream.origins)
         )
         self._single_host = self._hosts[0] if len(self._hosts) == 1 else None
@@ -323,7 +269,7 @@ class ConnectionPool:
                 return waiter
         return None
 
-    def _pop(self, host: _Host) -> Connection | None:
+    def _pop(self, host: PooledOrigin) -> Connection | None:
         """Remove and return the most recently used idle connection, or None.
 
         Connections that are no longer usable, for example because unexpected bytes have arrived, are aborted.
@@ -341,7 +287,7 @@ class ConnectionPool:
                 return connection
         return None
 
-    def _next_host(self) -> _Host:
+    def _next_host(self) -> PooledOrigin:
         """Return the next origin (round robin) that is not ejected. If all are ejected, return the next one."""
         hosts = self._hosts
         count = len(hosts)
@@ -416,7 +362,7 @@ class ConnectionPool:
             host = self._next_host()
             self._next_index = host.key
             try:
-                protocol = await self._connect(host, partial(make, host.key))
+                protocol = await host.connect(partial(make, host.key), self.upstream)
             except (UpstreamUnreachable, UpstreamTimeout) as error:
                 host.failed(self._time())
                 tried = error
@@ -424,33 +370,6 @@ class ConnectionPool:
                 host.connected()
                 return protocol
         raise tried or UpstreamUnreachable("no upstream is configured")
-
-    async def _connect(self, host: _Host, make: Callable[[], _Protocol]) -> _Protocol:
-        assert self._loop is not None
-        origin = host.origin
-        name = self.upstream.tls.server_name or origin.host if host.tls is not None else None
-        try:
-            async with asyncio.timeout(self.upstream.connect_timeout):
-                if origin.path is not None:
-                    _, protocol = await self._loop.create_unix_connection(
-                        make, origin.path, ssl=host.tls, server_hostname=name
-                    )
-                else:
-                    transport, protocol = await self._loop.create_connection(
-                        make, origin.host, origin.port, ssl=host.tls, server_hostname=name
-                    )
-                    raw = transport.get_extra_info("socket")
-                    if raw is not None:
-                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        except TimeoutError:
-            raise UpstreamTimeout("the upstream took too long to accept a connection") from None
-        except ssl.SSLError as error:
-            raise UpstreamUnreachable(f"no TLS with the upstream: {error.reason or 'handshake failed'}") from error
-        except OSError as error:
-            raise UpstreamUnreachable(
-                f"no connection to the upstream: {error.strerror or type(error).__name__}"
-            ) from error
-        return protocol
 
     def _start(self) -> None:
         if self._closed:
