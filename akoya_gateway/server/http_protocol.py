@@ -324,6 +324,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             # validates those (RFC 9110 section 6.5.1).
             self.headers = []
 
+    def _should_upgrade(self) -> bool:
+        """Return True for a WebSocket handshake. HTTP/1.0 has no upgrades (RFC 9110 section 7.8)."""
+        return self.parser.get_http_version() != "1.0" and super()._should_upgrade()
+
     def _check_upgrade(self) -> None:
         """Raise `Refused` for a WebSocket handshake that cannot be accepted."""
         if not self._should_upgrade():
