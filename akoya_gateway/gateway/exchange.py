@@ -11,7 +11,7 @@ from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
-from akoya_gateway.access.request import Headers, LoggedFields, RequestInfo
+from akoya_gateway.access.request import LoggedFields, RequestInfo
 from akoya_gateway.admission.decision import Admission, Admitted
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
@@ -125,19 +125,22 @@ class Exchange(ClientSend):
         return self.server_send(message)
 
     def _edited_start(self, message: Message) -> Message:
-        """Return a start message as the client gets it.
-
-        Goes through the headers only once, because this runs for every response.
-        """
-        headers, stream, self.token_rejected = self._gateway.response_policy.edit(message.get("headers", ()))
-        self.record_response(message.get("status", 101))
-        decision = self.decision
-        if stream and message["type"] == _START and isinstance(decision, Admitted) and decision.owner is not None:
+        """Return a start message as the client gets it."""
+        gateway = self._gateway
+        headers, stream, self.token_rejected = gateway.response_policy.edit(message.get("headers", ()))
+        self.started = True
+        if gateway.observer is not None:
+            self.record_response(message.get("status", 101))
+        is_http = message["type"] == _START
+        if stream and is_http and isinstance(self.decision, Admitted) and self.decision.owner is not None:
             self.monitor()
             self.is_open_ended = not any(name.lower() == b"content-length" for name, _ in headers)
-        # Copies, because an app may send its own message again.
+        headers.append(self.request_id_header)
+        if gateway.date_header is not None and is_http:
+            gateway.date_header.add_to(headers)
+        # A copy, because an app may send its own message again.
         edited = {**message}
-        edited["headers"] = self._with_own(headers, message["type"])
+        edited["headers"] = headers
         return edited
 
     def start_message(self, head: CachedResponseHead) -> Message:
@@ -197,7 +200,10 @@ class Exchange(ClientSend):
     async def send_own(self, message: Message) -> None:
         """Send a message of the gateway's own response. Its start gets the request ID."""
         if message["type"] in (_START, _REFUSAL):
-            message = {**message, "headers": self._with_own(message["headers"], message["type"])}
+            headers = [*message["headers"], self.request_id_header]
+            if self._gateway.date_header is not None and message["type"] == _START:
+                self._gateway.date_header.add_to(headers)
+            message = {**message, "headers": headers}
             self.record_response(message["status"])
         elif message["type"] == _CLOSE:
             self.record_response(REFUSED)
@@ -217,13 +223,6 @@ class Exchange(ClientSend):
             outcome = self._error.code
         rule = "-" if decision is None or decision.rule is None else decision.rule.label
         self._gateway.record_response(self._logged or self, status, rule, self.began, outcome)
-
-    def _with_own(self, headers: Headers, kind: str) -> Headers:
-        """Return a copy of response headers with the request ID, and `Date` where the server does not add it."""
-        headers = [*headers, self.request_id_header]
-        if self._gateway.date_header is not None and kind == _START:
-            self._gateway.date_header.add_to(headers)
-        return headers
 
     def monitor(self) -> None:
         """Close the connection when the request is no longer admitted."""

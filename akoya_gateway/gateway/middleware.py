@@ -163,7 +163,7 @@ class Gateway:
             if passed is None or runtime is None:
                 await self._decide(exchange, scope, receive)
             else:
-                admitted, headers, injected = passed
+                admitted, (headers, injected) = passed
                 await self._forward(runtime, exchange, admitted, headers, injected, scope, receive)
         except GatewayError as error:
             await self.answer_error(error, exchange, receive)

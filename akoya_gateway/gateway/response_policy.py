@@ -60,10 +60,10 @@ class ResponsePolicy:
     def edit(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, bool, bytes | None]:
         """Return the headers for the client, whether they begin an event stream, and `TOKEN_REJECTED` if it is there.
 
-        Goes through the headers once, because this runs for every response. The list is the given one if it is a list
-        and nothing is hidden. ASGI allows any other iterable, and some can be iterated only once.
+        Goes through the headers once, because this runs for every response. The list is a new one. ASGI allows any
+        iterable, and some can be iterated only once.
         """
-        found = headers if type(headers) is list else list(headers)
+        found = [*headers]
         hidden: Headers = []
         stream = False
         plain = self._plain
@@ -71,7 +71,8 @@ class ResponsePolicy:
             if name in plain:
                 continue
             if name == b"content-type":
-                stream |= is_event_stream(value)
+                # The length saves the call for most values.
+                stream |= len(value) > 16 and is_event_stream(value)
             elif name[:3] not in _SUSPECT:
                 plain.store(name, None, len(name))
             elif self.hides(name, value):

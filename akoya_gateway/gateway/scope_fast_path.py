@@ -66,6 +66,7 @@ class ScopeFastPath:
         self._gate = gate
         self._injector = injector
         self._read = injector.read
+        self._forwarded_headers = injector.forwarded_headers
         self._request_ids = request_ids
         self._clock = clock
         self._bodies = bodies
@@ -76,7 +77,7 @@ class ScopeFastPath:
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
         )
 
-    def admit(self, scope: Scope) -> tuple[Admitted, Headers, int] | None:
+    def admit(self, scope: Scope) -> tuple[Admitted, tuple[Headers, int]] | None:
         """Return the decision and the headers for the app, or None if the full decision must be made.
 
         The number is how many of the last headers are the gateway's. The request ID is set in the scope.
@@ -116,8 +117,7 @@ class ScopeFastPath:
                 is_trusted = self._injector.trusts(peer, is_forwarded=is_forwarded)
             if SCOPE_KEY not in scope:
                 scope[SCOPE_KEY] = ids.accept(headers.request_id) if is_trusted else ids.new()
-            passed, injected = self._injector.forwarded_headers(admitted, target, headers, query, now, is_trusted)
-            return admitted, passed, injected
+            return admitted, self._forwarded_headers(admitted, target, headers, query, now, is_trusted)
         except (GatewayError, KeyError, TypeError):
             # KeyError: a key that ASGI allows a server to omit. TypeError: `raw_path` is not bytes and not hashable.
             return None

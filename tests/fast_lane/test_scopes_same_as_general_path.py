@@ -28,7 +28,9 @@ from tests.support.environment import Browser, GatewayEnv
 from tests.support.raw_http import Caller, RawUpstream
 from tests.support.request_recorder import RequestRecorder
 
-SCOPES = 300
+SCOPES = 220
+TURNS = 5
+"""How often each scope is sent. The fifth one uses all caches."""
 RULES = [
     {"path": "/open/*", "require": "nothing"},
     {"path": "/get/*", "methods": ["GET"], "require": "mikomo", "otherwise": "unauthorized"},
@@ -269,7 +271,7 @@ def test_plain_way_and_the_general_one_are_alike(
                     scope["client"] = random.choice(
                         [("10.0.0.1", 4000)] * 4 + [("10.0.0.1", 0), ("127.0.0.1", 4000), None]
                     )
-                for turn in range(3):
+                for turn in range(TURNS):
                     seen.clear()
                     was = await call(general, scope, body)
                     by_general = list(seen)
@@ -383,6 +385,52 @@ def test_truncated_response_gets_no_second_head(env: GatewayEnv, cookie: bytes, 
             assert [request.status for request in recorder.reported] == [200]
         finally:
             await gateway.shutdown()
+
+    asyncio.run(main())
+
+
+OTHER_PARTS: dict[str, dict[str, Any]] = {
+    "path": {"path": "/open/a"},
+    "raw-path": {"raw_path": b"/open/a"},
+    "raw-path-with-another-rule": {"path": "/get/b", "raw_path": b"/get/b"},
+    "root-path": {"root_path": "/any"},
+    "http-1.0": {"http_version": "1.0"},
+    "method": {"method": "DELETE"},
+    "override": {"query_string": b"_method=DELETE"},
+    "no-cookie": {"headers": [(b"host", b"app.example.com")]},
+    "body": {"headers": [(b"host", b"app.example.com"), (b"content-length", b"2")]},
+}
+
+
+def test_request_that_differs_from_a_cached_one_in_one_part_gets_its_own_decision(
+    env: GatewayEnv, cookie: bytes
+) -> None:
+    async def main() -> None:
+        gateway, general = (Gateway(_nothing, configured(env, limits={"body_bytes": 100})) for _ in range(2))
+        for each in (gateway, general):
+            await each.startup()
+        (general.runtime.scope_fast_path).admit = lambda scope: None  # type: ignore[method-assign]
+        base = plain_scope(cookie, path="/get/a", raw_path=b"/get/a", root_path="")
+        try:
+            for _ in range(TURNS):
+                assert (await call(gateway, base, []))[0] == 200
+            assert gateway.runtime.scope_fast_path.admit({**base}) is not None
+            refused = 0
+            for name, changes in OTHER_PARTS.items():
+                wanted = await call(general, {**base, **changes}, [])
+                for _ in range(TURNS):
+                    assert await call(gateway, {**base, **changes}, []) == wanted, name
+                refused += wanted[0] != 200
+            assert refused >= 6
+            value = gateway.runtime.cookies.session([(b"cookie", cookie)])
+            assert value is not None
+            session = await gateway.runtime.sessions.resolve(value)
+            assert session is not None
+            await gateway.runtime.sessions.end(session)
+            assert (await call(gateway, base, []))[0] == 401
+        finally:
+            for each in (gateway, general):
+                await each.shutdown()
 
     asyncio.run(main())
 
