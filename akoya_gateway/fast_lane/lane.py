@@ -24,7 +24,7 @@ from akoya_gateway.admission.decision import Admitted
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.forward_auth import EncodedResponse, ForwardAuthCache, is_one_head
-from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser, head
+from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.exchange import Exchange
 from akoya_gateway.gateway.forward_auth import is_forward_auth
@@ -118,35 +118,26 @@ class FastLane:
         Returns None if that is not possible. The general path then handles the request, including a denial. Without a
         `request_id` the request gets a new one, unless a trusted proxy has sent one.
         """
-        admitted = self.admit(target, headers)
-        runtime = self._runtime
-        if admitted is None or runtime is None:
+        runtime, routed, now = self._runtime, target.target, self._clock()
+        if runtime is None:
+            return None
+        injected_lines = b""
+        try:
+            request = self.request(target, headers) if runtime.gate.needs_request else None
+            admission = runtime.gate.try_admit(routed, headers.session, now, request)
+            if admission is None:
+                return None
+            if admission.prepared is not None:
+                authority = headers.authorities[routed.secure]
+                injected_lines = admission.prepared.lines(routed.verb, authority, routed.raw_path, target.query, now)
+        except GatewayError:
             return None
         connection = target.pool.get_nowait()
         if connection is None:
             return None
-        admission, injected = admitted
         id_line = self._id_line(headers) if request_id is None else line_of(request_id)
-        return runtime, admission, connection, id_line, head(target, headers, injected, id_line)
-
-    def admit(self, target: CachedTarget, headers: CachedHeaders) -> tuple[Admitted, bytes] | None:
-        """Return the decision and the gateway's header lines, or None if the ASGI path must decide."""
-        if self._runtime is None:
-            return None
-        gate, routed, now = self._runtime.gate, target.target, self._clock()
-        try:
-            request = self.request(target, headers) if gate.needs_request else None
-            admitted = gate.try_admit(routed, headers.session, now, request)
-            if admitted is None:
-                return None
-            prepared = admitted.prepared
-            if prepared is None:
-                return admitted, b""
-            return admitted, prepared.lines(
-                routed.verb, headers.authorities[routed.secure], routed.raw_path, target.query, now
-            )
-        except GatewayError:
-            return None
+        head = (target.start, headers.before, injected_lines, id_line, target.closing, headers.after, b"\r\n")
+        return runtime, admission, connection, id_line, b"".join(head)
 
     def request(self, target: CachedTarget, headers: CachedHeaders, request_id: str | None = None) -> RequestInfo:
         """Build the `RequestInfo` of a request, for the access gate. It gets a new ID if it has none yet."""

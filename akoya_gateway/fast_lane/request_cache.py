@@ -121,14 +121,6 @@ class CachedHeaders:
         return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
 
 
-def head(target: CachedTarget, headers: CachedHeaders, injected_lines: bytes, id_line: bytes) -> bytes:
-    """Return the request head for the upstream.
-
-    `injected_lines` are the gateway headers, and `id_line` is the header line of the request's ID.
-    """
-    return b"".join((target.start, headers.before, injected_lines, id_line, target.closing, headers.after, b"\r\n"))
-
-
 def _pair(line: bytes) -> tuple[bytes, bytes]:
     name, _, value = line.partition(b": ")
     return name.lower(), value
