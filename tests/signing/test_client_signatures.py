@@ -76,7 +76,7 @@ def nearly_valid(draw: st.DrawFn) -> Fields:
     return draw(st.permutations(fields)) if draw(st.booleans()) else fields
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(nearly_valid())
 def test_gateways_signature_verifies_beside_any_signature_of_a_client(fields: Fields) -> None:
     assert verified_beside(fields).owner == FULL.owner
@@ -85,7 +85,7 @@ def test_gateways_signature_verifies_beside_any_signature_of_a_client(fields: Fi
     assert not [value for _, value in left if b"akoya" in value.replace(b'"', b"").split(b"=")[0]]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(values, values)
 def test_gateways_signature_verifies_beside_any_text(signature: str, signature_input: str) -> None:
     fields = [(b"signature", signature.encode("latin-1")), (b"signature-input", signature_input.encode("latin-1"))]
