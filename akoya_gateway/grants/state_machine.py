@@ -238,6 +238,7 @@ def _distrusted(grant: Grant, refresh_token: Secret | None, event: ProviderRespo
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
         _released(updated),
+        reuse=None if updated.reuse is None else replace(updated.reuse, at=now + pause),
         reason=Reason.UNTRUSTED_ANSWER,
         failures=grant.failures + 1,
         untrusted=untrusted,

@@ -14,7 +14,7 @@ from akoya_gateway.grants.events import LeaseExpired, ProviderResponded, Refresh
 from akoya_gateway.grants.refresh_policy import Action, next_action
 from akoya_gateway.grants.serialization import decode, encode
 from akoya_gateway.grants.state_machine import transition
-from akoya_gateway.oauth.outcomes import OutcomeUnknown, ProviderDown, TokensIssued
+from akoya_gateway.oauth.outcomes import DistrustReason, OutcomeUnknown, ProviderDown, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
 from tests.support.grants import GrantEnv, Reuse, bearer, down
@@ -105,6 +105,20 @@ async def test_provider_that_is_down_within_the_grace_period_is_not_requested_in
     env = GrantEnv(grace=60)
     grant = await env.connect()
     env.provider.faults = ["lost", *[down()] * 100]
+    await asyncio.sleep(850)
+    began = clock()
+    while clock() < began + 40:
+        await env.manager.get_fresh(await env.stored(grant))
+        await asyncio.sleep(0.1)
+    assert len(env.provider.used_at) < 12
+
+
+@pytest.mark.parametrize("reason", [DistrustReason.SOURCE, DistrustReason.KEYS])
+@in_virtual_time
+async def test_untrusted_responses_within_the_grace_period_are_not_repeated_in_a_loop(reason: DistrustReason) -> None:
+    env = GrantEnv(grace=60)
+    grant = await env.connect()
+    env.provider.faults = ["lost", *[Untrusted("invalid_grant", reason=reason)] * 1000]
     await asyncio.sleep(850)
     began = clock()
     while clock() < began + 40:
