@@ -8,7 +8,9 @@ one per environment, and the fault is reported to the operator:
 - for an environment: `CONNECTOR_THRESHOLD` of its connectors in a row, without a trusted response of any of them in
   between.
 
-A grant that gets `OFFER_AFTER` untrusted responses in a row is reported as well, without holding back others.
+A grant that gets `OFFER_AFTER` untrusted responses in a row is reported as well, without holding back others. Refusals
+from another token source (`review`) do no more than that: if a client_id was changed for good, the tokens of users who
+have not reconnected are refused for weeks, and the refreshes of the other users must not wait for them.
 
 The state is in memory and per process, and a reload or restart resets it. The first trusted response closes the
 breaker. Each replica detects the fault itself, with at most `GRANT_THRESHOLD` requests.
@@ -171,10 +173,11 @@ class TrustTracker:
     def record_outcome(
         self, environment: str, connector: str, grant_id: str, outcome: object, in_a_row: int = 0
     ) -> ValidationFault | None:
-        """Record a response. Return the fault of several grants if this response is the first sign of it.
+        """Record a response. Return the fault that the operator has to correct, if this is the first sign of it.
 
         `in_a_row` is the number of untrusted responses of this grant, over all replicas.
         """
+        is_reported = any(one.environment == environment for one in self._recent().values())
         self._singles.pop(grant_id, None)
         environment_row, connector_row = self._rows(environment, connector)
         if isinstance(outcome, TokensIssued):
@@ -189,6 +192,10 @@ class TrustTracker:
         self._singles = self._recent()
         if in_a_row >= OFFER_AFTER and len(self._singles) < MAX_ENTRIES:
             self._singles[grant_id] = _Single(environment, connector, outcome.detail, self._clock())
+        if outcome.reason is DistrustReason.SOURCE:
+            self.leave(environment, connector)
+            is_new = grant_id in self._singles and not is_reported
+            return ValidationFault(environment, (connector,), outcome.detail, self._clock(), 1) if is_new else None
         one_opened = self._add(connector_row, grant_id, outcome.detail, GRANT_THRESHOLD)
         if self._add(environment_row, connector, outcome.detail, CONNECTOR_THRESHOLD):
             return _fault(environment, environment_row.members, environment_row)

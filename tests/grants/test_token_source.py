@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.grants.events import ProviderResponded, Reason, RefreshRequested
 from akoya_gateway.grants.serialization import decode, encode
 from akoya_gateway.grants.state_machine import transition
+from akoya_gateway.grants.trust import TrustTracker
 from akoya_gateway.oauth.outcomes import DistrustReason, Refused, TokenOutcome, TokenSet, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
@@ -137,3 +139,41 @@ def test_rotated_token_of_an_untrusted_response_has_its_own_source(doubtful: boo
     outcome = Untrusted("no id_token", Secret("refresh-2"), doubtful=doubtful)
     after = transition(leased, ProviderResponded("me", Secret("refresh-1"), outcome, source="new"), NOW)
     assert decode(encode(after), 1).tokens.source == source
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_refused_grants_of_an_earlier_client_do_not_hold_back_the_others(restarts: bool) -> None:
+    """The client_id was changed for good: the tokens of users who have not reconnected yet are refused for weeks."""
+
+    @in_virtual_time
+    async def main() -> None:
+        env = Moved()
+        earlier = [await env.connect(sub=f"sub_{n}", owner=f"own_{n}") for n in range(6)]
+        provider = Sourced(clock)
+        provider.client, provider._numbers = OTHER_CLIENT, itertools.count(1000)
+        manager = env.new_manager("changed", provider)
+        later = await manager.connect("own_later", OTHER_CLIENT, "mikomo", provider.consent("sub_later"))
+        for n in range(270):
+            if restarts and n % 60 == 0:
+                manager = env.new_manager(f"changed {n}", provider)
+            for grant in earlier:
+                await status(await env.stored(grant), manager)
+            assert await status(await env.stored(later), manager) == 200
+            await asyncio.sleep(20)
+        assert {(await env.stored(grant)).state for grant in earlier} == {GrantState.LIVE}
+        assert any("6 grants of mikomo" in note for note in manager.notes)
+
+    main()
+
+
+def test_refusals_from_another_source_are_reported_once() -> None:
+    tracker = TrustTracker(lambda: NOW, lambda: 0.5)
+    refused = Untrusted("invalid_grant", reason=DistrustReason.SOURCE)
+    faults = [
+        tracker.record_outcome("double", "mikomo", grant, refused, in_a_row)
+        for in_a_row in (1, 2, 3, 4)
+        for grant in ("a", "b")
+    ]
+    assert [fault is not None for fault in faults] == [False, False, False, False, True, False, False, False]
+    assert tracker.wait("double", "mikomo") == 0.0
+    assert [fault.grants for fault in tracker.faults] == [2]
