@@ -114,6 +114,42 @@ def test_second_try_is_on_a_connection_made_for_it() -> None:
         assert fetch(proxy.port, "/again")[::2] == (200, b"4")
 
 
+def test_client_that_leaves_while_its_request_waits_to_be_sent_again_is_noticed() -> None:
+    fail, respond = threading.Event(), threading.Event()
+    aborted: list[bool] = []
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        if caller.number == 1:
+            caller.respond()
+            caller.head()
+            fail.wait(60)
+            return
+        respond.wait(60)
+        caller.respond()
+        caller.head()
+        aborted.append(caller.closed_by_peer())
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, read=600.0, pool=1) as proxy:
+        assert fetch(proxy.port)[0] == 200
+        leaving = Client(proxy.port)
+        leaving.send(b"GET /again HTTP/1.1\r\nhost: a\r\n\r\n")
+        until(lambda: len(upstream.heads) == 2)
+        # Longer than a tick, so that the client is being watched when the first attempt fails.
+        time.sleep(4 * proxy.pool.tick)
+        other = threading.Thread(target=fetch, args=(proxy.port, "/other"))
+        other.start()
+        until(lambda: proxy.pool.waiting == 1)
+        fail.set()
+        until(lambda: len(upstream.heads) == 3)
+        leaving.sock.close()
+        time.sleep(0.5)
+        respond.set()
+        until(lambda: bool(aborted))
+        other.join(60)
+    assert aborted == [True]
+
+
 def test_request_is_not_sent_again_once_a_byte_has_come_back() -> None:
     def handler(caller: Caller) -> None:
         caller.head()
