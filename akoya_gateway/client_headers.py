@@ -216,8 +216,9 @@ def is_alias(name: bytes) -> bool:
 def is_unlisted(name: bytes) -> bool:
     """Return True if the name must not reach the app, and the configuration files of nginx do not remove it.
 
-    nginx has no patterns, so its files contain only the listed names, and names of families that are in use. Names of
-    hosting services, service meshes and tracing systems are not unlisted: they add new ones to requests at any time.
+    nginx has no patterns, so its files contain only the listed names, and those names of families that are in use.
+    Returns False for names of hosting services, service meshes and tracing systems, which may add new names to requests
+    at any time.
     """
     folded, lower = fold(name), name.lower()
     if lower in MOVES_THE_REQUEST or lower in FROM_PROXIES or lower in SENT_BY_NGINX:

@@ -383,7 +383,7 @@ def main() -> None:
     parser.add_argument("ways", nargs="*", choices=[[], *WAYS], help="the paths to measure; all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=10_000, help="of each round")
-    parser.add_argument("--profile", choices=WAYS, help="profile one way in place of timing all")
+    parser.add_argument("--profile", choices=WAYS, help="profile one path instead of timing all")
     parser.add_argument("--against", type=Path, help="another tree of this repository to compare with")
     parser.add_argument("--json", action="store_true", help="print the rounds of each path as JSON")
     options = parser.parse_args()

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _step(module: str, *options: str, output: IO[str] | None = None) -> None:
-    """Run one of the other commands. Exits with its status if it fails. `output` gets its standard output."""
+    """Run one of the other commands, with its standard output to `output`. Exits with its status if it fails."""
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *options], stdout=output)
     print(f"{module}: {time.monotonic() - began:.0f} seconds", flush=True)

@@ -30,8 +30,8 @@ verifies that each one refuses requests without a session, and that with a sessi
 system is measured with that session, by wrk on one thread: as fast as it responds, or, in `steady` and `half`, at a
 constant rate. Each server is pinned to the first core; the load generator and the upstream share the second. There is
 one worker each, access logs are off except in `logged`, and connections are kept alive. Rounds are interleaved (A B C
-... A B C ...). `akoya-gateway run` has the packages and the bytecode of an installation: with those that only the tests
-and the benchmarks need, which other libraries import if they are there, it would take 8 MB more.
+... A B C ...). `akoya-gateway run` has the packages and the bytecode of an installation. Packages that only the tests
+and the benchmarks need are left out: some libraries import them if they are installed, which takes 8 MB more.
 
 **How to read the tables.** Numbers are medians over the rounds. Ratios are computed within a round and shown with their
 minimum and maximum; *each round* shows all of them. Workloads may have been measured at different times: compare ratios
@@ -65,8 +65,8 @@ def document(
 
     Args:
         compared: The results of `benchmarks.compare`.
-        weighed: Those of `benchmarks.footprint`, or None.
-        within: Those of `benchmarks.inside`; may be empty.
+        weighed: The results of `benchmarks.footprint`, or None.
+        within: The results of `benchmarks.inside`; may be empty.
         pictures: The folder of the plots as a link, without a trailing slash.
         notes: The text after the tables.
     """

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 Headers = list[tuple[bytes, bytes]]
 """Pairs of name and value; names are in lower case, as in ASGI."""
 LoggedFields = tuple[bytes, str, bytes]
-"""What the access log has of a request: the path as received, the method, and the request ID."""
+"""The fields of a request in the access log: the path as received, the method, and the request ID."""
 
 _HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789.-:[]_"
 

@@ -67,7 +67,7 @@ class RuleTable:
             self._folded = RuleTable(folded)
             self._folded._is_folded = folded == rules
         self._checked: dict[int, bool] = {}
-        """Whether a variant of a path under a rule may be under a rule that differs, for rules that have matched."""
+        """The results of `_check`, by the index of the rule."""
         self._matches: dict[int, RuleMatch] = {}
         """The matches of rules without parameters."""
         self._names: dict[int, tuple[tuple[int, str], ...]] = {}
@@ -114,7 +114,7 @@ class RuleTable:
         )
 
     def _check(self, rule: AccessRule) -> bool:
-        """Return False if the patterns show that no variant of a path under `rule` is under a rule that differs."""
+        """Return False if no path under `rule` can have a variant under a rule with another requirement."""
         found = self._checked[rule.index] = any(
             _differs(other, rule) and _may_share_variants(other, rule) for other in self._rules
         )
@@ -163,7 +163,7 @@ def _case_folded(rule: AccessRule) -> AccessRule:
 
 
 def _folded(segment: str) -> str:
-    """Return the segment in one case and in one Unicode form (NFKC), so that `a` and a combining diaeresis are `ä`."""
+    """Return the segment in one case and in one Unicode form (NFKC), so that `a` with a combining diaeresis is `ä`."""
     return segment.casefold() if segment.isascii() else normalize("NFKC", normalize("NFKC", segment).casefold())
 
 
@@ -177,10 +177,10 @@ def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None
 
 
 def _may_share_variants(one: AccessRule, other: AccessRule) -> bool:
-    """Return False if the case-folded patterns begin with different literal segments.
+    """Return False if the case-folded patterns have different literal segments at the same position.
 
-    No path under one of the rules then has a variant under the other. An empty segment proves nothing, because a
-    variant may lack it.
+    Then no path under one of the rules has a variant under the other. The comparison ends at an empty segment, because
+    a variant may lack it.
     """
     for a, b in zip(_case_folded(one).path.split("/")[1:], _case_folded(other).path.split("/")[1:], strict=False):
         if a in _ANY_REST or b in _ANY_REST:

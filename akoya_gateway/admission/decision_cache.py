@@ -34,7 +34,7 @@ class CachedDecision:
     session: CachedSession
     held: CachedGrants
     grants: OwnerGrants
-    """Those of `held` when this was decided."""
+    """The grants of `held` at the time of the decision."""
     valid_from: float
     valid_until: float
 
@@ -105,7 +105,7 @@ class DecisionCache:
 
         Returns None if the grants are not cached, or if the full decision must be made. Raises as `get`.
         """
-        # The key of a cached decision must not contain a value that the client chose, as these rules do.
+        # These rules depend on a value that the client chooses, which must not be in the key of a cached decision.
         if match.rule.grant is not None:
             return None
         held = self._grants.cached_entry(owner)

@@ -75,7 +75,7 @@ class AccessGate:
         return None if decision is None else decision.admitted
 
     def cached_decision(self, target: RequestTarget, session: str | None, now: float) -> CachedDecision | None:
-        """Return the decision of `try_admit` with what it depends on; None if there is none, or the rule is public."""
+        """Return the decision of `try_admit` with its inputs, or None if there is none or the rule is public."""
         if target.public is not None or target.match is None:
             return None
         return self._decisions.get(session, target.match, now)

@@ -83,7 +83,7 @@ async def _settings(config: Config) -> list[CheckResult]:
 
 
 async def _identity(config: Config, http: httpx.AsyncClient) -> list[CheckResult]:
-    """Check the keys of the users' JWTs, if they are fetched."""
+    """Check the key set for the JWTs of the app's users, if one is configured."""
     uri = config.identity.jwks_uri
     return [] if uri is None else [await check_keys("identity.jwks_uri", uri, http)]
 

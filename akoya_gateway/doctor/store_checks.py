@@ -88,7 +88,7 @@ async def _shut_records(config: Config, store: Store) -> list[str]:
 
 
 async def _waiting_grants(config: Config, store: Store) -> list[CheckResult]:
-    """Return warnings about grants that wait for the operator, and grants whose refreshes will be refused.
+    """Return warnings about grants with untrusted responses, and grants that another server or client was issued.
 
     At most `SAMPLE` grants are read.
     """

@@ -269,9 +269,9 @@ class Sidecar:
 
 
 def _import_late_modules(config: Config) -> None:
-    """Import what would be imported only when the store and the first HTTP client are created.
+    """Import the modules that are otherwise imported with the store and the first HTTP client.
 
-    Workers are forked afterwards and share these modules, instead of importing them once each.
+    Workers are forked afterwards and share the memory of these modules, instead of importing them once each.
 
     Raises:
         OperatorError: See `open_store`.
@@ -281,12 +281,14 @@ def _import_late_modules(config: Config) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep up to 4 MB of freed memory for the next bodies. Other C libraries are not affected.
+    """Make glibc keep up to 4 MB of freed memory for the next bodies. Has no effect with other C libraries.
 
-    uvloop reads up to 256 KB at a time. By default glibc returns such a block to the kernel as soon as it is freed, and
-    a new one costs a page fault for each 4 KB: a third of the CPU time of an upload. glibc raises its two limits when a
-    block that it has mapped is freed: blocks smaller than that one are no longer mapped, and freed memory up to twice
-    its size is kept (mallopt(3), M_MMAP_THRESHOLD). The block is not touched, so it takes no memory itself.
+    uvloop reads up to 256 KB at a time. By default glibc returns such a block to the kernel as soon as it is freed.
+    Each new block then costs a page fault for each 4 KB, which is a third of the CPU time of an upload.
+
+    When glibc frees a block that it has mapped, it raises two limits (mallopt(3), M_MMAP_THRESHOLD): smaller blocks are
+    no longer mapped, and freed memory of up to twice the block's size is kept. This block is never written to, so it
+    takes no memory itself.
     """
     bytes(2 << 20)
 

@@ -51,7 +51,7 @@ class AsgiFastLane:
             request = RequestHead(head, Body.NONE, 0, target.head_only, target.idempotent, expects=False)
             await self.gateway.finish(reply, exchange.run(request), receive)
             return
-        # As in `run`, but without its coroutines, which take 1.7 us.
+        # As in `finish` and `run`, but without their coroutines, which take 1.7 us.
         exchange.close()
         await send(reply.start_message(complete))
         await send({"type": "http.response.body", "body": exchange.read_buffered()})

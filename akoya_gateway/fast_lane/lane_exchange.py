@@ -46,7 +46,7 @@ class ClientConnection(Protocol):
 
 
 _NULL_EVENT = asyncio.Event()
-"""The event of uvicorn's cycle, for which nothing waits here."""
+"""An event that uvicorn's request cycle requires. Nothing waits for it here."""
 
 
 class LaneExchange(ResponseHandler):

@@ -197,7 +197,7 @@ class RequestParser:
         self._lines: _Form[bytes] = _Form(self._read_line)
         self._pairs: _Form[tuple[bytes, bytes]] = _Form(self._read_pair)
         self._simple_names: BoundedCache[bytes, bytes] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES)
-        """Names, as received, of headers that are passed on whatever their value, and the start of their lines."""
+        """The start of the line by name, as received, for headers that are passed on regardless of their value."""
 
     def read(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
         """Parse `data` if it is exactly one simple request. Returns None if uvicorn's parser must handle it."""
@@ -290,7 +290,7 @@ class RequestParser:
         after = self._writer.forwarded.lines(peer, scheme, host.value, values)
         session = None if cookie is None else cookie.session
         found = CachedHeaders(headers, peer, session, host.authorities, b"".join(wires), after, request_id)
-        # A section with a header that is not in the cache has not come before.
+        # A section with a header that was not in the cache has not been received before.
         return found if is_new else form.sections.store(key, found, sum(map(_size, headers)))
 
     def _read_target(self, written: bytes) -> CachedTarget | None:
@@ -320,7 +320,7 @@ class RequestParser:
         return self._lines.headers.store(written, field, len(written))
 
     def _simple(self, name: bytes, value: bytes) -> _CachedHeader | None:
-        """Return the parsed header if others with this name were passed on whatever their value."""
+        """Return the parsed header if headers with this name are passed on regardless of their value, or None."""
         start = self._simple_names.get(name)
         if start is None or not _VALUE.fullmatch(value):
             return None

@@ -48,7 +48,7 @@ class WrongBearer(UserError):
     code = "unauthorized"
 
     def __init__(self, *, is_sent: bool) -> None:
-        """Create the error with the challenge of RFC 6750 section 3. `is_sent`: the request has a bearer token."""
+        """Create the error with the challenge of RFC 6750 section 3. `is_sent`: whether the request has a token."""
         super().__init__("Send `Authorization: Bearer` with admin.token_bearer.")
         error = b', error="invalid_token"' if is_sent else b""
         self.headers = ((b"www-authenticate", b'Bearer realm="akoya-gateway"' + error),)

@@ -1,4 +1,4 @@
-"""One request of the gateway, and the ASGI `send` for its response: of the app, or of the gateway itself.
+"""One request to the gateway, and the ASGI `send` for its response, which is the app's or the gateway's own.
 
 Removes hidden headers from the app's response, adds the request ID, reports the response when it starts, and closes
 event streams and WebSockets that are no longer admitted.
@@ -56,7 +56,7 @@ class ExchangeHost(Protocol):
 class Exchange(ClientSend):
     """One request. Calling it sends a message of the app's response, and `send_own` one of the gateway's own.
 
-    An event stream outlives the decision that admitted it, like a WebSocket. It is monitored in the same way.
+    Like a WebSocket, an event stream can outlive the decision that admitted it, so it is monitored in the same way.
     """
 
     started = False
@@ -188,7 +188,7 @@ class Exchange(ClientSend):
         if self._scope["type"] != "websocket":
             await response.send(self.send_own, head=self._scope["method"] == "HEAD")
             return
-        # An app that the WebSocket was forwarded to has received this message.
+        # If the WebSocket was admitted, the app has received this message already.
         if not isinstance(self.decision, Admitted) and (await receive())["type"] != "websocket.connect":
             return
         if "websocket.http.response" in (self._scope.get("extensions") or {}):
@@ -209,7 +209,7 @@ class Exchange(ClientSend):
             self.record_response(REFUSED)
         await self.server_send(message)
 
-    # -- both
+    # -- both kinds of response
 
     def record_response(self, status: int) -> None:
         """Report that the response has started."""

@@ -279,7 +279,7 @@ class Gateway:
         return runtime.data_calls(admitted, exchange.request, path, app_scope, receive, exchange)
 
     async def finish(self, exchange: Exchange, forwarded: Awaitable[None], receive: Receive) -> None:
-        """Await the response to a request: respond if it fails, and report a token that Akoya rejected.
+        """Await the response to a request. Send an error response if it fails, and report tokens that Akoya rejected.
 
         Args:
             exchange: The request.
@@ -332,7 +332,7 @@ class Gateway:
         await runtime.router(EndpointRequest.scope_of(scope, request, principal), receive, exchange.send_own)
 
     def _route(self, runtime: Runtime, request: RequestInfo, scope: Scope) -> RequestTarget:
-        """Return the target of the request. Raises `UserError` if the app would serve another path, or no WebSocket."""
+        """Return the target. Raises `UserError` if the app would serve another path, or for a forbidden WebSocket."""
         target = runtime.targets.route(request.method, request.raw_path)
         if target.path != scope["path"]:
             raise PathRefused("The path is ambiguous.")

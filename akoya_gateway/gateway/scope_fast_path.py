@@ -29,7 +29,7 @@ MAX_KEY_BYTES = 1024
 
 
 class CachedRequest:
-    """What was found out about a request, for the next one with the same method, path and headers.
+    """The cached results for requests with the same method, path and headers.
 
     `decision` is None if the rule requires no session.
     """
@@ -80,7 +80,7 @@ class ScopeFastPath:
     def admit(self, scope: Scope) -> tuple[Admitted, tuple[Headers, int]] | None:
         """Return the decision and the headers for the app, or None if the full decision must be made.
 
-        The number is how many of the last headers are the gateway's. The request ID is set in the scope.
+        The headers are as from `HeaderInjector.forwarded_headers`. The request ID is set in the scope.
         """
         try:
             method, raw_path, query = scope["method"], scope["raw_path"], scope["query_string"]
@@ -123,7 +123,7 @@ class ScopeFastPath:
             return None
 
     def _build(self, scope: Scope, headers: RequestHeaders, now: float) -> CachedRequest | None:
-        """Return what is the same for all requests with this method, path and headers; None if it is not simple."""
+        """Return the results for requests with this method, path and headers, or None if they are not simple."""
         raw_path, root_path, version = scope["raw_path"], scope["root_path"], scope["http_version"]
         if not raw_path or root_path != self._root_path:
             return None

@@ -1,4 +1,4 @@
-"""Tells whether the wall clock can be trusted for decisions that cannot be undone."""
+"""Determines whether the wall clock can be trusted for actions that cannot be undone."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ConfirmedClock:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether tokens have been issued to this process, and the clock was not set since.
+        """True if tokens have been issued to this process, and the clock has not been set since.
 
-        After a suspend it is False until the next tokens, because the time that has passed is not known then.
+        After a suspend it is False until the next tokens, because the event loop's time may stop during a suspend.
         """
         return self._offset is not None and abs(self._difference() - self._offset) < TOLERANCE
 

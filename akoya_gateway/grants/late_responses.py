@@ -39,7 +39,7 @@ class LateResponses:
             task.add_done_callback(self._forget)
 
     async def stop_reading(self) -> int:
-        """Read no further, and return how many responses are given up. Those that were received are still written."""
+        """Stop reading, and return how many responses are abandoned. Those already received are still written."""
         given_up = len(self._reading)
         await cancel_and_wait(*self._reading)
         return given_up

@@ -9,9 +9,9 @@ least a day ago. The day allows for wrong clocks. To a machine whose clock is so
 expired; but grants in use have a valid bearer, so none of them is disconnected. An owner without a session never gets
 one again (`endpoints.callback`).
 
-A clock may be wrong by more than that, for example after a boot without NTP. Every grant would then be an orphan. So a
-process searches only if tokens have been issued to it, which a wrong clock prevents, and the clock was not set since
-(`confirmed_clock`).
+A clock may be wrong by more than that, for example after a boot without NTP. Every grant would then seem an orphan. So
+a process searches only if tokens have been issued to it, which a wrong clock prevents, and the clock has not been set
+since (`confirmed_clock`).
 
 Several times a day one replica searches: the one that succeeds in writing a record that expires before the next search.
 It also deletes the tombstones of disconnected grants.

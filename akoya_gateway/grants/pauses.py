@@ -11,7 +11,7 @@ MAX_UNKNOWN_OUTCOMES = 8
 """Number of uses of one token with an unknown outcome after which the grant ends."""
 
 MAX_UNUSABLE_RESPONSES = 4
-"""As `MAX_UNKNOWN_OUTCOMES`, for outcomes that are unknown although a response was received: they only count so far."""
+"""Number up to which uses count towards `MAX_UNKNOWN_OUTCOMES` if a response was received that says nothing."""
 
 MAX_BACK_OFF = 900.0
 """Longest back-off in seconds."""

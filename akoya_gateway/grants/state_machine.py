@@ -41,7 +41,7 @@ arrived *after* the second one, it would be the reuse that revokes the new famil
 unknown too, the two cases are the same as before. Without a valid bearer nothing is left to lose, so the attempt is
 repeated with doubling pauses, up to `MAX_UNKNOWN_OUTCOMES` uses in all (about 45 minutes); then the grant ends. A
 response that says nothing about the token (502, a web page with status 200) counts only up to
-`MAX_UNUSABLE_RESPONSES`, so it never ends a grant: during a maintenance of hours it is the only response. From the
+`MAX_UNUSABLE_RESPONSES`, so it never ends a grant: during hours of maintenance it is the only response. From the
 second unknown outcome on, the user is asked to reconnect (`refresh_policy.must_reconnect`). So no user has to wait
 for the retries, and an outage of the provider does not end every grant.
 
@@ -67,7 +67,7 @@ refresh is retried at once after a reload or restart that fixes the cause. The s
 contrast, is kept by each process (`trust`).
 
 A refusal counts as such a response if the token was issued by another token endpoint, or to another client_id, than the
-configuration has now (`trust.TrustTracker.review`). Every token is unknown to the wrong server.
+configuration has now (`trust.TrustTracker.review`), because a wrong server refuses every token.
 
 Three things do end the grant in this situation: another `sub` (the user signed in to another account at the bank);
 a refusal of the old refresh token if the response contained no new one; and the limit of unknown outcomes, above.

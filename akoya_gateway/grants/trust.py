@@ -103,10 +103,10 @@ class TrustTracker:
     def review(self, client: Client, source: str | None, outcome: TokenOutcome) -> TokenOutcome:
         """Return the outcome, or `Untrusted` in place of one that ends the grant but is no evidence against it.
 
-        If the token endpoint or the client_id was changed, a refusal may only say that the new one is wrong: every
-        token is unknown to another server. A mock server may also return the same tokens, of another `sub`, for
-        every request. Such outcomes count once the new one has refreshed any token of the same source,
-        because then the provider has merely moved.
+        If the token endpoint or the client_id was changed, a refusal may only mean that the new one is wrong, because
+        another server refuses every token. A mock server may also return the same tokens, of another `sub`, for every
+        request. Such outcomes count once the new server has refreshed any token of the same source, because then the
+        provider has only moved.
 
         Args:
             client: The client that sent the refresh.

@@ -15,7 +15,7 @@ _TRANSIENT = re.compile(
     r"temporar(?:y|ily)\b|(?:try|retry)(?: again)? later|internal (?:server )?error|\bdatabase\b|rate.?limit",
     re.IGNORECASE,
 )
-"""The token endpoint failed, although it blames the token."""
+"""The token endpoint failed temporarily, although its error code blames the token."""
 
 _FAULTY_REQUEST = re.compile(
     r"missing|\bno refresh.?token|parameter|\bbody\b|content.type|\bform\b|more than once|repeated|duplicate"
@@ -48,9 +48,9 @@ _OTHER_CLIENT = re.compile(
 
 
 def means_retry(error: str, description: str) -> bool:
-    """Return True if the request should be repeated: it lost a race in the provider's database, or that failed.
+    """Return True if the request should be repeated: it lost a race in the provider's database, or the provider failed.
 
-    As in `blames_client`, a text that also names a cause that is about the token counts for that.
+    Returns False if the description also names a cause that is about the token.
     """
     if error == "invalid_request" and _RETRY.search(description) is not None:
         return True

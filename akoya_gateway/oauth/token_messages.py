@@ -12,11 +12,11 @@ How a response is evaluated; the first match wins:
 2. The environment's `dialect.errors`. A rule without a status matches 4xx only, unless its category is `provider_down`:
    dex sends `invalid_request` with 500 when its storage fails, and the token is then still valid.
 3. 429, 408, 425, and 4xx with `temporarily_unavailable`, `server_error` or `slow_down`: `ProviderDown`.
-4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of docs/akoya.md section 1a). The exception,
-   also for a rule of the dialect, is a description (`oauth.error_descriptions`) that says that the request lost a race
-   in the provider's database and should be repeated, as Ory Hydra sends it, or that the provider failed:
-   `ProviderDown`; or that the request was incomplete, or the token is that of another client or issuer, because a proxy
-   or our configuration is wrong: `ClientRejected`.
+4. 400 with `invalid_grant` or `invalid_request`: `Refused` (both dialects of docs/akoya.md section 1a). Two kinds of
+   description (`oauth.error_descriptions`) are exceptions, also from a rule of the dialect. `ProviderDown`: the request
+   lost a race in the provider's database and should be repeated, as Ory Hydra sends it, or the provider failed.
+   `ClientRejected`: the request was incomplete, or the token is that of another client or issuer, because a proxy or
+   our configuration is wrong.
 5. Any other 4xx: `ClientRejected`. An unknown error code never ends a grant: losing a user's consent because of a web
    application firewall or a wrong URL is worse than an alarm.
 6. 502 and 504: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.
@@ -178,7 +178,7 @@ def read_members(response: HttpResponse) -> Members:
     If the body is not a JSON object or is too long, the members before the error are returned, with a fault.
     """
     members = read_object(response.body[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
-    # A 304 has no body by definition, so everything that follows its head is surplus.
+    # A 304 has no body by definition, so a body that follows its head is in `surplus`.
     if members.fault is not None and response.surplus and (200 <= response.status < 300 or response.status == 304):
         longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
         members = longer if _refresh_token(longer.get("refresh_token")) is not None else members

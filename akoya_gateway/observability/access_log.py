@@ -1,7 +1,7 @@
 """The access log: one line per request. Formatted by hand because it is the only log line on the request path.
 
 A line is gathered in parts, which are joined when the lines of many requests are written. Only the duration is
-formatted for each line. The time is formatted once in a millisecond. Path, method, status, rule and outcome are
+formatted for each line. The time is formatted once per millisecond. Path, method, status, rule and outcome are
 redacted, escaped and formatted once; the result is cached when it is needed a second time.
 """
 
@@ -46,14 +46,14 @@ class AccessLog:
     """
 
     def __init__(self, settings: Logging, gather: Gather) -> None:
-        """Initialize the log. `gather` is such as `StandardOutput.gather`."""
+        """Initialize the log. `gather` writes a line, as `StandardOutput.gather` does."""
         self.enabled = settings.access and LEVELS.get(settings.level, logging.INFO) <= logging.INFO
         self._gather = gather if self.enabled else _discard
         self._is_console = settings.format is LogFormat.CONSOLE
         start, self._digits = (_console_start, b"%.1f") if self._is_console else (_json_start, b"%.2f")
         self._start = Timestamp(start).of
         self._texts: BoundedCache[_Key, tuple[bytes, bytes]] = BoundedCache(MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True)
-        """What a line has before and after the duration."""
+        """The text of a line before and after the duration, without the time and the request ID."""
 
     def __call__(self, request: LoggedRequest, status: int, rule: str, outcome: str, began: float, now: float) -> None:
         """Log one request.

@@ -22,7 +22,7 @@ mix. A longer line is written by itself.
 MAX_FILE_WRITE = 1 << 16
 """Maximum bytes of several lines in one write to a file, which takes a write of any size as a whole."""
 MAX_GATHERED = 4096
-"""Number of gathered parts at which they are written before the turn of the event loop ends, which bounds memory."""
+"""If this many parts are gathered, they are written before the turn of the event loop ends, to bound memory."""
 MAX_WAITING = 65_536
 """Maximum number of parts that wait for another thread, whose write blocks (a stopped terminal)."""
 
@@ -96,7 +96,7 @@ class StandardOutput:
                 self._lock.release()
 
     def _has_room(self) -> bool:
-        """Write the gathered lines if there are many. Return False, and count a lost line, if no more may wait."""
+        """Write the gathered lines if there are many. Count a lost line and return False if too many are left."""
         if len(self._parts) >= MAX_GATHERED:
             self.flush()
             if len(self._parts) >= MAX_WAITING:
@@ -110,7 +110,7 @@ class StandardOutput:
         del self._parts[:count]
         start = 0
         while len(data) - start > self._max_bytes:
-            # After the last line that fits, or after a longer one.
+            # End after the last line that fits, or after the first line if it is too long.
             end = data.rfind(b"\n", start, start + self._max_bytes) + 1 or data.find(b"\n", start) + 1 or len(data)
             self._write_or_drop(data[start:end])
             start = end

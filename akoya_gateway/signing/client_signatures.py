@@ -22,7 +22,7 @@ from akoya_verify.structured_fields import (
 MAX_BYTES = 4096
 """Maximum size of each field. It limits how long parsing blocks the event loop."""
 MAX_INTEGER, MAX_DECIMAL = 10**14, 10**11
-"""Numbers from here on are refused by Go's httpsfv, although RFC 8941 allows one more digit (section 3.3)."""
+"""Go's httpsfv refuses numbers from these on, although RFC 8941 allows one more digit (section 3.3)."""
 
 
 def without_label(
@@ -30,9 +30,9 @@ def without_label(
 ) -> tuple[bytes, bytes] | None:
     """Return `Signature` and `Signature-Input` without the signature `label`, or None if nothing is left.
 
-    What is returned is accepted by akoya-verify and by the verifiers in deploy/verifiers, beside a signature of the
-    gateway. Nothing is left of fields of which this is not known: each must be a dictionary without duplicates, the
-    members of `Signature` byte sequences and those of `Signature-Input` inner lists with the same labels (RFC 9421
+    akoya-verify and the verifiers in deploy/verifiers accept the result beside a signature of the gateway. Returns None
+    for fields that one of them might refuse. Each field must be a dictionary without duplicates, and both must have the
+    same labels. The members of `Signature` must be byte sequences, and those of `Signature-Input` inner lists (RFC 9421
     section 4). The result has the canonical form, which RFC 9421 signs (section 2.3).
 
     Args:

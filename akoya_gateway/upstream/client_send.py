@@ -1,4 +1,4 @@
-"""The ASGI `send` of a caller that wants more of the reverse proxy than ASGI messages."""
+"""The interface between the reverse proxy and a caller that cancels responses and edits cached heads itself."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ClientSend:
         raise NotImplementedError
 
     def start_message(self, head: CachedResponseHead) -> Message:
-        """Return the edited start message of a response that is complete, whose start is then recorded.
+        """Return the start message of a complete response as the client gets it, and record that it has started.
 
-        The pool's `hides` has decided what of the head the client gets.
+        The headers that `hides` of the pool selects are already removed from `head`.
         """
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """Runs the gateway with the packages that an installation has, not with those of the benchmarks and the tests.
 
-Several libraries import others if they are there: structlog imports rich and twisted, httpcore imports h2. With them,
-an idle worker takes 8 MB more.
+Several libraries import others if they are installed: structlog imports rich and twisted, httpcore imports h2. With
+these, an idle worker takes 8 MB more.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ COMMAND = (sys.executable, *OPTIONS, "-m", "akoya_gateway")
 def link_packages(folder: Path) -> dict[str, str]:
     """Create `folder` with a link to each required package, and return the variables to set.
 
-    The gateway itself and akoya_verify are those of this tree. Bytecode is cached, as an installation has it: the first
-    start compiles what has not been compiled yet.
+    The gateway itself and akoya_verify are those of this tree. Bytecode is cached, as in an installation: the first
+    start compiles the modules that have no bytecode yet.
     """
     folder.mkdir()
     for found in required("akoya-gateway", EXTRAS).values():
@@ -40,7 +40,7 @@ def link_packages(folder: Path) -> dict[str, str]:
 
 
 def required(name: str, extras: Collection[str] = ()) -> dict[str, Distribution]:
-    """Return the distribution and all that it requires, directly or not, by name."""
+    """Return the distribution and all that it requires, directly or indirectly, by name."""
     found: dict[str, Distribution] = {}
     pending = [(name, frozenset(extras))]
     while pending:

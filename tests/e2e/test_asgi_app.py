@@ -145,7 +145,7 @@ def test_stream_closes_when_its_grant_ends_under_daphne(tmp_path: Path, monkeypa
     monkeypatch.setattr(environment_module, "AnyServerProcess", Daphne)
     app = App()
     with GatewayEnv(tmp_path, entrypoint="app", upstream=AppServer(app)) as env, Browser(env) as browser:
-        for _ in range(2):  # The first time in the general path, then in the fast lane.
+        for _ in range(2):  # The first time on the general path, then on the fast lane.
             browser.connect()
             require_stream_to_close(browser)
             assert app.was_left("/accounts/2/stream")

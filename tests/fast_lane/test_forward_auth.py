@@ -123,7 +123,7 @@ def test_any_header_added_to_an_allowed_check_has_the_same_effect_on_both_paths(
         seen = []
         for port in (plain.port, env.port):
             with Client(port) as client:
-                # The second time the fast lane may know the check.
+                # The second time, the fast lane may have cached the check.
                 responses = [client.request(content) for content in (changed, allowed, changed)]
                 seen.append([(settled(response.head), settled(response.body)) for response in responses])
         assert seen[0] == seen[1], line

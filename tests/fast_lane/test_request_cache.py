@@ -89,7 +89,7 @@ def agrees(data: bytes, peer: str = "192.0.2.1") -> bool:
 
 def agrees_with(proxy: ReverseProxy, data: bytes, peer: str) -> bool:
     reader, primed = requests(proxy), requests(proxy)
-    # This reader knows the names of the headers. It parses their next lines by their names alone.
+    # This reader has cached the names of the headers. It parses their next lines by their names alone.
     assert primed.read(GOOD, peer) is not None
     found = reader.read(data, peer)
     if found is None:

@@ -28,7 +28,7 @@ UNKNOWN = {
         "X&Forwarded&Prefix", "$WSRU", "Content.Length", "spring.cloud.function.routing-expression",
     ],
 }  # fmt: skip
-"""Names that no list has. nginx has no patterns, so the gateway refuses requests with them."""
+"""Names that are in no list. nginx has no patterns, so the gateway refuses requests with them."""
 
 
 OF_HOSTING_SERVICES = ("X-Envoy-", "X-Amzn-", "Cf-")

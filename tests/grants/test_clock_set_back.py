@@ -121,7 +121,7 @@ async def no_sessions(owner: str) -> list[object]:
 @pytest.mark.parametrize("set_after", [0.0, 2 * 3600.0])
 @in_virtual_time
 async def test_clock_that_is_days_ahead_revokes_no_grant(set_after: float) -> None:
-    """To such a clock every session has expired, and so every grant seems abandoned."""
+    """By such a clock every session has expired, so every grant seems abandoned."""
     env = SkewedEnv()
     grant = await env.connect(owner="own_1")
     manager = env.manager if set_after else env.new_manager("started with the wrong clock")

@@ -32,7 +32,7 @@ class Sourced(Provider):
         return replace(super().consent(sub), source=self.client.token_source)
 
     is_mock = False
-    """Whether it returns the tokens of one `sub` to everybody."""
+    """Whether it returns the tokens of one `sub` for every request."""
 
     def act(self, token: str) -> TokenOutcome:
         if self.is_mock:

@@ -1,4 +1,4 @@
-"""Signatures of clients beside the gateway's: what the gateway passes on, every verifier accepts."""
+"""Signatures of clients beside the gateway's: every verifier accepts those that the gateway passes on."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ REFUSED: list[tuple[str, Fields]] = [
     ("gateway's label twice", both(b"akoya=(), akoya=(), x=()", b"x=::, akoya=:AA==:")),
     ("label twice, on two lines", [(INPUT, b"x=()"), (INPUT, b"x=()"), (SIGNATURE, b"x=::")]),
 ]
-"""Name, and what the client sends. Nothing of it reaches the app."""
+"""Name, and what the client sends. None of it reaches the app."""
 
 _VALUES = [
     "1",

@@ -54,7 +54,7 @@ class Parsed:
 
 def agrees(data: bytes) -> bool:
     """Return whether the cache read the response. If it did, assert that the parser gives the same result."""
-    # This cache knows the names of the headers. It parses their next lines by their names alone.
+    # This cache contains the names of the headers. It parses their next lines by their names alone.
     primed = ResponseHeadCache()
     assert primed.read(GOOD) is not None
     new, by_name = (_parsed_by(cache, data) for cache in (ResponseHeadCache(), primed))

@@ -16,7 +16,7 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 _FIRST_EJECTION = 1.0
 _MAX_EJECTION = 30.0
-"""Seconds for which a failed origin is ejected. The time doubles with every failure in a row."""
+"""Seconds of the first and of the longest ejection. The time doubles with every failure in a row."""
 _MAX_CONSECUTIVE_FAILURES = 3
 """Number of consecutive failed requests after which an origin is ejected."""
 

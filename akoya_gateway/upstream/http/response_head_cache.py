@@ -193,7 +193,7 @@ class ResponseHeadCache:
             lines.append(length)
             wires.append(length[1])
         found = CachedResponseHead(status, framing, size, lines, b"".join(wires), hidden, has_date)
-        # A head with a line that is not in the cache has not come before.
+        # A head with a line that was not in the cache has not been received before.
         return found if is_new else self._heads.store(head, found, len(head))
 
     def _read_status(self, line: bytes) -> int:
