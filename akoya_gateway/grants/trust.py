@@ -9,8 +9,8 @@ one per environment, and the fault is reported to the operator:
   between.
 
 A grant that gets `OFFER_AFTER` untrusted responses in a row is reported as well, without holding back others. Refusals
-from another token source (`review`) do no more than that: if a client_id was changed for good, the tokens of users who
-have not reconnected are refused for weeks, and the refreshes of the other users must not wait for them.
+from another token source (`review`) are only reported in this way. After a permanent change of a client_id, the tokens
+of users who have not reconnected are refused for weeks, and the refreshes of other users must not wait for them.
 
 The state is in memory and per process, and a reload or restart resets it. The first trusted response closes the
 breaker. Each replica detects the fault itself, with at most `GRANT_THRESHOLD` requests.

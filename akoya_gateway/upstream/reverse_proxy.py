@@ -274,7 +274,7 @@ class ProxiedExchange(ResponseStream):
 
     def on_tick(self) -> None:
         """Detect from now on when the client disconnects, because the exchange takes longer."""
-        # A helper that is done has seen the client disconnect while the request waited to be sent again.
+        # A helper that is done saw the client disconnect while the request was waiting to be sent again.
         if self._helper is None or self._helper.done():
             self._helper = self._loop.create_task(self._watch_client())
 
