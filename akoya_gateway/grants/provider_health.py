@@ -118,7 +118,10 @@ class ProviderHealth:
             registration.leave()
             return None
         if isinstance(outcome, ProviderDown | OutcomeUnknown):
-            environment.failed((outcome.retry_after or 0.0) if isinstance(outcome, ProviderDown) else 0.0)
+            if _blames_token(outcome):
+                environment.leave()
+            else:
+                environment.failed((outcome.retry_after or 0.0) if isinstance(outcome, ProviderDown) else 0.0)
             # The outcome says nothing about the registration, so let another request probe it.
             registration.leave()
             return None
@@ -174,3 +177,12 @@ class ProviderHealth:
         if breaker is None:
             breaker = self._clients[client.name] = CircuitBreaker(self._clock, self._random, threshold=1)
         return breaker
+
+
+def _blames_token(outcome: ProviderDown | OutcomeUnknown) -> bool:
+    """Return True for a failure that the provider reports as one of the token (`error_descriptions.means_retry`).
+
+    It may concern this token only, for example that of a locked account, so it must not hold back the other grants.
+    """
+    reply = outcome.reply
+    return reply is not None and reply.status == 400 and reply.error in ("invalid_grant", "invalid_request")

@@ -16,6 +16,8 @@ _TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 """The token endpoint failed temporarily, although its error code blames the token."""
+_GONE = re.compile(r"no such|does(?: not|n't) exist|deleted|removed|rotated|re-?use", re.IGNORECASE)
+"""Final causes whose descriptions may name the database: the token is not in it any more."""
 
 _FAULTY_REQUEST = re.compile(
     r"missing|\bno refresh.?token|parameter|\bbody\b|content.type|\bform\b|more than once|repeated|duplicate"
@@ -54,8 +56,9 @@ def means_retry(error: str, description: str) -> bool:
     """
     if error == "invalid_request" and _RETRY.search(description) is not None:
         return True
-    blames_token = error in ("invalid_request", "invalid_grant")
-    return blames_token and _TRANSIENT.search(description) is not None and _ABOUT_TOKEN.search(description) is None
+    if error not in ("invalid_request", "invalid_grant") or _TRANSIENT.search(description) is None:
+        return False
+    return _ABOUT_TOKEN.search(description) is None and _GONE.search(description) is None
 
 
 def blames_client(error: str, description: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from akoya_gateway.grants.observer import NullGrantObserver
-from akoya_gateway.grants.provider_health import ProviderHealth
-from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, TokensIssued
+from akoya_gateway.grants.provider_health import DOWN_AFTER, ProviderHealth
+from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, Reply, TokensIssued
 from tests.grants.events import tokens
 from tests.support.grants import client
 
@@ -51,3 +51,20 @@ async def test_rejection_of_one_grant_holds_back_no_other() -> None:
     health.record_outcome(client, granted, "g2")
     health.record_outcome(client, ClientRejected("invalid_client"), "g1")
     assert health.wait(client) > 0.0, "this error is about the client"
+
+
+def test_temporary_failures_that_blame_the_token_do_not_count_as_an_outage() -> None:
+    """A provider that responds "account temporarily locked" for one user works for the others."""
+    for reply, is_down in (
+        (Reply(400, "invalid_grant", "The account is temporarily locked"), False),
+        (Reply(400, "invalid_request", "Try again later"), False),
+        (Reply(400, "temporarily_unavailable"), True),
+        (Reply(500, "invalid_request"), True),
+        (None, True),
+    ):
+        health = ProviderHealth(Clock(), lambda: 0.5, NullGrantObserver())
+        for _ in range(2 * DOWN_AFTER):
+            if health.enter(client):
+                health.record_outcome(client, ProviderDown("failed", reply=reply), "g1")
+        assert (health.wait(client) > 0.0) is is_down
+        assert bool(health.unavailable_environments) is is_down
