@@ -48,7 +48,7 @@ BEARER = "a-bearer-for-background-jobs-in-tests"
 OURS = re.compile(r"(?i)^(akoya[-_.].*|signature([-_.]input)?)$")
 DESCRIBING = re.compile(r"(?i)^x-(original|forwarded)-(method|uri|host)$")
 FROM_PROXIES = frozenset(listed()) - {name.decode() for name in MOVES_THE_REQUEST}
-"""Names that nginx's file removes. Those that move the request stay here, so that every entry point decides about them."""
+"""Names that nginx's file removes, except those that move the request: every entry point must handle these."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_stream_closes_when_its_grant_ends(served: tuple[GatewayEnv, App], brows
 
 
 def require_stream_to_close(browser: Browser) -> None:
-    """Disconnect the bank while an event stream is open. The stream must end, and in between two events."""
+    """Disconnect the bank while an event stream is open. The stream must end between two events."""
     with browser.http.stream("GET", "/accounts/2/stream", timeout=60) as response:
         pieces = response.iter_raw()
         assert next(pieces).startswith(b"data: ")

@@ -129,7 +129,7 @@ def test_any_header_added_to_an_allowed_check_has_the_same_effect_on_both_paths(
         assert seen[0] == seen[1], line
 
 
-def test_logout_and_a_disconnect_end_the_yes_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
+def test_logout_and_disconnect_end_a_cached_allow_decision_at_once(both: tuple[GatewayEnv, GatewayProcess]) -> None:
     env, _ = both
     for path in ("/akoya/disconnect/mikomo", "/akoya/logout"):
         with Browser(env) as browser, Client(env.port) as client:

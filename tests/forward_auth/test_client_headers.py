@@ -32,7 +32,7 @@ UNKNOWN = {
 
 
 OF_HOSTING_SERVICES = ("X-Envoy-", "X-Amzn-", "Cf-")
-"""nginx passes names of these families that it does not list: services add new ones to every request at any time."""
+"""nginx passes on unlisted names of these families, because services may add new ones to requests at any time."""
 
 
 @pytest.mark.parametrize("path", ["/public/x", "/accounts"])

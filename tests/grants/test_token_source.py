@@ -52,7 +52,7 @@ class Moved(GrantEnv):
         self.managers = [self.new_manager("as connected")]
 
     def configured(self, changed: Client, at: Provider | None = None, *, is_mock: bool = False) -> GrantManager:
-        """Return the manager of a process whose client is `changed`, at a server that knows the tokens of `at`."""
+        """Return the manager of a process whose client is `changed`, at a server that accepts the tokens of `at`."""
         provider = Sourced(clock)
         provider.is_mock = is_mock
         if at is not None:
@@ -115,7 +115,7 @@ async def test_dead_grant_ends_at_once_where_its_tokens_came_from() -> None:
 
 @in_virtual_time
 async def test_dead_grant_ends_after_the_provider_has_moved() -> None:
-    """A refresh of another grant shows that the new token endpoint knows the tokens of the old one."""
+    """A refresh of another grant shows that the new token endpoint accepts the tokens of the old one."""
     env = Moved()
     dead = await env.connect(sub="sub_1", owner="own_1")
     env.provider.families[0].ended = True
@@ -143,7 +143,7 @@ def test_rotated_token_of_an_untrusted_response_has_its_own_source(doubtful: boo
 
 @pytest.mark.parametrize("restarts", [False, True])
 def test_refused_grants_of_an_earlier_client_do_not_hold_back_the_others(restarts: bool) -> None:
-    """The client_id was changed for good: the tokens of users who have not reconnected yet are refused for weeks."""
+    """The client_id was changed permanently: the tokens of users who have not reconnected yet are refused for weeks."""
 
     @in_virtual_time
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Responses that bring neither tokens nor a refusal, at every refresh: no grant ends, and the load is bounded."""
+"""Responses that contain neither tokens nor a refusal, at every refresh: no grant ends, and the load is bounded."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ LOST, UNUSABLE = OutcomeUnknown("timeout"), OutcomeUnknown("responded with 502",
     ],
 )
 def test_hours_of_unusable_responses_end_no_grant(response: OutcomeUnknown, lost_after: int, state: GrantState) -> None:
-    """A proxy in front of the provider sends 502, or a web page with status 200, during a maintenance."""
+    """A proxy in front of the provider sends 502, or a web page with status 200, during maintenance."""
 
     @in_virtual_time
     async def main() -> None:

@@ -330,7 +330,7 @@ WITH_BODY = {
     "304 with chunks": (b"GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "205 of length 0": (b"GET", b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n"),
 }
-"""Responses that cannot have a body, and behind which the upstream sends one."""
+"""Responses that cannot have a body, after which the upstream sends one nevertheless."""
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one write", "two writes"])

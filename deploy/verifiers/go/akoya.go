@@ -207,8 +207,8 @@ func isLabelRepeated(values []string) bool {
 
 var octets = regexp.MustCompile(`:([^:]*):`)
 
-// isCanonicalBase64 reports whether byte sequences are in canonical form. Others would allow many spellings of one
-// signature.
+// isCanonicalBase64 reports whether all byte sequences are in canonical form. Other forms would allow many spellings of
+// one signature.
 func isCanonicalBase64(values []string) bool {
 	for _, found := range octets.FindAllStringSubmatch(strings.Join(values, ","), -1) {
 		decoded, err := base64.StdEncoding.DecodeString(found[1])

@@ -8,8 +8,8 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * Parser for structured field dictionaries (RFC 8941). In contrast to the RFC, a repeated key or parameter is an error,
- * and so is base64 in another than its canonical form, which would allow many spellings of one signature.
+ * Parser for structured field dictionaries (RFC 8941). In contrast to the RFC, a repeated key or parameter is an error.
+ * So is base64 that is not in canonical form, because it would allow many spellings of one signature.
  */
 final class Fields {
     /** One value with its parameters: a String, Long, BigDecimal, Boolean, byte[], {@link Token}, or a List of Items. */

@@ -165,7 +165,7 @@ function isSigned(name) {
   return name.startsWith("akoya-") || ["signature", "signature-input", "content-digest"].includes(name);
 }
 
-/** Throws if base64 in Signature is not in its canonical form, which would allow many spellings of one signature. */
+/** Throws unless base64 in Signature is in canonical form. Other forms would allow many spellings of one signature. */
 function requireCanonicalBase64(fields) {
   for (const { value } of fields.filter(({ name }) => name === "signature")) {
     for (const [, octets] of value.matchAll(/:([^:]*):/g)) {
