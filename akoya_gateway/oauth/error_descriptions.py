@@ -17,7 +17,7 @@ _TRANSIENT = re.compile(
 )
 """The token endpoint failed temporarily, although its error code blames the token."""
 _GONE = re.compile(r"no such|does(?: not|n't) exist|deleted|removed|rotated|re-?use", re.IGNORECASE)
-"""Final causes whose descriptions may name the database: the token is not in it any more."""
+"""Final causes, although the description may name the database: the token is no longer in it."""
 
 _FAULTY_REQUEST = re.compile(
     r"missing|\bno refresh.?token|parameter|\bbody\b|content.type|\bform\b|more than once|repeated|duplicate"
