@@ -107,14 +107,16 @@ class RuleTable:
         if found is None:
             return None
         index = found.index
-        if self._folded is not None and (self._checked[index] if index in self._checked else self._check(found)):
+        if self._folded is not None and (
+            (self._checked[index] if index in self._checked else self._check(found)) or not path.isascii()
+        ):
             self._folded.require_same(method, path, segments, found)
         return self._matches.get(index) or RuleMatch(
             found, {name: segments[position + 1] for position, name in self._names[index]}
         )
 
     def _check(self, rule: AccessRule) -> bool:
-        """Return False if no path under `rule` can have a variant under a rule with another requirement."""
+        """Return False if no ASCII path under `rule` can have a variant under a rule with another requirement."""
         found = self._checked[rule.index] = any(
             _differs(other, rule) and _may_share_variants(other, rule) for other in self._rules
         )
@@ -132,7 +134,7 @@ class RuleTable:
         """
         spelled = segments
         if not path.isascii():
-            segments = [_folded(segment) for segment in segments]
+            segments = _resolved("/".join(map(_folded, segments)))
         elif (folded := path.casefold()) != path:
             segments = folded.split("/")
         # If neither the path nor any pattern has another case, the folded path is the path itself, under `rule`.
@@ -167,6 +169,17 @@ def _folded(segment: str) -> str:
     return segment.casefold() if segment.isascii() else normalize("NFKC", normalize("NFKC", segment).casefold())
 
 
+def _resolved(path: str) -> list[str]:
+    """Return the segments of a path, with dot segments resolved: NFKC turns full-width characters into `/` and `..`."""
+    segments: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del segments[max(len(segments) - 1, 1) :]
+        elif segment != ".":
+            segments.append(segment)
+    return segments
+
+
 def _differs(other: AccessRule, rule: AccessRule) -> bool:
     """Return True if a path under `rule` must not have a variant under `other`."""
     return other.require is not Require.NOTHING and _requirement(other) != _requirement(rule)
@@ -179,8 +192,8 @@ def _requirement(rule: AccessRule) -> tuple[Require, tuple[str, ...], str | None
 def _may_share_variants(one: AccessRule, other: AccessRule) -> bool:
     """Return False if the case-folded patterns have different literal segments at the same position.
 
-    Then no path under one of the rules has a variant under the other. The comparison ends at an empty segment, because
-    a variant may lack it.
+    Then no ASCII path under one of the rules has a variant under the other. The comparison ends at an empty segment,
+    because a variant may lack it.
     """
     for a, b in zip(_case_folded(one).path.split("/")[1:], _case_folded(other).path.split("/")[1:], strict=False):
         if a in _ANY_REST or b in _ANY_REST:

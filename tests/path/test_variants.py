@@ -41,7 +41,9 @@ TABLE, LAX = RuleTable(RULES, variants=False), RuleTable(RULES)
     [("/accounts", 0), ("/accounts/", None), ("/ACCOUNTS", None), ("/Accounts/", None), ("/accounts/x", 8), ("/api/me", 1), ("/API/me", None),
      ("/Api/Me/", None), ("/api/ME", 1), ("/api/", 1), ("/api", None), ("/item/1", 8), ("/ITEM/1", 8), ("/Upper", 3), ("/upper", None), ("/slash/", 4),
      ("/slash", None), ("/same", 5), ("/same/", 6), ("/ä", 7), ("/Ä", None),
-     ("/a\u0308", None), ("/A\u0308/", None), ("/\uff41ccounts", None), ("/\uff21\uff30\uff29/me", None), ("/mi\u212a", 8), ("/\u017fame", None), ("/o\u0308", 8), ("/", 8), ("/other/", 8)],
+     ("/a\u0308", None), ("/A\u0308/", None), ("/\uff41ccounts", None), ("/\uff21\uff30\uff29/me", None), ("/mi\u212a", 8), ("/\u017fame", None), ("/o\u0308", 8),
+     ("/api\uff0fme", None), ("/x\uff0f\uff0e\uff0e\uff0faccounts", None), ("/x/\u2025/accounts/", None), ("/x/\uff0e/accounts", 8), ("/o\uff0fo", 8), ("/\u2025/o", 8),
+     ("/", 8), ("/other/", 8)],
 )  # fmt: skip
 def test_path_that_is_under_another_rule_in_another_spelling_is_refused(path: str, index: int | None) -> None:
     for _ in range(2):  # Repeated, to check that a denied path is not cached as another result.
@@ -54,6 +56,14 @@ def test_path_that_is_under_another_rule_in_another_spelling_is_refused(path: st
             match = TABLE.match("GET", path)
             assert match is not None
             assert match.rule.index == index
+
+
+def test_path_with_full_width_dots_that_lead_to_another_rule_is_refused() -> None:
+    table = RuleTable([rule(0, "/open/*", NOTHING), rule(1, "/accounts", ANY)], variants=False)
+    for path in ("/open/\u2025/accounts", "/open/\uff0e\uff0e\uff0faccounts", "/open/\u2025/\u2025/accounts"):
+        with pytest.raises(PathRefused):
+            table.match("GET", path)
+    assert table.match("GET", "/open/\uff0faccounts") is not None
 
 
 def test_method_decides_whether_another_rule_covers_the_spelling() -> None:
