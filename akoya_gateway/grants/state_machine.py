@@ -220,7 +220,9 @@ def _distrust(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     if outcome.reason is DistrustReason.SUBJECT:
         return grant if grant.state is GrantState.NEEDS_RECONNECT else _ended(grant, Reason.ANOTHER_SUB)
     if outcome.refresh_token is None:
-        return _distrusted(grant, None, event, now)
+        # A refusal from another token source is still one: try the previous token, as `_refuse` does.
+        fallback = grant.fallback if outcome.reason is DistrustReason.SOURCE else None
+        return _distrusted(grant, fallback, event, now)
     after = _distrusted(grant, outcome.refresh_token, event, now)
     if not outcome.doubtful:
         return replace(after, tokens=replace(after.tokens, source=event.source))

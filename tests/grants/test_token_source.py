@@ -177,3 +177,18 @@ def test_refusals_from_another_source_are_reported_once() -> None:
     assert [fault is not None for fault in faults] == [False, False, False, False, True, False, False, False]
     assert tracker.wait("double", "mikomo") == 0.0
     assert [fault.grants for fault in tracker.faults] == [2]
+
+
+def test_refused_token_of_doubt_is_replaced_by_the_previous_one_at_another_source() -> None:
+    """The body of an error contained a `refresh_token`, after the provider had moved. It must not replace the real one."""
+    grant = Grant(KEY, replace(tokens(), source="old"), GrantState.LIVE, NOW - 100, NOW - 100)
+    responses = [
+        ("refresh-1", Untrusted("no id_token", Secret("of an error"), doubtful=True)),
+        ("of an error", Untrusted("invalid_grant", reason=DistrustReason.SOURCE)),
+        ("refresh-1", Untrusted("invalid_grant", reason=DistrustReason.SOURCE)),
+    ]
+    for used, outcome in responses:
+        assert grant.tokens.refresh_token == Secret(used)
+        leased = transition(grant, RefreshRequested("me", 10.0), NOW)
+        grant = transition(leased, ProviderResponded("me", Secret(used), outcome, source="new"), NOW)
+    assert (grant.tokens.refresh_token, grant.fallback, grant.state) == (Secret("refresh-1"), None, GrantState.LIVE)
