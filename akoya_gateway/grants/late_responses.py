@@ -30,10 +30,13 @@ class LateResponses:
         """The tasks that read a late response, or write one that has been received."""
         return frozenset(self._reading | self._writing)
 
-    def expect(self, leased: Grant, response: TokenOutcome) -> None:
-        """Read on if `response` is a timeout after which that is possible. `leased` is the grant with its lease."""
+    def expect(self, leased: Grant, response: TokenOutcome, review: Callable[[TokenOutcome], TokenOutcome]) -> None:
+        """Read on if `response` is a timeout after which that is possible.
+
+        `leased` is the grant with its lease. `review` is applied to the late response, as it was to `response`.
+        """
         if isinstance(response, OutcomeUnknown) and response.late is not None:
-            reading = self._read(leased, response.late)
+            reading = self._read(leased, response.late, review)
             task = asyncio.get_running_loop().create_task(reading, name=f"late response {leased.id}")
             self._reading.add(task)
             task.add_done_callback(self._forget)
@@ -44,8 +47,10 @@ class LateResponses:
         await cancel_and_wait(*self._reading)
         return given_up
 
-    async def _read(self, leased: Grant, late: Awaitable[TokenOutcome]) -> None:
-        response = await late
+    async def _read(
+        self, leased: Grant, late: Awaitable[TokenOutcome], review: Callable[[TokenOutcome], TokenOutcome]
+    ) -> None:
+        response = review(await late)
         # Any other outcome adds nothing: the grant is uncertain already, and the next refresh decides.
         if isinstance(response, TokensIssued) or (isinstance(response, Untrusted) and response.refresh_token_rotated):
             task = asyncio.current_task()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from akoya_gateway.clock import Clock
@@ -245,8 +246,9 @@ class Refresher:
     async def _use(self, leased: Grant) -> Grant:
         endpoint = self._providers[leased.key.client]
         started = self._clock()
-        response = self._health.trust.review(endpoint.client, leased.tokens.source, await self._call(endpoint, leased))
-        self._late.expect(leased, response)
+        review = partial(self._health.trust.review, endpoint.client, leased.tokens.source)
+        response = review(await self._call(endpoint, leased))
+        self._late.expect(leased, response, review)
         # Write the response before anything else: until then, it exists only in this process.
         current = await self._commit(leased, response)
         fault = self._health.record_outcome(endpoint.client, response, leased.id)

@@ -15,7 +15,15 @@ from akoya_gateway.grants.events import ProviderResponded, Reason, RefreshReques
 from akoya_gateway.grants.serialization import decode, encode
 from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.grants.trust import TrustTracker
-from akoya_gateway.oauth.outcomes import DistrustReason, Refused, TokenOutcome, TokenSet, TokensIssued, Untrusted
+from akoya_gateway.oauth.outcomes import (
+    DistrustReason,
+    OutcomeUnknown,
+    Refused,
+    TokenOutcome,
+    TokenSet,
+    TokensIssued,
+    Untrusted,
+)
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
 from tests.support.grants import GrantEnv, Provider, client, environment
@@ -192,3 +200,20 @@ def test_refused_token_of_doubt_is_replaced_by_the_previous_one_at_another_sourc
         leased = transition(grant, RefreshRequested("me", 10.0), NOW)
         grant = transition(leased, ProviderResponded("me", Secret(used), outcome, source="new"), NOW)
     assert (grant.tokens.refresh_token, grant.fallback, grant.state) == (Secret("refresh-1"), None, GrantState.LIVE)
+
+
+@in_virtual_time
+async def test_late_response_of_a_wrong_server_with_another_sub_ends_no_grant() -> None:
+    env = Moved()
+    grant = await env.connect()
+    await asyncio.sleep(950)
+    late = asyncio.get_running_loop().create_future()
+    provider = Sourced(clock)
+    provider.client, provider.faults = WRONG_HOST, [OutcomeUnknown("timeout", late=late)]
+    wrong = env.new_manager("wrong", provider)
+    await wrong._refresher.flight(grant)
+    late.set_result(Untrusted("sub differs", Secret("refresh of the mock"), DistrustReason.SUBJECT))
+    await asyncio.sleep(1)
+    stored = await env.stored(grant)
+    assert (stored.state, stored.tokens.refresh_token) == (GrantState.UNCERTAIN, grant.tokens.refresh_token)
+    assert await wrong.revocation_queue.count() == 0
