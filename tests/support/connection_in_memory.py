@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from akoya_gateway.config.model import Origin, Seconds, Upstream
 from akoya_gateway.errors import GatewayError
-from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.interfaces import ResponseHandler
 from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
-from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead
+from akoya_gateway.upstream.http.response_head_cache import CachedResponseHead, ResponseHeadCache
 
 
 class RecordingTransport:
@@ -49,6 +50,7 @@ class Holder(ResponseHandler):
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.write_timeout = 3.0
         self.diary: list[Any] = []
         self.idle = 0
 
@@ -103,6 +105,7 @@ class Holder(ResponseHandler):
 
 def new_connection() -> tuple[Connection, Holder, RecordingTransport]:
     holder, transport = Holder(), RecordingTransport()
-    connection = Connection(holder, 0, read_timeout=5, write_timeout=3, limits=ResponseLimits())
+    upstream = Upstream((Origin("http", "127.0.0.1", 1),), read_timeout=Seconds(5))
+    connection = Connection(holder, 0, upstream, ResponseHeadCache())
     connection.connection_made(transport)  # type: ignore[arg-type]
     return connection, holder, transport

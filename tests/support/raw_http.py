@@ -228,13 +228,16 @@ def proxied(
     keep_alive: bool = True,
     tls: UpstreamTLS | None = None,
     websocket: WebSocketBounds | None = None,
-    pool_options: dict[str, Any] | None = None,
+    timeouts: dict[str, float] | None = None,
     server_options: dict[str, Any] | None = None,
     tunnel: bool = False,
     wrap: Callable[[StandaloneProxy], Any] | None = None,
     **options: Any,
 ) -> Iterator[Proxied]:
-    """Run a proxy in front of the origins. With `tunnel`, WebSocket connections are tunnelled byte for byte."""
+    """Run a proxy in front of the origins. With `tunnel`, WebSocket connections are tunnelled byte for byte.
+
+    `timeouts` are attributes of the `ConnectionPool` to set.
+    """
     upstream = Upstream(
         tuple(origins),
         Seconds(connect),
@@ -244,7 +247,9 @@ def proxied(
         websocket=websocket or WebSocketBounds(),
         keep_alive=keep_alive,
     )
-    made = ConnectionPool(upstream, **(pool_options or {}))
+    made = ConnectionPool(upstream)
+    for name, seconds in (timeouts or {}).items():
+        setattr(made, name, seconds)
     proxy = ReverseProxy(made, **options)
     app = StandaloneProxy(proxy)
     served: dict[str, Any] = {"ws": DetachableWebSocketProtocol, "ws_per_message_deflate": False} if tunnel else {}

@@ -232,7 +232,7 @@ def test_wait_timeout_for_a_connection_gives_503_with_retry_after() -> None:
 
     with (
         RawUpstream(handler) as upstream,
-        proxied(upstream.origin, read=60, pool=1, pool_options={"wait_timeout": 0.2}) as proxy,
+        proxied(upstream.origin, read=60, pool=1, timeouts={"wait_timeout": 0.2}) as proxy,
         ThreadPoolExecutor(2) as many,
     ):
         first = many.submit(fetch, proxy.port)
@@ -295,7 +295,7 @@ def test_waiter_opens_a_connection_where_one_was_lost() -> None:
 def test_idle_connections_are_closed_after_a_while() -> None:
     with (
         RawUpstream(forever(responses)) as upstream,
-        proxied(upstream.origin, pool_options={"idle_timeout": 0.8}) as proxy,
+        proxied(upstream.origin, timeouts={"idle_timeout": 0.8}) as proxy,
     ):
         assert fetch(proxy.port)[2] == b"1"
         until(lambda: proxy.pool.size == 0)
@@ -639,7 +639,7 @@ async def test_origin_that_came_back_is_forgiven() -> None:
 def test_connection_that_cannot_be_made_lets_the_next_try(authority: Authority) -> None:
     with RawUpstream(silent) as upstream, ThreadPoolExecutor(3) as many:
         origin, tls = replace(upstream.origin, scheme="https"), UpstreamTLS(ca=authority.file)
-        with proxied(origin, tls=tls, connect=0.3, pool=1, pool_options={"wait_timeout": 60}) as proxy:
+        with proxied(origin, tls=tls, connect=0.3, pool=1, timeouts={"wait_timeout": 60}) as proxy:
             assert list(many.map(lambda _: fetch(proxy.port)[0], range(3))) == [504] * 3
 
 

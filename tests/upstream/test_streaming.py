@@ -165,7 +165,7 @@ def test_upstream_that_takes_no_bytes_is_504_and_not_forever() -> None:
 
     with (
         RawUpstream(handler) as upstream,
-        proxied(upstream.origin, read=30, pool_options={"write_timeout": 0.4}) as proxy,
+        proxied(upstream.origin, read=30, timeouts={"write_timeout": 0.4}) as proxy,
         Client(proxy.port) as client,
     ):
         client.sock.settimeout(0.2)

@@ -27,10 +27,10 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import httptools
 
+from akoya_gateway.config.model import Upstream
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, SlowClient, UpstreamTimeout
 from akoya_gateway.upstream.http.interfaces import ConnectionOwner, ResponseHandler
@@ -42,15 +42,10 @@ NEVER = float("inf")
 IDLE, HEAD, BODY = range(3)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseLimits:
-    """Limits for the parts of a response other than its content. Bytes are counted as they arrive."""
-
-    head_bytes: int = 65_536
-    headers: int = 256
-    informational: int = 16
-    stalled_bytes: int = 65_536
-    """Bytes of chunk headers, extensions or trailers that may arrive without any content in between."""
+MAX_HEAD_BYTES, MAX_HEADERS, MAX_INFORMATIONAL = 65_536, 256, 16
+"""Limits for the parts of a response other than its content. Bytes are counted as they arrive."""
+MAX_STALLED_BYTES = 65_536
+"""Bytes of chunk headers, extensions or trailers that may arrive without any content in between."""
 
 
 class Connection(asyncio.Protocol):
@@ -74,7 +69,6 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_informational",
         "_keep_alive",
-        "_limits",
         "_must_close",
         "_owner",
         "_parser",
@@ -88,7 +82,6 @@ class Connection(asyncio.Protocol):
         "_timeout",
         "_tls",
         "_transport",
-        "_write_timeout",
         "congested",
         "deadline",
         "has_response_bytes",
@@ -100,26 +93,16 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self,
-        owner: ConnectionOwner[Connection],
-        key: int,
-        *,
-        read_timeout: float,
-        write_timeout: float,
-        limits: ResponseLimits,
-        head_cache: ResponseHeadCache | None = None,
-        reusable: bool = True,
+        self, owner: ConnectionOwner[Connection], key: int, upstream: Upstream, head_cache: ResponseHeadCache
     ) -> None:
         """Create the connection.
 
         Args:
             owner: Is notified when the connection becomes idle or is closed.
             key: Identifies the origin for the owner.
-            read_timeout: Seconds without received bytes (or, while the client sends its body, without sent bytes).
-            write_timeout: Seconds for which the transport may be congested.
-            limits: Limits for responses.
+            upstream: Its read timeout limits the seconds without received bytes (or, while the client sends its body,
+                without sent bytes). Without `keep_alive` the connection is closed after its first response.
             head_cache: May be shared between connections.
-            reusable: If False, close the connection after its first response.
         """
         self.key = key
         self.request_count = 0
@@ -131,14 +114,12 @@ class Connection(asyncio.Protocol):
         self.deadline = NEVER
         self.idle_since = owner.now
         self._owner = owner
-        self._limits = limits
-        self._head_cache = head_cache or ResponseHeadCache()
-        self._reusable = reusable
+        self._head_cache = head_cache
+        self._reusable = upstream.keep_alive
         self._poll: Callable[[int], list[tuple[int, int]]] | None = None
         """Polls the socket for unread bytes. It costs half as much as FIONREAD and also detects a closed peer."""
         self._tls: ssl.SSLObject | None = None
-        self._read_timeout = self._timeout = read_timeout
-        self._write_timeout = write_timeout
+        self._read_timeout = self._timeout = float(upstream.read_timeout)
         self._handler: ResponseHandler | None = None
         self._state = IDLE
         self._read_paused = False
@@ -265,10 +246,6 @@ class Connection(asyncio.Protocol):
             return 0.0
         return now - self._body_since - self._body_bytes / rate
 
-    def abort_slow_upload(self) -> None:
-        """Fail a request whose slow body keeps other requests waiting for a connection."""
-        self.fail(SlowClient("the request body came too slowly while others waited for the upstream"))
-
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -348,7 +325,7 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         self._headers = []
         self._stalled = 0
-        check_size(headers, self._limits.headers, self._limits.head_bytes)
+        check_size(headers, MAX_HEADERS, MAX_HEAD_BYTES)
         if status < 200:
             self._skip_informational(status, headers)
             return
@@ -365,7 +342,7 @@ class Connection(asyncio.Protocol):
     def _skip_informational(self, status: int, headers: Headers) -> None:
         """Skip a 1xx response (RFC 9110 section 15.2). A 101 is an error, because no upgrade was requested."""
         self._informational += 1
-        if status == 101 or self._informational > self._limits.informational:
+        if status == 101 or self._informational > MAX_INFORMATIONAL:
             raise InvalidResponse(f"an unexpected {status}")
         if any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers):
             raise InvalidResponse(f"a {status} with a body")
@@ -417,7 +394,7 @@ class Connection(asyncio.Protocol):
     def _rearm(self) -> None:
         """Restart the timeout of the current phase: sending, waiting for the request body or for the response."""
         if self.congested:
-            self.deadline = self._owner.now + self._write_timeout
+            self.deadline = self._owner.now + self._owner.write_timeout
         elif self._read_paused:
             self.deadline = NEVER
         else:
@@ -427,14 +404,14 @@ class Connection(asyncio.Protocol):
         """Count bytes of an incomplete head, chunk header or trailer section, and fail if there are too many."""
         if self._state == HEAD:
             self._head_bytes += size
-            if self._head_bytes > self._limits.head_bytes:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self.fail(InvalidResponse("its header section is too large"))
         elif self._progress:
             self._progress = False
             self._stalled = 0
         else:
             self._stalled += size
-            if self._stalled > self._limits.stalled_bytes:
+            if self._stalled > MAX_STALLED_BYTES:
                 self.fail(InvalidResponse("its chunks have no content"))
 
     def _refuse(self, why: str) -> None:

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TypeVar
 
 from akoya_gateway.config.model import Upstream
-from akoya_gateway.upstream.errors import ClosedEarly, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
-from akoya_gateway.upstream.http.connection import Connection, ResponseLimits
+from akoya_gateway.upstream.errors import ClosedEarly, SlowClient, UpstreamBusy, UpstreamTimeout, UpstreamUnreachable
+from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.origin import PooledOrigin
 from akoya_gateway.upstream.http.response_head_cache import Hides, ResponseHeadCache
 from akoya_gateway.upstream.http.tls import client_context
@@ -36,24 +36,13 @@ class ConnectionPool:
     when its response is complete (see `interfaces.ConnectionOwner`).
     """
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        *,
-        wait_timeout: float | None = None,
-        write_timeout: float | None = None,
-        idle_timeout: float = 50.0,
-        limits: ResponseLimits | None = None,
-        hides: Hides | None = None,
-    ) -> None:
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, upstream: Upstream, *, hides: Hides | None = None) -> None:
         """Create the pool. No connection is opened yet.
 
         Args:
             upstream: The configuration of the upstream.
-            wait_timeout: Seconds to wait for a free connection. Default: the connect timeout.
-            write_timeout: Seconds for which the upstream may accept no bytes. Default: the read timeout.
-            idle_timeout: Seconds after which an idle connection is closed.
-            limits: Limits for responses.
             hides: See `response_head_cache`.
 
         Raises:
@@ -61,12 +50,12 @@ class ConnectionPool:
             ssl.SSLError: A TLS file is invalid.
         """
         self.upstream = upstream
-        self.limits = limits or ResponseLimits()
-        self.wait_timeout = upstream.connect_timeout if wait_timeout is None else wait_timeout
-        self.write_timeout = upstream.read_timeout if write_timeout is None else write_timeout
-        self.idle_timeout = idle_timeout
-        shortest = min(upstream.connect_timeout, upstream.read_timeout, self.wait_timeout, self.write_timeout)
-        self.tick = min(0.25, max(0.02, shortest / 8))
+        self.wait_timeout: float = upstream.connect_timeout
+        """Seconds to wait for a free connection."""
+        self.write_timeout: float = upstream.read_timeout
+        self.idle_timeout = 50.0
+        """Seconds after which an idle connection is closed."""
+        self.tick = min(0.25, max(0.02, min(upstream.connect_timeout, upstream.read_timeout) / 8))
         self.now = 0.0
         https = any(origin.scheme == "https" for origin in upstream.origins)
         context = client_context(upstream.tls) if https else None
@@ -82,7 +71,6 @@ class ConnectionPool:
         self._connecting = 0
         self._waiters: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
         self._ticker: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._retired = self._closed = False
         self._serving = False
         """True if `_serve_waiters` is scheduled."""
@@ -109,8 +97,8 @@ class ConnectionPool:
 
     def resting(self) -> list[tuple[str, bool]]:
         """Return each origin, and whether it is ejected because it failed."""
-        now = 0.0 if self._loop is None else self._loop.time()
-        return [(str(host.origin), host.ejected_until > now) for host in self._hosts]
+        # The pool has a loop if it has ejected an origin.
+        return [(str(host.origin), 0 < host.ejected_until > self._loop.time()) for host in self._hosts]
 
     def get_nowait(self) -> Connection | None:
         """Return the most recently used idle connection of the next origin, or None."""
@@ -193,7 +181,7 @@ class ConnectionPool:
 
     def on_connection_failure(self, connection: Connection) -> None:
         """Record the failed request for the origin."""
-        self._hosts[connection.key].record_failure(self._time())
+        self._hosts[connection.key].record_failure(self._loop.time())
 
     def on_connection_response(self, connection: Connection) -> None:
         """Record the response for the origin."""
@@ -242,7 +230,6 @@ class ConnectionPool:
             return
         if self._waiters:
             if not self._serving:
-                assert self._loop is not None
                 self._serving = True
                 self._loop.call_soon(self._serve_waiters)
         elif self._retired:
@@ -312,9 +299,8 @@ class ConnectionPool:
             waiter.set_result(None)
 
     async def _wait(self) -> Connection | None:
-        assert self._loop is not None
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
-        self._waiters.append((self._time() + self.wait_timeout, waiter))
+        self._waiters.append((self._loop.time() + self.wait_timeout, waiter))
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -332,7 +318,7 @@ class ConnectionPool:
     async def _open(self) -> Connection:
         """Open a connection that is already counted in `_connecting`."""
         try:
-            connection = await self._dial(self._make)
+            connection = await self._dial(lambda key: Connection(self, key, self.upstream, self._head_cache))
             if not connection.usable:
                 connection.abort()
                 raise UpstreamUnreachable(
@@ -344,17 +330,6 @@ class ConnectionPool:
             self._has_room()
         return connection
 
-    def _make(self, key: int) -> Connection:
-        return Connection(
-            self,
-            key,
-            read_timeout=self.upstream.read_timeout,
-            write_timeout=self.write_timeout,
-            limits=self.limits,
-            head_cache=self._head_cache,
-            reusable=self.upstream.keep_alive,
-        )
-
     async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
         """Connect to an origin, trying each one at most once. This is safe because no request has been sent yet."""
         tried: UpstreamUnreachable | UpstreamTimeout | None = None
@@ -364,7 +339,7 @@ class ConnectionPool:
             try:
                 protocol = await host.connect(partial(make, host.key), self.upstream)
             except (UpstreamUnreachable, UpstreamTimeout) as error:
-                host.failed(self._time())
+                host.failed(self._loop.time())
                 tried = error
             else:
                 host.connected()
@@ -374,19 +349,12 @@ class ConnectionPool:
     def _start(self) -> None:
         if self._closed:
             raise UpstreamBusy("shutting down")
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
         if self._ticker is None:
-            self.now = loop.time()
-            self._ticker = loop.call_later(self.tick, self._on_tick)
-
-    def _time(self) -> float:
-        assert self._loop is not None
-        return self._loop.time()
+            self._loop = asyncio.get_running_loop()
+            self.now = self._loop.time()
+            self._ticker = self._loop.call_later(self.tick, self._on_tick)
 
     def _on_tick(self) -> None:
-        assert self._loop is not None
         self._ticker = None
         now = self.now = self._loop.time()
         while self._waiters and self._waiters[0][0] < now:
@@ -407,4 +375,4 @@ class ConnectionPool:
         """
         slowest = max(self._connections, key=lambda one: one.seconds_behind(now, _MIN_UPLOAD_RATE), default=None)
         if slowest is not None and slowest.seconds_behind(now, _MIN_UPLOAD_RATE) > _UPLOAD_GRACE:
-            slowest.abort_slow_upload()
+            slowest.fail(SlowClient("the request body came too slowly while others waited for the upstream"))

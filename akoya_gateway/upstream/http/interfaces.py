@@ -52,6 +52,8 @@ class ConnectionOwner(Protocol[_Connection_contra]):
 
     now: float
     """Coarse event loop time, updated every tick."""
+    write_timeout: float
+    """Seconds for which the transport of a connection may be congested."""
 
     def on_idle(self, connection: _Connection_contra) -> None:
         """The response is complete and the connection can be reused."""
