@@ -23,7 +23,7 @@ from akoya_gateway.upstream.http.forwarded_headers import VIA_HEADER, ForwardedH
 from akoya_gateway.upstream.http.request_head import Body, Hop, RequestHead, RequestWriter, target_of
 from akoya_gateway.upstream.http.response_head import begins_event_stream
 from akoya_gateway.upstream.http.response_stream import ResponseStream
-from akoya_gateway.upstream.websocket.proxy import WebSocketProxy
+from akoya_gateway.upstream.websocket.proxy import proxy_websocket
 
 
 class ReverseProxy:
@@ -65,11 +65,10 @@ class ReverseProxy:
         self.writer = RequestWriter(
             ForwardedHeaders(trusted_proxies, public_url), default_host, client_headers, keep_alive=upstream.keep_alive
         )
-        self._websockets = WebSocketProxy(pool, self.writer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await self._websockets(scope, receive, send)
+            await proxy_websocket(self.pool, self.writer, scope, receive, send)
         else:
             await self.forward(scope, receive, send)
 
@@ -163,7 +162,6 @@ class ProxiedExchange(ResponseStream):
         `100 Continue` on `receive`, which is called only once there is a connection: if the upstream is down, the
         client gets the error before it sends its body.
         """
-        pool = self._proxy.pool
         data, body, length = request_head.head, request_head.body, request_head.length
         more = True
         if body is not Body.CHUNKED and not request_head.expects:
@@ -177,8 +175,7 @@ class ProxiedExchange(ResponseStream):
                 body, length = Body.LENGTH, len(first)
                 data += b"content-length: %d\r\n\r\n" % length if first else b"\r\n"
             data += self._frame(body, length, first, more=more)
-        connection = pool.get_nowait() or await pool.acquire()
-        self.begin(connection, data, head_only=request_head.head_only, complete=not more)
+        self.begin(await self._acquire(), data, head_only=request_head.head_only, complete=not more)
         if more:
             self._helper = self._loop.create_task(self._pump(body, length))
         await self.wait_head()

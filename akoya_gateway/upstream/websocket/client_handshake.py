@@ -77,11 +77,6 @@ class ClientHandshake(asyncio.Protocol):
         except TimeoutError:
             raise UpstreamTimeout("no response to the WebSocket handshake") from None
 
-    @property
-    def subprotocol(self) -> str | None:
-        """The subprotocol that the upstream selected."""
-        return self.protocol.subprotocol
-
     def transfer_to(self, successor: asyncio.Protocol) -> None:
         """Hand the connection over to `successor`.
 

@@ -44,7 +44,7 @@ class UpstreamWebSocket(asyncio.Protocol):
 
     def __init__(self, handshake: ClientHandshake, bounds: WebSocketBounds) -> None:
         """Take over the connection of a completed handshake."""
-        self.verdict: tuple[int, str] = (BAD_GATEWAY, "")
+        self.verdict: tuple[int, str] | None = None
         self._loop = asyncio.get_running_loop()
         self._transport = handshake.transport
         self._protocol = handshake.protocol
@@ -53,9 +53,9 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._buffered = 0
         self._fragments: list[bytes] = []
         self._opcode = Opcode.BINARY
-        self._waiter: asyncio.Future[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self._congested = self._paused = self._closed = self._decided = False
+        self._readable, self._writable = asyncio.Event(), asyncio.Event()
+        self._writable.set()
+        self._paused = False
         self._max_message = bounds.max_message
         self._idle_timeout = bounds.idle_timeout
         self._last = self._loop.time()
@@ -67,10 +67,10 @@ class UpstreamWebSocket(asyncio.Protocol):
     async def next(self) -> Message | None:
         """Return the next message for the client, or None if the WebSocket is closed."""
         while not self._messages:
-            if self._closed:
+            if self.verdict is not None:
                 return None
-            self._waiter = self._loop.create_future()
-            await self._waiter
+            self._readable.clear()
+            await self._readable.wait()
         size, message = self._messages.popleft()
         self._buffered -= size
         if self._paused and self._buffered < HIGH_WATER_MARK:
@@ -94,9 +94,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         else:
             self._protocol.send_binary(payload)
         self._flush()
-        while self._congested and not self._closed:
-            self._writable = self._loop.create_future()
-            await self._writable
+        await self._writable.wait()
 
     def start_close(self, code: int, reason: str) -> None:
         """Forward the client's close to the upstream."""
@@ -110,10 +108,9 @@ class UpstreamWebSocket(asyncio.Protocol):
 
     def end(self, code: int, reason: str) -> None:
         """Close both sides with this code immediately. Buffered messages are discarded."""
-        self._set_close(code, reason)
+        self._finish(code, reason)
         self._messages.clear()
         self.start_close(code, reason)
-        self._finish()
 
     def release(self) -> None:
         """Close the connection when the relay has finished.
@@ -121,7 +118,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         If the WebSocket is closed, data that is still buffered, such as a close frame, is sent first. Otherwise the
         connection is aborted.
         """
-        if self._closed:
+        if self.verdict is not None:
             # An upstream that no longer reads would keep it open. The timer set by `_start_closing` aborts it then.
             self._transport.close()
         else:
@@ -141,8 +138,7 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._flush()
         if protocol.parser_exc is not None:
             sent = protocol.close_sent
-            self._set_close(sent.code if sent is not None and sent.code == TOO_BIG else BAD_GATEWAY, "")
-            self._finish()
+            self._finish(sent.code if sent is not None and sent.code == TOO_BIG else BAD_GATEWAY, "")
             self._start_closing()
 
     def eof_received(self) -> None:
@@ -151,40 +147,33 @@ class UpstreamWebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self._finish()
+        self._finish(BAD_GATEWAY, "")
 
     def pause_writing(self) -> None:
-        self._congested = True
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        self._congested = False
-        self._wake_writer()
+        self._writable.set()
 
     # -- internals
 
     def _on_frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            self._opcode = opcode
-            self._fragments = [frame.data]  # type: ignore[list-item]
-        elif opcode is Opcode.CONT:
-            self._fragments.append(frame.data)  # type: ignore[arg-type]
-        elif opcode is Opcode.CLOSE:
+        if frame.opcode is Opcode.CLOSE:
             received = self._protocol.close_rcvd
             assert received is not None
-            self._set_close(received.code if is_sendable_code(received.code) else NORMAL, received.reason)
-            self._finish()
+            self._finish(received.code if is_sendable_code(received.code) else NORMAL, received.reason)
             self._start_closing()
-            return
-        else:
-            return
-        if frame.fin:
-            self._on_message()
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            if frame.opcode is not Opcode.CONT:
+                self._opcode = frame.opcode
+            self._fragments.append(frame.data)  # type: ignore[arg-type]
+            if frame.fin:
+                self._on_message()
 
     def _on_message(self) -> None:
         data = b"".join(self._fragments)
         self._fragments = []
-        if self._closed:
+        if self.verdict is not None:
             return
         size = len(data) + MESSAGE_OVERHEAD
         if self._opcode is Opcode.BINARY:
@@ -193,28 +182,22 @@ class UpstreamWebSocket(asyncio.Protocol):
             try:
                 self._messages.append((size, {"type": "websocket.send", "text": data.decode()}))
             except UnicodeDecodeError:
-                self._set_close(BAD_GATEWAY, "")
                 if self._protocol.state is OPEN:
                     self._protocol.fail(INVALID_DATA)
-                self._finish()
+                self._finish(BAD_GATEWAY, "")
                 self._start_closing()
                 return
         self._buffered += size
         if self._buffered >= HIGH_WATER_MARK and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
+        self._readable.set()
 
-    def _set_close(self, code: int, reason: str) -> None:
-        """Set the close code and reason for the client. Only the first call has an effect."""
-        if not self._decided:
-            self._decided = True
-            self.verdict = (code, truncate_reason(reason))
-
-    def _finish(self) -> None:
-        self._closed = True
-        self._wake()
-        self._wake_writer()
+    def _finish(self, code: int, reason: str) -> None:
+        """Close the WebSocket for the client with the code and reason of the first call."""
+        self.verdict = self.verdict or (code, truncate_reason(reason))
+        self._readable.set()
+        self._writable.set()
 
     def _start_closing(self) -> None:
         """Wait a limited time for the upstream to close the connection (RFC 6455 section 7.1.1), then abort it."""
@@ -241,17 +224,9 @@ class UpstreamWebSocket(asyncio.Protocol):
                 # An empty entry is SEND_EOF: the protocol has nothing more to send.
                 self._transport.close()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _wake_writer(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-
 
 async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None:
-    """Relay messages in both directions until either side has closed."""
+    """Relay messages in both directions until either side has closed, and release the socket."""
     left = False
 
     async def from_client() -> None:
@@ -270,6 +245,7 @@ async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None
             if not left:
                 await send(message)
         if not left:
+            assert socket.verdict is not None
             code, reason = socket.verdict
             await send({"type": "websocket.close", "code": code, "reason": reason})
 
@@ -290,3 +266,4 @@ async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None
             raise
     finally:
         task.cancel()
+        socket.release()
