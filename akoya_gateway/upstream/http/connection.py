@@ -204,21 +204,27 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Abort the connection without notifying the handler."""
-        self._close(hard=True)
+        self.close(hard=True)
 
     def fail(self, error: GatewayError) -> None:
         """Abort the connection and report `error` to the handler."""
         handler = self._handler
         counts = self._state == HEAD and self._counts_as_failure(error)
-        self._close(hard=True)
+        self.abort()
         if handler is not None:
             if counts:
                 self._owner.on_connection_failure(self)
             handler.on_failure(error)
 
-    def close(self) -> None:
-        """Close an idle connection."""
-        self._close(hard=False)
+    def close(self, *, hard: bool = False) -> None:
+        """Close the connection. If `hard` is True, discard unsent data and do not perform a TLS shutdown."""
+        self._handler = None
+        self._state = BODY
+        if hard:
+            self._transport.abort()
+        else:
+            self._transport.close()
+        self._owner.on_gone(self)
 
     # -- for the owner
 
@@ -227,7 +233,7 @@ class Connection(asyncio.Protocol):
         handler = self._handler
         if handler is None:
             if now - self.idle_since > idle_timeout:
-                self._close(hard=False)
+                self.close()
         elif now > self.deadline:
             if self._awaits_client and not self.congested:
                 self.fail(SlowClient("the request body took too long to arrive"))
@@ -258,14 +264,15 @@ class Connection(asyncio.Protocol):
             self._poll = poll.poll
 
     def data_received(self, data: bytes) -> None:
-        if self._handler is None:
+        handler = self._handler
+        if handler is None:
             if self._state == IDLE:
                 self._owner.on_stray(self)
-            self._close(hard=True)
+            self.abort()
             return
         if not self.has_response_bytes:
             self.has_response_bytes = True
-            if not self._head_only and not self._continues and self._is_plain(data):
+            if not self._head_only and not self._continues and self._is_plain(data, handler):
                 return
         try:
             self._parser.feed_data(data)
@@ -277,7 +284,7 @@ class Connection(asyncio.Protocol):
         if self._handler is None:
             return
         if self._complete:
-            self._end()
+            self._end(handler)
         else:
             # The bytes of an incomplete head do not extend the deadline. Otherwise a head could take hours to arrive.
             if self._state != HEAD or not self._head_bytes:
@@ -285,9 +292,9 @@ class Connection(asyncio.Protocol):
             self._count(len(data))
 
     def eof_received(self) -> None:
-        if self._state == BODY and self._framing is Framing.UNTIL_CLOSE:
+        if self._handler is not None and self._state == BODY and self._framing is Framing.UNTIL_CLOSE:
             self._complete = True
-            self._end()
+            self._end(self._handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.on_gone(self)
@@ -312,6 +319,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._complete:
             self._must_close = True
+
+    on_chunk_header = on_message_begin
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
@@ -355,12 +364,8 @@ class Connection(asyncio.Protocol):
             self._progress = True
             self._handler.on_body(chunk)
 
-    def on_chunk_header(self) -> None:
-        if self._complete:
-            self._must_close = True
-
     def on_message_complete(self) -> None:
-        if self._state == BODY and not self._complete:
+        if self._state == BODY:
             self._complete = True
 
     # -- internals
@@ -421,7 +426,7 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(InvalidResponse(f"the upstream's response was rejected: {why}"))
 
-    def _is_plain(self, data: bytes) -> bool:
+    def _is_plain(self, data: bytes, handler: ResponseHandler) -> bool:
         """Handle `data` without the parser and return True, if it is exactly one response with a simple head.
 
         The parser stays between two messages.
@@ -429,24 +434,20 @@ class Connection(asyncio.Protocol):
         found = self._head_cache.read(data)
         if found is None or len(data) - found[1] != found[0].length:
             return False
-        handler = self._handler
         self._handler = None
         self._framing = found[0].framing
         self._release(reusable=True)
-        if handler is not None:
-            handler.on_complete_response(found[0], data[found[1] :])
+        handler.on_complete_response(found[0], data[found[1] :])
         return True
 
-    def _end(self) -> None:
-        handler = self._handler
+    def _end(self, handler: ResponseHandler) -> None:
         self._handler = None
-        if handler is not None and self._announced:
+        if self._announced:
             handler.on_trailers(validate_trailers(self._headers))
         if self._must_close:
             self._owner.on_stray(self)
         self._release(reusable=self._keep_alive and not self._must_close and not self._continues)
-        if handler is not None:
-            handler.on_end()
+        handler.on_end()
 
     def _release(self, *, reusable: bool) -> None:
         """Give the connection back to its owner for the next request, or close it.
@@ -456,7 +457,7 @@ class Connection(asyncio.Protocol):
         """
         unsent = self._transport.get_write_buffer_size()
         if not reusable or not self._reusable or unsent or self._transport.is_closing():
-            self._close(hard=self._must_close or self._continues or bool(unsent))
+            self.close(hard=self._must_close or self._continues or bool(unsent))
             self._owner.on_connection_response(self)
             return
         self._state = IDLE
@@ -465,13 +466,3 @@ class Connection(asyncio.Protocol):
             self.resume_reading()
         self.idle_since = self._owner.now
         self._owner.on_idle(self)
-
-    def _close(self, *, hard: bool) -> None:
-        """Close the connection. If `hard` is True, discard unsent data and do not perform a TLS shutdown."""
-        self._handler = None
-        self._state = BODY
-        if hard:
-            self._transport.abort()
-        else:
-            self._transport.close()
-        self._owner.on_gone(self)

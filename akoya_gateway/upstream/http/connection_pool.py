@@ -123,8 +123,10 @@ class ConnectionPool:
             UpstreamUnreachable: No origin could be connected to.
         """
         self._start()
-        if not fresh and not self._waiters and (connection := self._any_idle()) is not None:
-            return connection
+        if not fresh and not self._waiters:
+            connection = self.get_nowait() or (self._pop_any() if self.size >= self.upstream.pool else None)
+            if connection is not None:
+                return connection
         if self._waiters or self.size >= self.upstream.pool:
             handed = await self._wait()
             if handed is not None:
@@ -283,11 +285,6 @@ class ConnectionPool:
             if host.ejected_until <= self.now:
                 return host
         return hosts[(self._next_index + 1) % count]
-
-    def _any_idle(self) -> Connection | None:
-        if (connection := self.get_nowait()) is not None or self.size < self.upstream.pool:
-            return connection
-        return self._pop_any()
 
     def _has_room(self) -> None:
         """Let the first waiters open new connections, as far as the limit allows.

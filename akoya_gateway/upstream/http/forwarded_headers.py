@@ -36,7 +36,7 @@ ForwardedValues = dict[bytes, list[bytes]]
 class ForwardedHeaders:
     """Writes the header lines. They are cached for peers that send no trusted forwarded headers."""
 
-    __slots__ = ("_cache", "_public_hosts", "_trusted")
+    __slots__ = ("_cache", "_public_hosts", "trusts")
 
     def __init__(self, trusted_proxies: Sequence[TrustedPeer] = (), public_url: Origin | None = None) -> None:
         """Create the writer.
@@ -45,16 +45,12 @@ class ForwardedHeaders:
             trusted_proxies: Peers whose forwarded headers are trusted. public_url: If its scheme is https, requests for
                 its host are reported as https, even if a proxy terminates TLS in front of the gateway.
         """
-        self._trusted = TrustedProxies(trusted_proxies)
+        self.trusts = TrustedProxies(trusted_proxies)
         self._public_hosts: frozenset[bytes] = frozenset()
         if public_url is not None and public_url.scheme == "https":
             host = public_url.authority.encode("ascii")
             self._public_hosts = frozenset({host, host + b":443"} if public_url.port == 443 else {host})
         self._cache: BoundedCache[tuple[str | None, str, bytes], bytes] = BoundedCache(_MAX_ENTRIES, _MAX_HOST_BYTES)
-
-    def trusts(self, peer: str | None, *, is_forwarded: bool = False) -> bool:
-        """Return True if the peer is one of `trusted_proxies` (see `TrustedProxies`)."""
-        return self._trusted(peer, is_forwarded=is_forwarded)
 
     def lines(self, peer: str | None, scheme: str, host: bytes, values: ForwardedValues | None = None) -> bytes:
         """Return the header lines, which each end in CRLF.
@@ -70,13 +66,11 @@ class ForwardedHeaders:
             cached = self._cache.get(hop)
             if cached is not None:
                 return cached
-        seen_scheme = self._as_browsers_see(scheme, host)
-        lines = _write(_for(peer, values or {}), *_origin(seen_scheme, host, values or {}), peer=peer)
+        if self._public_hosts and host.lower() in self._public_hosts:
+            # Browsers reach the host of an https `public_url` over https.
+            scheme = "https"
+        lines = _write(_for(peer, values or {}), *_origin(scheme, host, values or {}), peer=peer)
         return lines if values else self._cache.store(hop, lines, len(host))
-
-    def _as_browsers_see(self, scheme: str, host: bytes) -> str:
-        """Return https for the host of an https `public_url`, because browsers reach that host over https."""
-        return "https" if self._public_hosts and host.lower() in self._public_hosts else scheme
 
 
 def _for(peer: str | None, values: ForwardedValues) -> list[bytes]:

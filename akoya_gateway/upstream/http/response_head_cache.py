@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from akoya_gateway.bounded_cache import BoundedCache
@@ -78,6 +79,7 @@ _BY_VALUE = frozenset({b"content-type", b"set-cookie"})
 """Names of headers that are treated by their values. All others are treated by their names alone."""
 
 
+@dataclass(slots=True, eq=False)
 class CachedResponseHead:
     """A parsed response head. Shared by many responses, so it must not be changed.
 
@@ -85,32 +87,20 @@ class CachedResponseHead:
         status: The status code.
         framing: `Framing.LENGTH`, or `Framing.NONE` for a 204 or 304.
         length: Length of the body in bytes.
-        has_date: The head contains a Date header.
-        hidden: The gateway's own headers, which do not reach the client.
         wire: The lines of the headers that reach the client.
+        hidden: The gateway's own headers, which do not reach the client.
+        has_date: The head contains a Date header.
     """
 
-    __slots__ = ("_head", "_lines", "_visible", "framing", "has_date", "hidden", "length", "status", "wire")
-
-    def __init__(
-        self,
-        status: int,
-        framing: Framing,
-        length: int,
-        lines: list[_Line],
-        wire: bytes,
-        hidden: tuple[tuple[bytes, bytes], ...],
-        has_date: bool,
-    ) -> None:
-        self.status = status
-        self.framing = framing
-        self.length = length
-        self.hidden = hidden
-        self.has_date = has_date
-        self.wire = wire
-        self._lines = lines
-        self._head: ResponseHead | None = None
-        self._visible: Headers | None = None
+    status: int
+    framing: Framing
+    length: int
+    _lines: list[_Line]
+    wire: bytes
+    hidden: tuple[tuple[bytes, bytes], ...]
+    has_date: bool
+    _head: ResponseHead | None = None
+    _visible: Headers | None = None
 
     @property
     def head(self) -> ResponseHead:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.http.connection import Connection
 from akoya_gateway.upstream.http.interfaces import ResponseHandler
 from akoya_gateway.upstream.http.response_head import Headers, ResponseHead
@@ -91,7 +90,7 @@ class ResponseStream(ResponseHandler):
         """Abort the connection and report `error` to the waiting coroutine. Does nothing if already finished."""
         if not self.is_finished:
             self.connection.abort()
-            self._failed(error)
+            self.on_failure(error)
 
     # -- ResponseHandler
 
@@ -122,19 +121,16 @@ class ResponseStream(ResponseHandler):
         self._wake()
         self.on_writable()
 
-    def on_failure(self, error: GatewayError) -> None:
-        self._failed(error)
+    def on_failure(self, error: Exception) -> None:
+        self.failure = error
+        self._wake()
+        self.on_writable()
 
     def on_writable(self) -> None:
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
     # -- internals
-
-    def _failed(self, error: Exception) -> None:
-        self.failure = error
-        self._wake()
-        self.on_writable()
 
     def _wake(self) -> None:
         waiter = self._waiter
