@@ -42,6 +42,7 @@ from akoya_gateway.data_api.headers import (
 from akoya_gateway.data_api.paths import product_of, target_path
 from akoya_gateway.data_api.request_body import ClientMessages
 from akoya_gateway.data_api.responses import MAX_ERROR_BYTES, Meaning, may_have_code, meaning_of
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant
@@ -168,7 +169,7 @@ class Call:
         first, more = await self.messages.first()
         began = self._loop.time()
         try:
-            async with asyncio.timeout(self._remaining):
+            async with running_timeout(self._remaining):
                 head = await self._send_with_retries(url, first, more=more)
         except TimeoutError:
             raise self._late from None
@@ -324,7 +325,7 @@ class Call:
     async def _chunk(self, stream: AsyncIterator[bytes]) -> bytes | None:
         began = self._loop.time()
         try:
-            async with asyncio.timeout(self._remaining):
+            async with running_timeout(self._remaining):
                 return await anext(stream, None)
         except (TimeoutError, httpx.TransportError):
             raise ResponseTruncated from None

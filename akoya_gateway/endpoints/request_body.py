@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.types import Receive
 
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import UserError
 
 
@@ -50,7 +49,7 @@ async def read_body(receive: Receive, limit: int, within: float = BODY_TIMEOUT) 
     """
     body = bytearray()
     try:
-        async with asyncio.timeout(within):
+        async with running_timeout(within):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":

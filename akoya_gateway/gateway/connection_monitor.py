@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from akoya_gateway.access.request import RequestInfo
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.log import logger
 from akoya_gateway.tasks import cancel_and_wait
@@ -99,14 +100,14 @@ class ConnectionMonitor:
                 # The peer may already be disconnected or not reading any more. Both are acceptable: the connection was
                 # to be closed.
                 with contextlib.suppress(Exception):
-                    async with asyncio.timeout(self._check_timeout):
+                    async with running_timeout(self._check_timeout):
                         await socket.close(CLOSE_CODE)
         finally:
             self._checking.pop(socket, None)
 
     async def _is_admitted(self, socket: MonitoredConnection) -> bool:
         try:
-            async with asyncio.timeout(self._check_timeout):
+            async with running_timeout(self._check_timeout):
                 return await self._still_admitted(socket.request)
         except UserError:
             return False

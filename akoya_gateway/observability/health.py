@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.observability.redaction import redact_text
 
 CHECK_TIMEOUT = 2.0
@@ -80,7 +81,7 @@ class Readiness:
 
     async def _run_check(self) -> Report:
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT):
+            async with running_timeout(CHECK_TIMEOUT):
                 problems = [redact_text(str(each)) for each in await self._check()]
         except TimeoutError:
             problems = [f"the checks took more than {CHECK_TIMEOUT:g} s: is the store slow or out of reach?"]

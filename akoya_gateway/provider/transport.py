@@ -24,12 +24,12 @@ from typing import Any, cast
 
 import httpx
 
+from akoya_gateway.deadline import finishes_within, within
 from akoya_gateway.oauth.client_authentication import FormRequest
 from akoya_gateway.oauth.outcomes import DownReason
 from akoya_gateway.oauth.response_body import UnreadableBody, plain_body
 from akoya_gateway.oauth.token_messages import MAX_BODY_BYTES, HttpResponse
 from akoya_gateway.oauth.untrusted_text import printable
-from akoya_gateway.provider.deadline import finishes_within, within
 from akoya_gateway.tasks import cancel_until_done
 
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "akoya-gateway"}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import StoreUnavailable
 
 C = TypeVar("C")
@@ -86,7 +87,7 @@ class ConnectionThread(Generic[C]):
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(Job(work, loop, future))
         try:
-            async with asyncio.timeout(timeout):
+            async with running_timeout(timeout):
                 return await future
         except TimeoutError:
             raise StoreUnavailable(f"the store did not respond within {timeout:g} s") from None

@@ -14,7 +14,6 @@ import pytest
 
 from akoya_gateway.oauth.client_authentication import FormRequest
 from akoya_gateway.oauth.token_messages import HttpResponse
-from akoya_gateway.provider.deadline import within
 from akoya_gateway.provider.transport import ResponseLost, get, post
 
 BODY = json.dumps({"refresh_token": "r-2", "pad": "x" * 150_000}).encode()
@@ -91,47 +90,3 @@ async def test_pause_does_not_make_a_silent_provider_respond(http: httpx.AsyncCl
         assert response == ResponseLost("no complete response within 1 s")
     finally:
         silent.close()
-
-
-async def test_deadline_passes_in_time_where_nothing_pauses() -> None:
-    started = time.monotonic()
-    with pytest.raises(TimeoutError):
-        await within(0.2, asyncio.sleep(30))
-    assert 0.19 < time.monotonic() - started < 20
-
-
-async def test_result_or_an_error_within_the_deadline_is_passed_on() -> None:
-    async def failing() -> None:
-        raise TimeoutError("of the work")
-
-    assert await within(5.0, asyncio.sleep(0.01, "result")) == "result"
-    with pytest.raises(TimeoutError, match="of the work"):
-        await within(5.0, failing())
-
-
-async def test_work_that_ends_after_it_was_cancelled_counts() -> None:
-    async def stubborn() -> str:
-        try:
-            await asyncio.sleep(30)
-        except asyncio.CancelledError:
-            return "result"
-        return ""
-
-    assert await within(0.05, stubborn()) == "result"
-
-
-async def test_cancellation_ends_the_work() -> None:
-    ended = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await asyncio.sleep(30)
-        finally:
-            ended.set()
-
-    waiting = asyncio.create_task(within(30.0, work()))
-    await asyncio.sleep(0.01)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert ended.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -39,3 +40,22 @@ async def test_hanging_disk_fills_no_memory_and_abandoned_jobs_are_skipped() -> 
     await worker.stop()
     assert done.count("early") <= 16, "only jobs that the thread had already started"
     assert done[-1] == "late"
+
+
+async def test_pause_of_the_event_loop_is_no_fault_of_the_store() -> None:
+    """The thread has finished during the pause, so the write must not be reported as failed."""
+    started = threading.Event()
+
+    def run(works: Sequence[Callable[[None], str]]) -> list[JobResult]:
+        started.set()
+        time.sleep(0.3)
+        return [JobResult(work(None)) for work in works]
+
+    worker: ConnectionThread[None] = ConnectionThread("slow", run, batch=16)
+    worker.start()
+    written = asyncio.create_task(worker.submit(lambda _: "written", 0.6))
+    await asyncio.sleep(0)
+    assert started.wait(30)
+    time.sleep(1.0)
+    assert await written == "written"
+    await worker.stop()

@@ -26,6 +26,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.redis.server_errors import error_code, error_text
@@ -94,7 +95,7 @@ class CommandLimiter:
         """
         try:
             self._check_open()
-            async with asyncio.timeout(self._limit), self._free:
+            async with running_timeout(self._limit), self._free:
                 self._check_open()
                 yield
         except StoreUnavailable:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from akoya_gateway.config.model import Origin, Upstream
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.upstream.errors import UpstreamTimeout, UpstreamUnreachable
 from akoya_gateway.upstream.http.connection import Connection
 
@@ -75,7 +76,7 @@ class PooledOrigin:
         loop, origin = asyncio.get_running_loop(), self.origin
         name = upstream.tls.server_name or origin.host if self.tls is not None else None
         try:
-            async with asyncio.timeout(upstream.connect_timeout):
+            async with running_timeout(upstream.connect_timeout):
                 if origin.path is not None:
                     _, protocol = await loop.create_unix_connection(
                         make, origin.path, ssl=self.tls, server_hostname=name

@@ -12,6 +12,7 @@ from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import UpstreamError
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, UpstreamTimeout
@@ -72,7 +73,7 @@ class ClientHandshake(asyncio.Protocol):
         """
         self.transport.write(_request(writer, scope, self.protocol.key))
         try:
-            async with asyncio.timeout(timeout):
+            async with running_timeout(timeout):
                 return await self._opened
         except TimeoutError:
             raise UpstreamTimeout("no response to the WebSocket handshake") from None
