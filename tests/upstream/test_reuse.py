@@ -18,6 +18,7 @@ from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.response_head import validate_head
 from akoya_gateway.upstream.http.response_stream import ResponseStream
 from tests.support.certificates import Authority, server_context
+from tests.support.connection_in_memory import new_connection
 from tests.support.raw_http import Caller, Client, RawUpstream, fetch, forever, proxied
 from tests.support.waiting import until
 
@@ -390,6 +391,47 @@ def test_data_on_an_idle_connection_closes_it(first: bytes, stray: bytes) -> Non
         until(lambda: proxy.pool.size == 0)
         assert fetch(proxy.port)[2] == b"right"
         assert upstream.connections == 2
+
+
+LENGTH, CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reused"),
+    [
+        ([LENGTH % 5 + b"first\r\n"], False),
+        ([LENGTH % 5 + b"first\r"], False),
+        ([LENGTH % 5, b"first\n"], False),
+        ([LENGTH % 3 + b"a\r\n\r\n"], False),
+        ([LENGTH % 2 + b"\r\n\r\n"], False),
+        ([LENGTH % 0 + b"\r\n"], False),
+        ([CHUNKED + b"1\r\na\r\n0\r\n\r\n\r\n"], False),
+        ([CHUNKED + b"1\r\na\r\n0\r\n\r", b"\n\r\n"], False),
+        ([b"HTTP/1.1 204 None\r\n\r\n\n"], False),
+        ([b"HTTP/1.1 304 None\r\nETag: a\r\n\r\n\r\n\r\n"], False),
+        ([LENGTH % 2, b"a\n"], True),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length:3\r\n\r\na\r\n"], True),
+        ([CHUNKED + b"1\r\n\n\r\n0\r\n\r\n"], True),
+        ([CHUNKED, b"1\r\na\r\n", b"0\r\n\r\n"], True),
+        ([LENGTH % 2 + b"\r\n"], True),
+        ([LENGTH % 2 + b"\r", b"\n"], True),
+        ([LENGTH % 40 + b"a" + b"\r\n" * 10, b"\r\n" * 9 + b"\n"], True),
+        ([LENGTH % 40 + b"a" + b"\r\n" * 10, b"\r\n" * 10], False),
+        ([LENGTH % 40 + b"a" + b"\n" * 39 + b"\n"], False),
+        ([b"HTTP/1.1 204 None\r\n", b"ETag: a\r\n\r", b"\n"], True),
+    ],
+)
+def test_line_breaks_after_a_response_close_the_connection_as_other_bytes_do(pieces: list[bytes], reused: bool) -> None:
+    """The parser skips line breaks before a response, and the rest of a body that is too long may begin with them."""
+    connection, holder, transport = new_connection()
+    connection.start(b"GET / HTTP/1.1\r\n\r\n", holder)
+    for piece in pieces:
+        connection.data_received(piece)
+    assert holder.diary[-1] == "end"
+    assert (holder.idle, transport.closed) == ((1, False) if reused else (0, True))
 
 
 @pytest.mark.parametrize(

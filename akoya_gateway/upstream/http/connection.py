@@ -34,7 +34,15 @@ from akoya_gateway.config.model import Upstream
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, SlowClient, UpstreamTimeout
 from akoya_gateway.upstream.http.interfaces import ConnectionOwner, ResponseHandler
-from akoya_gateway.upstream.http.response_head import Framing, Headers, check_size, validate_head, validate_trailers
+from akoya_gateway.upstream.http.response_head import (
+    Framing,
+    Headers,
+    check_size,
+    has_line_breaks_behind,
+    line_breaks_at_end,
+    validate_head,
+    validate_trailers,
+)
 from akoya_gateway.upstream.http.response_head_cache import ResponseHeadCache
 
 NEVER = float("inf")
@@ -69,6 +77,8 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_informational",
         "_keep_alive",
+        "_last_chunk",
+        "_line_breaks",
         "_must_close",
         "_owner",
         "_parser",
@@ -134,6 +144,7 @@ class Connection(asyncio.Protocol):
         self._complete = self._must_close = self._head_only = self._continues = self._announced = False
         self._keep_alive = self._progress = False
         self._framing = Framing.NONE
+        self._last_chunk = self._line_breaks = b""
 
     # -- for the caller that holds the connection
 
@@ -159,6 +170,7 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._state = HEAD
         self._headers = []
+        self._last_chunk = self._line_breaks = b""
         self._head_bytes = self._informational = 0
         self._complete = self._must_close = self.has_response_bytes = False
         self._head_only = head_only
@@ -284,11 +296,15 @@ class Connection(asyncio.Protocol):
         if self._handler is None:
             return
         if self._complete:
+            last_chunk = self._last_chunk if self._framing is Framing.LENGTH else b""
+            if data[-1] in b"\r\n" and has_line_breaks_behind(data, last_chunk, self._line_breaks):
+                self._keep_alive = False
             self._end(handler)
         else:
             # The bytes of an incomplete head do not extend the deadline. Otherwise a head could take hours to arrive.
             if self._state != HEAD or not self._head_bytes:
                 self._rearm()
+            self._line_breaks = line_breaks_at_end(data, self._line_breaks) if data[-1] in b"\r\n" else b""
             self._count(len(data))
 
     def eof_received(self) -> None:
@@ -362,6 +378,7 @@ class Connection(asyncio.Protocol):
             self._must_close = True
         elif self._handler is not None:
             self._progress = True
+            self._last_chunk = chunk
             self._handler.on_body(chunk)
 
     def on_message_complete(self) -> None:

@@ -76,6 +76,7 @@ _PLAIN_CONNECTION = (b"keep-alive", b"close")
 _HARMLESS_CONNECTION_OPTIONS = frozenset({b"keep-alive", b"close", b""})
 _CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _MAX_LENGTH_DIGITS = 18
+_MAX_LINE_BREAKS = 16
 
 
 def is_event_stream(content_type: bytes) -> bool:
@@ -201,3 +202,32 @@ def validate_trailers(raw: Headers) -> Headers:
     Fields for framing, routing or authentication are removed.
     """
     return [(name.lower(), value) for name, value in raw if name.lower() not in _NOT_IN_TRAILERS]
+
+
+def has_line_breaks_behind(data: bytes, last_chunk: bytes, before: bytes) -> bool:
+    """Return True if line breaks follow the response that ends in `data`, or if that is uncertain.
+
+    The parser skips line breaks before a response, and does not report them. They may be the beginning of a body that
+    is longer than its Content-Length, whose rest is still to come.
+
+    Args:
+        data: The last bytes received. They end in CR or LF, and the parser found no other bytes after the response.
+        last_chunk: The last bytes of a body with a Content-Length; empty for every other response.
+        before: `line_breaks_at_end` of the bytes before `data`.
+    """
+    found = line_breaks_at_end(data, before)
+    if not last_chunk:
+        return found != b"\r\n\r\n"
+    if data == last_chunk:
+        return False
+    in_body = line_breaks_at_end(last_chunk)
+    # A body of line breaks follows those of the head.
+    expected = in_body if len(in_body) < len(last_chunk) else b"\r\n\r\n" + in_body
+    return found != expected or len(found) == _MAX_LINE_BREAKS
+
+
+def line_breaks_at_end(data: bytes, before: bytes = b"") -> bytes:
+    """Return the CR and LF at the end of `data`, at most 16. `before`: the result for the bytes before `data`."""
+    end = data[-_MAX_LINE_BREAKS:]
+    found = end[len(end.rstrip(b"\r\n")) :]
+    return (before + found)[-_MAX_LINE_BREAKS:] if len(found) == len(data) else found
