@@ -10,24 +10,18 @@ value of `Akoya-Grant`.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
 from akoya_gateway.access.grant_selection import validated
-from akoya_gateway.errors import GatewayError, MethodNotAllowed, StoreUnavailable, UserError
-from akoya_gateway.gateway.request_id import RequestIds
+from akoya_gateway.errors import GatewayError, MethodNotAllowed, UserError
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants.errors import NeedsReconnect, UnknownGrant
 from akoya_gateway.grants.grant import Grant
-from akoya_gateway.log import logger
-from akoya_gateway.responses.response import json_response, problem_response
 from akoya_gateway.sessions.last_access import rounded
 from akoya_gateway.signing.claims import BATCH
 from akoya_gateway.signing.header_values import timestamp
-
-log = logger("akoya_gateway.gateway.admin_token")
 
 MAX_LOGGED = 256
 """Number of characters of a parameter that are logged."""
@@ -54,62 +48,33 @@ class WrongBearer(UserError):
         self.headers = ((b"www-authenticate", b'Bearer realm="akoya-gateway"' + error),)
 
 
-class AdminTokenApp:
-    """An ASGI app for the token route. `running` returns the active runtime, or None after shutdown."""
-
-    def __init__(self, running: Callable[[], Runtime | None]) -> None:
-        self._current_runtime = running
-        self._request_ids = RequestIds()
-
-    def handles(self, path: str) -> bool:
-        """Return True if the path is the token route and `admin.token_bearer` is set."""
-        runtime = self._current_runtime()
-        if runtime is None or runtime.config.token_bearer is None:
-            return False
-        return path.startswith(f"{runtime.config.prefix}/token/")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime = self._current_runtime()
-        request_id, facts, result = self._request_ids.new().decode(), dict[str, str](), "ok"
-        try:
-            if runtime is None:
-                raise StoreUnavailable("the gateway is stopping")
-            response = json_response(await self._token(runtime, Request(scope), facts))
-        except GatewayError as error:
-            result = error.code
-            link = connect_link(runtime, facts) if isinstance(error, NoToken) and runtime else None
-            response = problem_response(error, request_id, link)
-        log_event = log.warning if result == "unauthorized" else log.info
-        log_event("token requested", result=result, status=response.status_code, request_id=request_id, **facts)
-        await response.with_headers((b"x-request-id", request_id.encode()))(scope, receive, send)
-
-    async def _token(self, runtime: Runtime, request: Request, facts: dict[str, str]) -> dict[str, object]:
-        """Return the body of the response, and add the log fields of the request to `facts`."""
-        if request.method != "GET":
-            raise MethodNotAllowed("GET")
-        authenticate(runtime, request)
-        connector = request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/")
-        owner = named_owner(request)
-        chosen = validated(request.query_params.getlist("grant"))
-        facts |= {"owner": owner[:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
-        configured = runtime.config.connectors.get(connector)
-        if configured is None:
-            raise NoToken
-        grant = await fresh_grant(runtime, owner, connector, chosen)
-        facts["grant"] = grant.public_id
-        return {
-            "connector": connector,
-            "provider": configured.id,
-            "grant": grant.public_id,
-            "interaction_type": BATCH,
-            "last_access": timestamp(await last_access(runtime, grant)),
-            "environment": grant.key.environment,
-            "owner": owner,
-            "id_token": grant.tokens.bearer.reveal(),
-            "expires": int(grant.tokens.expires_at),
-            "scope": " ".join(grant.tokens.scope),
-            **({} if grant.tokens.consent_id is None else {"consent": grant.tokens.consent_id}),
-        }
+async def token_of(runtime: Runtime, request: Request, facts: dict[str, str]) -> dict[str, object]:
+    """Return the body of the response, and add the log fields of the request to `facts`. Raises `GatewayError`."""
+    if request.method != "GET":
+        raise MethodNotAllowed("GET")
+    authenticate(runtime, request)
+    connector = request.scope["path"].removeprefix(f"{runtime.config.prefix}/token/")
+    owner = named_owner(request)
+    chosen = validated(request.query_params.getlist("grant"))
+    facts |= {"owner": owner[:MAX_LOGGED], "connector": connector[:MAX_LOGGED]}
+    configured = runtime.config.connectors.get(connector)
+    if configured is None:
+        raise NoToken
+    grant = await fresh_grant(runtime, owner, connector, chosen)
+    facts["grant"] = grant.public_id
+    return {
+        "connector": connector,
+        "provider": configured.id,
+        "grant": grant.public_id,
+        "interaction_type": BATCH,
+        "last_access": timestamp(await last_access(runtime, grant)),
+        "environment": grant.key.environment,
+        "owner": owner,
+        "id_token": grant.tokens.bearer.reveal(),
+        "expires": int(grant.tokens.expires_at),
+        "scope": " ".join(grant.tokens.scope),
+        **({} if grant.tokens.consent_id is None else {"consent": grant.tokens.consent_id}),
+    }
 
 
 def authenticate(runtime: Runtime, request: Request) -> None:
@@ -152,10 +117,10 @@ async def fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str 
 
     As for requests, a grant of another client or environment than the connector now has does not exist.
 
-    Raises `UnknownGrant`, `NoToken`, or the error of the last grant that failed for another reason than
-    `NeedsReconnect`.
+    Raises `UnknownGrant`, `NoToken`, `NeedsReconnect`, or the error of the last grant that failed for another reason.
     """
-    last_error, missing = None, NoToken()
+    missing: GatewayError = NoToken()
+    last_error = None
     owner_grants = await runtime.grants.for_owner(owner)
     grants = [grant for grant in owner_grants.for_connector(connector) if runtime.policy.is_bound(grant)]
     if chosen is not None:
@@ -166,9 +131,7 @@ async def fresh_grant(runtime: Runtime, owner: str, connector: str, chosen: str 
         try:
             return await runtime.grants.get_fresh(grant)
         except NeedsReconnect as error:
-            # 404, as for an owner without a grant: a 401 from this route means that the caller's own bearer token is
-            # wrong.
-            missing = NoToken(code=error.code, title=error.title)
+            missing = error
         except GatewayError as error:
             last_error = error
     raise last_error or missing
