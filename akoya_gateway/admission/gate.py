@@ -19,12 +19,11 @@ from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.header_injector import HeaderInjector
 from akoya_gateway.admission.request_headers import RequestHeaders
 from akoya_gateway.admission.request_target import RequestTarget
-from akoya_gateway.authentication.principal import Authenticator, Principal
+from akoya_gateway.authentication.principal import Authenticator
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import GatewayError, UserError
 from akoya_gateway.grants.errors import NeedsReconnect
 from akoya_gateway.grants.grant import Grant, OwnerGrants
-from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.manager import GrantManager
 
 
@@ -37,7 +36,6 @@ class AccessGate:
         authenticator: Authenticator,
         grants: GrantManager,
         injector: HeaderInjector,
-        login_names: LoginNames,
         error_responder: ErrorResponder,
         clock: Clock,
     ) -> None:
@@ -45,7 +43,6 @@ class AccessGate:
         self._authenticator = authenticator
         self._grants = grants
         self._injector = injector
-        self._login_names = login_names
         self._error_responder = error_responder
         self._clock = clock
         self._decisions = DecisionCache(policy, authenticator, grants, injector)
@@ -106,14 +103,23 @@ class AccessGate:
             UserError: The request has an identity header that must not reach the upstream, or a method override.
         """
         self._require_own_method(target, request, headers)
-        admitted = self.try_admit(target, headers.session, self._clock(), request)
-        if admitted is not None:
-            return admitted
+        cached = self.try_admit(target, headers.session, self._clock(), request)
+        if cached is not None:
+            return cached
         decision, owner_grants = await self._decide(target.match, request)
-        names: Mapping[str, str] = {}
-        if isinstance(decision, Deny) and decision.choices and owner_grants is not None:
-            names = await self._login_names.names(owner_grants, self._error_responder.unnamed_login(request))
-        return self._resolve(decision, request, owner_grants, names)
+        if isinstance(decision, Deny):
+            names: Mapping[str, str] = {}
+            if decision.choices and owner_grants is not None:
+                unnamed = self._error_responder.unnamed_login(request)
+                names = await self._grants.login_names.names(owner_grants, unnamed)
+            response = self._error_responder.denial_response(decision, request, names)
+            return Denied(response, decision.rule, decision.reason.value)
+        if owner_grants is None or not decision.identified:
+            return Admitted(decision.rule)
+        admitted, _ = self._injector.admitted(
+            decision.rule, decision.grant, owner_grants, self._clock(), decision.others
+        )
+        return admitted
 
     async def still_admits(self, target: RequestTarget, request: RequestInfo, headers: RequestHeaders) -> bool:
         """Return True if a request that was admitted before, such as an open WebSocket, would be admitted now.
@@ -131,7 +137,7 @@ class AccessGate:
             return self._policy.decide(match, None), None
         chosen = chosen_grant(match, request)
         principal = await self._authenticator.authenticate(request)
-        owner_grants = await self._owner_grants(principal)
+        owner_grants = None if principal.owner is None else await self._grants.for_owner(principal.owner)
         return await self._with_fresh_grant(match, owner_grants, chosen)
 
     def overrides_method(self, target: RequestTarget, query: bytes, headers: RequestHeaders | None = None) -> bool:
@@ -147,9 +153,6 @@ class AccessGate:
     def _require_own_method(self, target: RequestTarget, request: RequestInfo, headers: RequestHeaders) -> None:
         if self.overrides_method(target, request.query, headers):
             raise UserError("This path does not accept a method override.", code="method-override")
-
-    async def _owner_grants(self, principal: Principal) -> OwnerGrants | None:
-        return None if principal.owner is None else await self._grants.for_owner(principal.owner)
 
     async def _with_fresh_grant(
         self, match: RuleMatch, owner_grants: OwnerGrants | None, chosen: str | None
@@ -178,20 +181,3 @@ class AccessGate:
             if isinstance(decision, Deny) and last_error is not None:
                 raise last_error
             return decision, owner_grants
-
-    def _resolve(
-        self, decision: Decision, request: RequestInfo, owner_grants: OwnerGrants | None, names: Mapping[str, str]
-    ) -> Admission:
-        if isinstance(decision, Deny):
-            return Denied(
-                self._error_responder.denial_response(decision, request, names), decision.rule, decision.reason.value
-            )
-        return self._allow(decision, owner_grants)
-
-    def _allow(self, decision: Allow, owner_grants: OwnerGrants | None) -> Admitted:
-        if owner_grants is None or not decision.identified:
-            return Admitted(decision.rule)
-        admitted, _ = self._injector.admitted(
-            decision.rule, decision.grant, owner_grants, self._clock(), decision.others
-        )
-        return admitted

@@ -151,7 +151,7 @@ class FastLane:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             exchange = Exchange(self.gateway, scope, send, began)
             exchange.decision = admission
-            await self.gateway.answer_error(error, exchange, receive)
+            await self.gateway.respond_to_error(error, exchange, receive)
 
         return app
 

@@ -68,8 +68,10 @@ class Exchange(ClientSend):
     """The decision; None before it is made, and for the gateway's own routes."""
     token_rejected: bytes | None
     """The value of `Akoya-Token-Rejected` in the app's response."""
-    _error: GatewayError | None = None
-    _logged: LoggedRequest | None = None
+    error: GatewayError | None = None
+    """The error to report as the outcome."""
+    logged: LoggedRequest | None = None
+    """The request to report instead of this one: for forward-auth, the original request."""
     monitored: MonitoredConnection | None
     _request: RequestInfo | None = None
 
@@ -167,18 +169,6 @@ class Exchange(ClientSend):
 
     # -- the gateway's own response
 
-    def on_original_request(self, original: RequestInfo) -> None:
-        """Report the original request instead of the proxy's own; for forward-auth."""
-        self._logged = original
-
-    def on_decision(self, outcome: Admission) -> None:
-        """Set the decision to report; for forward-auth."""
-        self.decision = outcome
-
-    def on_error(self, error: GatewayError) -> None:
-        """Set the error to report as the outcome."""
-        self._error = error
-
     async def respond(self, response: Response, receive: Receive) -> None:
         """Send the gateway's own response.
 
@@ -219,10 +209,10 @@ class Exchange(ClientSend):
         decision, outcome = self.decision, "own"
         if decision is not None:
             outcome = "passed" if isinstance(decision, Admitted) else decision.reason
-        if self._error is not None:
-            outcome = self._error.code
+        if self.error is not None:
+            outcome = self.error.code
         rule = "-" if decision is None or decision.rule is None else decision.rule.label
-        self._gateway.record_response(self._logged or self, status, rule, self.began, outcome)
+        self._gateway.record_response(self.logged or self, status, rule, self.began, outcome)
 
     def monitor(self) -> None:
         """Close the connection when the request is no longer admitted."""

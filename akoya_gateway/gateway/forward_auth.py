@@ -16,13 +16,12 @@ the configurations.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admission, Admitted
 from akoya_gateway.authentication.principal import is_trusted_peer
 from akoya_gateway.errors import GatewayError, OperatorError, UserError
+from akoya_gateway.gateway.exchange import Exchange
 from akoya_gateway.gateway.original_request import ORIGINAL_URI, InvalidOriginalRequest, OriginalRequest
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
@@ -69,25 +68,16 @@ class DataRuleNotProxied(UserError):
         super().__init__("The proxy must forward requests for a data API to the gateway.")
 
 
-class DecisionObserver(Protocol):
-    """Receives the original request and the decision, for logs and metrics.
-
-    `gateway.exchange.Exchange` implements it.
-    """
-
-    def on_original_request(self, original: RequestInfo) -> None: ...
-
-    def on_decision(self, outcome: Admission) -> None: ...
-
-
 def is_forward_auth(prefix: str, path: str) -> bool:
     """Return True if the path is the forward-auth route or below it."""
     route = prefix + "/forward-auth"
     return path == route or path.startswith(route + "/")
 
 
-async def forward_auth(runtime: Runtime, request: RequestInfo, observer: DecisionObserver) -> Response:
+async def forward_auth(runtime: Runtime, request: RequestInfo, exchange: Exchange) -> Response:
     """Return 200 with the signed gateway headers, or the response for the client.
+
+    `exchange` gets the original request and the decision, for logs and metrics.
 
     Raises `GatewayError` in the same cases as `AccessGate.admit`.
     """
@@ -99,13 +89,13 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, observer: Decisio
         raise PathRefused("The path is ambiguous.")
     if request.header(ORIGINAL_URI) is None:
         original = runtime.original_requests.read(request)
-        return _response(*await _decide(runtime, request, original, observer), original)
+        return _response(*await _decide(runtime, request, original, exchange), original)
     if request.header(ANSWER_HEADER) == b"client":
-        admission, _ = await _decide(runtime, request, _replaceable(runtime, request), observer)
+        admission, _ = await _decide(runtime, request, _replaceable(runtime, request), exchange)
         return _for_the_client(admission)
     try:
         original = _replaceable(runtime, request)
-        return _for_nginx(_response(*await _decide(runtime, request, original, observer), original))
+        return _for_nginx(_response(*await _decide(runtime, request, original, exchange), original))
     except GatewayError as error:
         # nginx `auth_request` turns every status except 2xx, 401 and 403 into 500.
         error.status = error.status if error.status in (401, 403) or error.status >= 500 else 403
@@ -123,11 +113,11 @@ def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
 
 
 async def _decide(
-    runtime: Runtime, request: RequestInfo, original_request: OriginalRequest, observer: DecisionObserver
+    runtime: Runtime, request: RequestInfo, original_request: OriginalRequest, exchange: Exchange
 ) -> tuple[Admission, Headers]:
     """Return the decision and the signed gateway headers."""
     original = original_request.request_info(request)
-    observer.on_original_request(original)
+    exchange.logged = original
     target = runtime.targets.route(original.method, original.raw_path)
     if target.is_own:
         raise UntrustedProxy("The proxy must forward the gateway's own routes to the gateway.", code="own-route")
@@ -141,7 +131,7 @@ async def _decide(
     if isinstance(admission, Admitted):
         authority = headers.authorities[target.secure]
         injected = admission.headers(target.verb, authority, original.raw_path, original.query, runtime.clock())
-    observer.on_decision(admission)
+    exchange.decision = admission
     return admission, injected
 
 

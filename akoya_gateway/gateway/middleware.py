@@ -166,7 +166,7 @@ class Gateway:
                 admitted, (headers, injected) = passed
                 await self._forward(runtime, exchange, admitted, headers, injected, scope, receive)
         except GatewayError as error:
-            await self.answer_error(error, exchange, receive)
+            await self.respond_to_error(error, exchange, receive)
         finally:
             if exchange.monitored is not None:
                 exchange.unmonitor()
@@ -289,12 +289,12 @@ class Gateway:
         try:
             await forwarded
         except GatewayError as error:
-            await self.answer_error(error, exchange, receive)
+            await self.respond_to_error(error, exchange, receive)
         finally:
             exchange.unmonitor()
         await exchange.report_rejected()
 
-    async def answer_error(self, error: GatewayError, exchange: Exchange, receive: Receive) -> None:
+    async def respond_to_error(self, error: GatewayError, exchange: Exchange, receive: Receive) -> None:
         """Send the error response for a request.
 
         If a response has already started, raises the error, so that the server aborts the connection and the client
@@ -307,7 +307,7 @@ class Gateway:
             # event, and an incomplete event is discarded (HTML section 9.2.6).
             await exchange.server_send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        exchange.on_error(error)
+        exchange.error = error
         if isinstance(error, OperatorError):
             self._log_error(error, exchange.request)
         await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)

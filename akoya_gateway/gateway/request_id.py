@@ -60,11 +60,9 @@ class RequestIds:
 
     def for_headers(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]], *, is_forwarded: bool) -> bytes:
         """Return the ID of a request with these headers, as `for_request`."""
-        if self.adopts and self._trusted(peer, is_forwarded=is_forwarded):
-            for name, value in headers:
-                if name == REQUEST_ID:
-                    return self.for_request(peer, value)
-        return self.new()
+        if not self._trusted(peer, is_forwarded=is_forwarded):
+            return self.new()
+        return self.accept(next((value for name, value in headers if name == REQUEST_ID), None))
 
     def _begin_block(self) -> bytes:
         """Return the first line of the next block."""

@@ -129,7 +129,6 @@ class Runtime:
             self.authenticator,
             self.grants,
             self.injector,
-            self.grants.login_names,
             self.error_responder,
             clock,
         )
