@@ -186,10 +186,8 @@ def upstream_claims(
     )
 
 
-def claims_of_request(verified: Verified | None) -> Verified | None:
+def claims_of_request(verified: Verified) -> Verified:
     """Return the claims for the app of one request. An app that changes its dictionary changes no other request."""
-    if verified is None or not verified.id_tokens:
-        return verified
     return replace(verified, id_tokens=dict(verified.id_tokens))
 
 

@@ -44,9 +44,6 @@ def client_headers_of(config: Config) -> ClientHeaders:
     return ClientHeaders(config.allow_underscore_headers, jwt_header)
 
 
-_BY_DEFAULT = ClientHeaders()
-
-
 class RequestHeaders:
     """Parsed request headers. Instances are shared between requests: do not modify them."""
 
@@ -60,7 +57,7 @@ class RequestHeaders:
         "upstream_headers",
     )
 
-    def __init__(self, headers: Headers, cookies: GatewayCookies, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
+    def __init__(self, headers: Headers, cookies: GatewayCookies, client_headers: ClientHeaders) -> None:
         self.session = cookies.session(headers)
         """Value of the session cookie. None if there is no session cookie or more than one."""
         self.authorities = authorities(headers)
@@ -81,7 +78,7 @@ class RequestHeaders:
 class RequestHeaderCache:
     """Bounded cache of `RequestHeaders`."""
 
-    def __init__(self, cookies: GatewayCookies, client_headers: ClientHeaders = _BY_DEFAULT) -> None:
+    def __init__(self, cookies: GatewayCookies, client_headers: ClientHeaders) -> None:
         self._cookies = cookies
         self._client_headers = client_headers
         self._entries: BoundedCache[tuple[tuple[bytes, bytes], ...], RequestHeaders] = BoundedCache(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from akoya_gateway.access.path_normalization import normalize_path
 from akoya_gateway.access.policy import AccessPolicy
@@ -17,11 +18,13 @@ MAX_KEY_BYTES = 1024
 """Maximum size of a cached target (method and path)."""
 
 
+@dataclass(slots=True, eq=False)
 class RequestTarget:
     """A method and a path, and what the configuration says about them.
 
     Attributes:
-        method: The method, and the same as bytes in `verb`.
+        method: The method.
+        verb: The method as bytes.
         raw_path: The path as received.
         path: The path after normalization, which is decided about.
         is_own: True for the gateway's own routes, which no rule covers.
@@ -32,29 +35,16 @@ class RequestTarget:
         is_new: True unless the target is cached. A cache of something that includes the target can then skip it.
     """
 
-    __slots__ = ("is_new", "is_own", "match", "method", "path", "public", "raw_path", "secure", "signs", "verb")
-
-    def __init__(
-        self,
-        method: str,
-        raw_path: bytes,
-        path: str,
-        match: RuleMatch | None,
-        is_own: bool,
-        public: Admitted | None,
-        secure: bool,
-        signs: bool,
-    ) -> None:
-        self.method = method
-        self.verb = method.encode("latin-1", "replace")
-        self.raw_path = raw_path
-        self.path = path
-        self.is_own = is_own
-        self.match = match
-        self.public = public
-        self.secure = secure
-        self.signs = signs
-        self.is_new = True
+    method: str
+    verb: bytes
+    raw_path: bytes
+    path: str
+    is_own: bool
+    match: RuleMatch | None
+    public: Admitted | None
+    secure: bool
+    signs: bool
+    is_new: bool = True
 
 
 class TargetRouter:
@@ -99,7 +89,8 @@ class TargetRouter:
         public, secure, signs = None, False, False
         if match is not None:
             public, secure, signs = self._rules.get(match.rule.index) or self._add_rule(match)
-        return RequestTarget(method, raw_path, path, match, is_own, public, secure, signs)
+        verb = method.encode("latin-1", "replace")
+        return RequestTarget(method, verb, raw_path, path, is_own, match, public, secure, signs)
 
     def _add_rule(self, match: RuleMatch) -> tuple[Admitted | None, bool, bool]:
         rule = match.rule

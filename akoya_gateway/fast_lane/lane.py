@@ -123,7 +123,8 @@ class FastLane:
             return None
         injected_lines = b""
         try:
-            request = self.request(target, headers) if runtime.gate.needs_request else None
+            # Without an ID, because only an error of the general path shows it.
+            request = self.request(target, headers, "") if runtime.gate.needs_request else None
             admission = runtime.gate.try_admit(routed, headers.session, now, request)
             if admission is None:
                 return None
@@ -139,11 +140,10 @@ class FastLane:
         head = (target.start, headers.before, injected_lines, id_line, target.closing, headers.after, b"\r\n")
         return runtime, admission, connection, id_line, b"".join(head)
 
-    def request(self, target: CachedTarget, headers: CachedHeaders, request_id: str | None = None) -> RequestInfo:
-        """Build the `RequestInfo` of a request, for the access gate. It gets a new ID if it has none yet."""
-        routed, pairs = target.target, headers.headers
-        request_id = request_id or self._new_id(headers.peer, pairs)
-        return RequestInfo(routed.method, routed.raw_path, target.query, pairs, headers.peer, request_id)
+    def request(self, target: CachedTarget, headers: CachedHeaders, request_id: str) -> RequestInfo:
+        """Build the `RequestInfo` of a request, for the access gate."""
+        routed = target.target
+        return RequestInfo(routed.method, routed.raw_path, target.query, headers.headers, headers.peer, request_id)
 
     def failing(self, error: GatewayError, admission: Admitted, began: float) -> ASGIApp:
         """Return an ASGI app that sends the error response, as the ASGI path would. See `Gateway.started_at`."""
@@ -154,9 +154,6 @@ class FastLane:
             await self.gateway.respond_to_error(error, exchange, receive)
 
         return app
-
-    def _new_id(self, peer: str | None, headers: Headers) -> str:
-        return self.gateway.request_ids.for_headers(peer, headers, is_forwarded=False).decode()
 
     def _id_line(self, headers: CachedHeaders) -> bytes:
         """Return the header line of the request's ID: a new one, unless a trusted proxy has set it."""
@@ -176,7 +173,7 @@ class FastLane:
             forwarded = ForwardedHeaders(config.trusted_proxies, config.public_url)
             writer = RequestWriter(forwarded, b"", runtime.injector.client_headers)
             limit = config.limits.header_bytes
-            self._requests = RequestParser(self._build_target, writer, runtime.cookies, "http", limit)
+            self._requests = RequestParser(self._build_target, writer, runtime.cookies, limit)
 
     def _store_check(self, method: str, url: bytes, headers: Headers, peer: str | None, data: bytes) -> None:
         runtime = self._runtime
@@ -188,7 +185,8 @@ class FastLane:
         except GatewayError:
             return
         if is_check and is_one_head(data, method.encode("ascii"), url, len(headers)):
-            request = RequestInfo(method, raw_path, query, headers, peer, self._new_id(peer, headers))
+            request_id = self.gateway.request_ids.for_headers(peer, headers, is_forwarded=False)
+            request = RequestInfo(method, raw_path, query, headers, peer, request_id.decode())
             self._forward_auth.store(runtime, peer, data, request)
 
     def _build_target(self, method: str, raw_path: bytes, query: bytes, start: bytes) -> CachedTarget | None:

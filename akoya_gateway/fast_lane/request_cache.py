@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from starlette.types import Scope
@@ -87,38 +88,27 @@ _UNREAD = CachedTarget.__new__(CachedTarget)
 """Marks a target that is not in the cache. None means that the target is cached and the lane cannot handle it."""
 
 
+@dataclass(slots=True, eq=False)
 class CachedHeaders:
     """A parsed header section, as sent by one peer.
 
-    The gateway headers for the upstream go between `before` and `after`. `request_id` is the value of the first
+    `sent` are ASGI's pairs, or plain lines that are split when they are needed. The gateway headers for the upstream go
+    between `before` and `after`. `request_id` is the value of the first
     `X-Request-Id`, or None; it is not validated. Instances are shared between requests: do not modify them.
     """
 
-    __slots__ = ("_headers", "after", "authorities", "before", "peer", "request_id", "session")
-
-    def __init__(
-        self,
-        headers: Sequence[bytes | tuple[bytes, bytes]],
-        peer: str | None,
-        session: str | None,
-        authorities: Authorities,
-        before: bytes,
-        after: bytes,
-        request_id: bytes | None,
-    ) -> None:
-        """Store the section. `headers` are ASGI's pairs, or plain lines that are split when they are needed."""
-        self._headers = headers
-        self.peer = peer
-        self.session = session
-        self.authorities = authorities
-        self.before = before
-        self.after = after
-        self.request_id = request_id
+    sent: Sequence[bytes | tuple[bytes, bytes]]
+    peer: str | None
+    session: str | None
+    authorities: Authorities
+    before: bytes
+    after: bytes
+    request_id: bytes | None
 
     @property
     def headers(self) -> Headers:
         """The headers as ASGI's pairs."""
-        return [_pair(one) if isinstance(one, bytes) else one for one in self._headers]
+        return [_pair(one) if isinstance(one, bytes) else one for one in self.sent]
 
 
 def _pair(line: bytes) -> tuple[bytes, bytes]:
@@ -132,21 +122,19 @@ _COOKIE, _REQUEST_ID, _ODD_KIND = range(len(HeaderRule), len(HeaderRule) + 3)
 """Kinds of headers that only this module distinguishes, in addition to those of `HeaderRule`."""
 
 
+@dataclass(slots=True, eq=False)
 class _CachedHeader:
     """A parsed header line. `wire` is the line for the upstream, empty if it is not passed on.
 
     Only a `Cookie` has a `session`, and only a `Host` has `authorities`.
     """
 
-    __slots__ = ("authorities", "kind", "name", "session", "value", "wire")
-    authorities: Authorities
-    session: str | None
-
-    def __init__(self, kind: int, wire: bytes = b"", name: bytes = b"", value: bytes = b"") -> None:
-        self.kind = kind
-        self.wire = wire
-        self.name = name
-        self.value = value
+    kind: int
+    wire: bytes = b""
+    name: bytes = b""
+    value: bytes = b""
+    session: str | None = None
+    authorities: Authorities = (b"", b"")
 
 
 class _Form(Generic[_Written]):
@@ -173,7 +161,6 @@ class RequestParser:
         line: Callable[[str, bytes, bytes, bytes], CachedTarget | None],
         writer: RequestWriter,
         cookies: GatewayCookies,
-        scheme: str,
         limit: int,
     ) -> None:
         """Initialize the parser.
@@ -183,13 +170,11 @@ class RequestParser:
                 handle it.
             writer: Writes the request heads for the upstream.
             cookies: Finds and removes the gateway's cookies.
-            scheme: The scheme of the gateway's own client connections.
             limit: Maximum size of a request head.
         """
         self._build_target = line
         self._writer = writer
         self._cookies = cookies
-        self._scheme = scheme
         self._max_head_bytes = min(limit, MAX_HEAD_BYTES)
         self._target_cache: BoundedCache[bytes, CachedTarget | None] = BoundedCache(
             MAX_ENTRIES, MAX_KEY_BYTES, on_repeat=True
@@ -200,7 +185,10 @@ class RequestParser:
         """The start of the line by name, as received, for headers that are passed on regardless of their value."""
 
     def read(self, data: bytes, peer: str | None) -> tuple[CachedTarget, CachedHeaders] | None:
-        """Parse `data` if it is exactly one simple request. Returns None if uvicorn's parser must handle it."""
+        """Parse `data` if it is exactly one simple request. Returns None if uvicorn's parser must handle it.
+
+        The scheme is http, because the sidecar's own client connections have no TLS.
+        """
         if data[-4:] != _END or len(data) > self._max_head_bytes:
             return None
         start, _, section = data.partition(b"\r\n")
@@ -213,7 +201,7 @@ class RequestParser:
         headers = self._lines.sections.get(key)
         if headers is None:
             lines = section[:-4].split(b"\r\n", MAX_HEADERS)
-            headers = self._read_headers(self._lines, key, lines, peer, self._scheme)
+            headers = self._read_headers(self._lines, key, lines, peer, "http")
             if headers is None:
                 return None
         return target, headers
@@ -355,9 +343,7 @@ class RequestParser:
     def _passed(self, written_name: bytes, header: tuple[bytes, bytes], wire: bytes) -> _CachedHeader:
         name = header[0]
         if name == b"cookie":
-            cookie = _CachedHeader(_COOKIE, wire)
-            cookie.session = self._cookies.session([header])
-            return cookie
+            return _CachedHeader(_COOKIE, wire, session=self._cookies.session([header]))
         if name == REQUEST_ID:
             return _CachedHeader(_REQUEST_ID, b"", *header)
         if wire:
@@ -367,8 +353,7 @@ class RequestParser:
     def _host(self, header: tuple[bytes, bytes]) -> _CachedHeader:
         """Parse a `Host` header. Raises `RefusedRequest`."""
         value = self._writer.host([header[1]])
-        host = _CachedHeader(_HOST, b"host: %b\r\n" % value, header[0], value)
-        host.authorities = authorities([header])
+        host = _CachedHeader(_HOST, b"host: %b\r\n" % value, header[0], value, authorities=authorities([header]))
         return host if all(host.authorities) else _ODD
 
 

@@ -35,7 +35,6 @@ from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
 from akoya_gateway.gateway.wrapped_app import require_asgi
-from akoya_gateway.grants.grant import Grant
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.trusted_proxies import peer_of
@@ -133,7 +132,7 @@ class Gateway:
     def _use(self, runtime: Runtime | None) -> None:
         self.current_runtime = runtime
         if runtime is not None:
-            runtime.grants.on_disconnect(self._on_disconnect)
+            runtime.grants.on_disconnect(lambda _: self.connections.check_now())
             self._error_responder = runtime.error_responder
             self.request_ids = runtime.request_ids
             self._apply(runtime.config)
@@ -142,9 +141,6 @@ class Gateway:
         self._config = config
         self.response_policy = ResponsePolicy(config.sessions.cookie)
         """Edits the heads of the app's responses."""
-
-    def _on_disconnect(self, grant: Grant) -> None:
-        self.connections.check_now()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI scope: `http`, `websocket` or `lifespan`."""

@@ -44,22 +44,16 @@ class RequestIds:
         """Return the header line of a new ID, for the upstream and for the client."""
         return next(self._lines, None) or self._begin_block()
 
-    def for_request(self, peer: str | None, given: bytes | None, *, is_forwarded: bool = False) -> bytes:
-        """Return the ID of a request.
-
-        Args:
-            peer: see `TrustedProxies`.
-            given: its `X-Request-Id` header, or None.
-            is_forwarded: see `TrustedProxies`.
-        """
-        return self.accept(given) if self._trusted(peer, is_forwarded=is_forwarded) else self.new()
+    def for_request(self, peer: str | None, given: bytes | None) -> bytes:
+        """Return the ID of a request of this peer (see `TrustedProxies`), by its `X-Request-Id` header or None."""
+        return self.accept(given) if self._trusted(peer) else self.new()
 
     def accept(self, given: bytes | None) -> bytes:
         """Return the ID that a trusted proxy has sent, or a new one if it has sent none or an invalid one."""
         return given if given is not None and _VALID_ID.fullmatch(given) else self.new()
 
     def for_headers(self, peer: str | None, headers: Sequence[tuple[bytes, bytes]], *, is_forwarded: bool) -> bytes:
-        """Return the ID of a request with these headers, as `for_request`."""
+        """Return the ID of a request with these headers, as `for_request`. `is_forwarded`: see `TrustedProxies`."""
         if not self._trusted(peer, is_forwarded=is_forwarded):
             return self.new()
         return self.accept(next((value for name, value in headers if name == REQUEST_ID), None))

@@ -7,6 +7,8 @@ the full decision is made from the start.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.types import Scope
 
 from akoya_gateway.access.request import Headers
@@ -28,19 +30,16 @@ MAX_KEY_BYTES = 1024
 """Maximum size of the method and the path of a cached request."""
 
 
+@dataclass(slots=True, eq=False)
 class CachedRequest:
     """The cached results for requests with the same method, path and headers.
 
     `decision` is None if the rule requires no session.
     """
 
-    __slots__ = ("decision", "http_version", "path", "target")
-
-    def __init__(self, target: RequestTarget, http_version: str, decision: CachedDecision | None) -> None:
-        self.target = target
-        self.path = target.path
-        self.http_version = http_version
-        self.decision = decision
+    target: RequestTarget
+    http_version: str
+    decision: CachedDecision | None
 
 
 class ScopeFastPath:
@@ -89,7 +88,7 @@ class ScopeFastPath:
             cached = self._cache.get(key)
             if (
                 cached is None
-                or scope["path"] != cached.path
+                or scope["path"] != cached.target.path
                 or scope["root_path"] != self._root_path
                 or scope["http_version"] != cached.http_version
             ):

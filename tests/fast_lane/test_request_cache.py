@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from akoya_gateway.admission.request_headers import RequestHeaders
 from akoya_gateway.admission.request_target import RequestTarget
+from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Cookie, Origin, Seconds, Upstream
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.fast_lane.request_cache import CachedHeaders, CachedTarget, RequestParser
@@ -37,13 +38,13 @@ SECURE = ReverseProxy(ConnectionPool(Upstream((Origin("https", "127.0.0.1", 3000
 
 def line_of(method: str, raw_path: bytes, query: bytes, start: bytes, proxy: ReverseProxy = PLAIN) -> CachedTarget:
     secure = proxy.pool.upstream.secure
-    target = RequestTarget(method, raw_path, raw_path.decode(), None, False, None, secure, True)
+    target = RequestTarget(method, method.encode(), raw_path, raw_path.decode(), False, None, None, secure, True)
     return CachedTarget(target, query, proxy, start)
 
 
 def requests(proxy: ReverseProxy = PLAIN) -> RequestParser:
     validate = partial(line_of, proxy=proxy)
-    return RequestParser(validate, RequestWriter(ForwardedHeaders(TRUSTED), b"default"), JAR, "http", 65536)
+    return RequestParser(validate, RequestWriter(ForwardedHeaders(TRUSTED), b"default"), JAR, 65536)
 
 
 class Parsed:
@@ -59,7 +60,7 @@ class Parsed:
         assert parser.get_http_version() == "1.1"
         assert parser.should_keep_alive()
         assert not parser.should_upgrade()
-        request_headers = RequestHeaders(self.headers, JAR)
+        request_headers = RequestHeaders(self.headers, JAR, ClientHeaders())
         assert not request_headers.override
         writer = RequestWriter(ForwardedHeaders(TRUSTED), b"default")
         section = writer.section(request_headers.upstream_headers, Hop(peer, False, "http"))
@@ -211,7 +212,7 @@ def test_line_refused_by_the_rules_stays_refused_and_what_is_kept_is_bounded() -
             raise GatewayError("no")
         return line_of(method, raw_path, query, start)
 
-    reader = RequestParser(refuse, RequestWriter(ForwardedHeaders(), b"default"), JAR, "http", 65536)
+    reader = RequestParser(refuse, RequestWriter(ForwardedHeaders(), b"default"), JAR, 65536)
     for number in range(6_000):
         assert reader.read(GOOD.replace(b"/x", b"/no%d" % number, 1), None) is None
         assert reader.read(GOOD.replace(b"X-Trace: 1", b"X-Trace: %d" % number, 1), None) is not None
@@ -234,7 +235,7 @@ def test_cached_section_counts_for_the_peer_that_sent_it_only() -> None:
 
 
 def test_head_larger_than_the_limit_is_left_to_the_parser() -> None:
-    reader = RequestParser(line_of, RequestWriter(ForwardedHeaders(), b"default"), JAR, "http", len(GOOD) - 1)
+    reader = RequestParser(line_of, RequestWriter(ForwardedHeaders(), b"default"), JAR, len(GOOD) - 1)
     assert reader.read(GOOD, None) is None
 
 

@@ -53,7 +53,8 @@ def test_every_part_agrees_whether_a_peer_is_trusted(
     assert ForwardedHeaders(peers).trusts(peer, is_forwarded=forwarded) is trusted
     assert is_trusted_peer(TrustedProxies(peers), request) is trusted
     assert (client_key(request, peers) == "198.51.100.9") is trusted
-    assert (RequestIds(peers).for_request(peer, b"given", is_forwarded=forwarded) == b"given") is trusted
+    given = RequestIds(peers).for_headers(peer, [(b"x-request-id", b"given")], is_forwarded=forwarded)
+    assert (given == b"given") is trusted
 
 
 def test_peer_that_the_server_took_from_a_header_is_marked_by_port_0() -> None:
