@@ -61,10 +61,10 @@ async def within(seconds: float, work: Coroutine[Any, Any, T] | asyncio.Task[T])
 
 
 class running_timeout:  # noqa: N801  # a context manager used like `asyncio.timeout`
-    """Cancel the block after `seconds` in which the event loop ran, as `asyncio.timeout` does after `seconds`.
+    """Cancel the block after `seconds` in which the event loop ran. Otherwise the same as `asyncio.timeout`.
 
     Raises:
-        TimeoutError: The time is over.
+        TimeoutError: The block took longer.
     """
 
     __slots__ = ("_handle", "_left", "_loop", "_slice", "_timeout")

@@ -170,7 +170,7 @@ def _folded(segment: str) -> str:
 
 
 def _resolved(path: str) -> list[str]:
-    """Return the segments of a path, with dot segments resolved: NFKC turns full-width characters into `/` and `..`."""
+    """Return the segments of a path, with dot segments resolved: NFKC can turn other characters into dots."""
     segments: list[str] = []
     for segment in path.split("/"):
         if segment == "..":

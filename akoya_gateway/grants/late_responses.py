@@ -31,7 +31,7 @@ class LateResponses:
         return frozenset(self._reading | self._writing)
 
     def expect(self, leased: Grant, response: TokenOutcome, review: Callable[[TokenOutcome], TokenOutcome]) -> None:
-        """Read on if `response` is a timeout after which that is possible.
+        """Keep reading if `response` is a timeout and its late response can still be read.
 
         `leased` is the grant with its lease. `review` is applied to the late response, as it was to `response`.
         """

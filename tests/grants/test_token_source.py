@@ -187,7 +187,7 @@ def test_refusals_from_another_source_are_reported_once() -> None:
     assert [fault.grants for fault in tracker.faults] == [2]
 
 
-def test_refused_token_of_doubt_is_replaced_by_the_previous_one_at_another_source() -> None:
+def test_doubtful_token_refused_by_another_source_is_replaced_by_the_previous_one() -> None:
     """The body of an error contained a `refresh_token`, after the provider had moved. It must not replace the real one."""
     grant = Grant(KEY, replace(tokens(), source="old"), GrantState.LIVE, NOW - 100, NOW - 100)
     responses = [
