@@ -56,6 +56,16 @@ async def redis(own_redis: RedisServer) -> AsyncIterator[Store]:
     await store.close()
 
 
+async def test_pause_of_the_event_loop_is_no_fault_of_redis(redis: Store) -> None:
+    """The response is in the socket after the pause, so the write must not be reported as failed."""
+    for turns in range(14):
+        written = asyncio.create_task(redis.put(grant(f"k{turns}")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.6)
+        assert await written, f"a pause after {turns} turns"
+
+
 async def every_verb_is_unavailable(store: Store) -> None:
     operations = [
         store.get("grant", "k1"),

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
@@ -28,6 +28,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.store.redis.connections import (
+    PlainConnection,
+    PrimaryConnection,
+    TLSConnection,
+    TLSPrimaryConnection,
+)
 from akoya_gateway.store.redis.scripts import Call
 from akoya_gateway.store.redis.server_errors import error_code, error_text
 from akoya_gateway.store.redis.url import RedisURL, Topology
@@ -137,11 +143,11 @@ class _SingleServer:
                 },
                 **options,
             )
-            self._client = self._sentinel.master_for(url.service, db=url.database)
+            connection = TLSPrimaryConnection if url.tls else PrimaryConnection
+            self._client = self._sentinel.master_for(url.service, db=url.database, connection_class=connection)
         else:
             options = _options(url)
-            if options.pop("ssl", False):
-                options["connection_class"] = SSLConnection
+            options["connection_class"] = TLSConnection if options.pop("ssl", False) else PlainConnection
             host, port = url.hosts[0]
             options |= {"host": host, "port": port, "db": url.database}
             # More than `CommandLimiter` allows: the subscription needs a connection too.
