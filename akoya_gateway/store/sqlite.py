@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from akoya_gateway.clock import Clock
@@ -75,8 +76,9 @@ class SQLiteStore:
         self._changes = ChangeNotifier()
         self._watcher: asyncio.Task[None] | None = None
         self._purged_at = 0.0
-        self._writing = _Session(self._file)
-        self._reading = _Session(self._file)
+        sessions: list[_Session] = []
+        self._writing = _Session(self._file, sessions)
+        self._reading = _Session(self._file, sessions)
         self._writer: ConnectionThread[sqlite3.Connection] = ConnectionThread(
             "akoya-store-writer", self._commit, BATCH_SIZE
         )
@@ -263,10 +265,16 @@ class SQLiteStore:
 
 
 class _Session:
-    """The connection of one thread: opened on first use, closed when it is unusable, opened again by the next use."""
+    """The connection of one thread: opened on first use, closed when it is unusable, opened again by the next use.
 
-    def __init__(self, file: SQLiteDatabase) -> None:
+    `sessions` are all of the file; this one adds itself.
+    """
+
+    def __init__(self, file: SQLiteDatabase, sessions: list[_Session]) -> None:
         self._file = file
+        self._sessions = sessions
+        self._in_use = threading.Lock()
+        sessions.append(self)
         self._opened: OpenConnection | None = None
 
     @property
@@ -280,8 +288,16 @@ class _Session:
         Raises:
             StoreUnavailable: For every `sqlite3.Error`.
         """
-        opened = self._ready()
-        connection = opened.connection
+        opened = self._opened  # the other thread may close it meanwhile
+        if opened is not None and not self._file.is_same_file(opened):
+            self._close_all()
+        with self._in_use:
+            yield from self._use()
+
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        if self._opened is None:
+            self._opened = self._file.connect()
+        connection = self._opened.connection
         try:
             yield connection
         except sqlite3.Error as fault:
@@ -301,12 +317,16 @@ class _Session:
                 self._opened.connection.close()
             self._opened = None
 
-    def _ready(self) -> OpenConnection:
-        if self._opened is not None and not self._file.is_same_file(self._opened):
-            self.close()
-        if self._opened is None:
-            self._opened = self._file.connect()
-        return self._opened
+    def _close_all(self) -> None:
+        """Close the connections of all sessions, none of which may be in use by this thread.
+
+        Only the last close moves the commits of a removed write-ahead log to the file.
+        """
+        with contextlib.ExitStack() as held:
+            for each in self._sessions:
+                held.enter_context(each._in_use)
+            for each in self._sessions:
+                each.close()
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:

@@ -64,6 +64,7 @@ class SQLiteDatabase:
 
     def __init__(self, path: str, busy_timeout: float) -> None:
         self.path = Path(path).absolute()
+        self._log = Path(f"{self.path}-wal")
         self.busy_timeout = busy_timeout
 
     def prepare(self) -> None:
@@ -100,26 +101,28 @@ class SQLiteDatabase:
             try:
                 self._check_file(connection)
                 self._set_up(connection)
+                return OpenConnection(connection, (place, self._log_place()))
             except BaseException:
                 connection.close()
                 raise
-            return OpenConnection(connection, place)
 
     def is_same_file(self, opened: OpenConnection) -> bool:
-        """Return False if the path now refers to another file, for example a restored backup.
+        """Return False if the path now refers to another file, such as a restored backup, or the log was removed.
+
+        Commits to a removed write-ahead log are lost if the process is killed.
 
         Raises:
             StoreUnavailable: The file was removed: data written to a removed file would be lost at the next start.
         """
         with self.translated_errors():
-            return self._place() == opened.file_id
+            return (self._place(), self._log_place()) == opened.file_id
 
     def size(self) -> StoreSize:
         """Return the size of the file with its log, and the maximum size. Raises `StoreUnavailable`."""
         with self.translated_errors():
             used = self.path.stat().st_size
             with contextlib.suppress(FileNotFoundError):
-                used += Path(f"{self.path}-wal").stat().st_size
+                used += self._log.stat().st_size
             disk = os.statvfs(self.path)
             return StoreSize(used, used + disk.f_bavail * disk.f_frsize)
 
@@ -132,6 +135,13 @@ class SQLiteDatabase:
             ) from None
         except OSError as fault:
             raise StoreUnavailable(f"{self.path}: cannot be reached: {fault.strerror}") from fault
+        return found.st_dev, found.st_ino
+
+    def _log_place(self) -> tuple[int, int] | None:
+        try:
+            found = self._log.stat()
+        except FileNotFoundError:
+            return None
         return found.st_dev, found.st_ino
 
     def _check_file(self, connection: sqlite3.Connection) -> None:
@@ -214,10 +224,10 @@ class SQLiteDatabase:
 
 
 class OpenConnection:
-    """A connection and the file (device, inode) that it was opened on."""
+    """A connection, and the file and the write-ahead log (device, inode) that it was opened on."""
 
     __slots__ = ("connection", "file_id")
 
-    def __init__(self, connection: sqlite3.Connection, place: tuple[int, int]) -> None:
+    def __init__(self, connection: sqlite3.Connection, place: tuple[tuple[int, int], tuple[int, int] | None]) -> None:
         self.connection = connection
         self.file_id = place

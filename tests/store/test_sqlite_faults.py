@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -366,6 +367,25 @@ async def test_removed_file_is_an_error_until_one_is_there_again(sqlite: SQLiteS
         Path(f"{away}{suffix}").rename(f"{path}{suffix}")
     assert await sqlite.get("grant", "k1") == grant()
     assert await sqlite.put(grant("k2"))
+
+
+@pytest.mark.parametrize("removed", [("-wal",), ("-wal", "-shm"), ("-shm",)])
+async def test_removed_log_costs_no_commit_when_the_process_is_killed(
+    sqlite: SQLiteStore, path: Path, tmp_path: Path, removed: tuple[str, ...]
+) -> None:
+    assert await sqlite.put(grant("before"))
+    for suffix in removed:
+        Path(f"{path}{suffix}").unlink()
+    assert await sqlite.put(grant("after"))
+    assert await sqlite.get("grant", "before") is not None
+    kept = tmp_path / "what a kill leaves"
+    kept.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", kept)
+    with contextlib.closing(sqlite3.connect(kept / path.name)) as left:
+        keys = left.execute("SELECT key FROM record WHERE kind = 'grant' ORDER BY key").fetchall()
+        assert keys == [("after",), ("before",)]
+        assert left.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 async def test_file_and_directory_are_private_when_we_make_them(sqlite: SQLiteStore, path: Path) -> None:
