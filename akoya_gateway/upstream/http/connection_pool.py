@@ -97,7 +97,7 @@ class ConnectionPool:
 
     def resting(self) -> list[tuple[str, bool]]:
         """Return each origin, and whether it is ejected because it failed."""
-        # Without a loop yet, no origin is ejected.
+        # Before the first request there is no `_loop`, but then no origin is ejected either.
         return [(str(host.origin), 0 < host.ejected_until > self._loop.time()) for host in self._hosts]
 
     def get_nowait(self) -> Connection | None:
