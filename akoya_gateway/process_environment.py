@@ -10,22 +10,25 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from akoya_gateway.secret import Secret
 
 _PROXY = re.compile(
     r"(?:(?P<scheme>https?)://)?(?P<userinfo>[^\x00-\x20/?#@\[\]\x7f-\U0010ffff]*@)?"
-    r"(?P<place>(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*)(?::[0-9]{1,5})?)/?",
+    r"(?P<place>(?P<host>\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\.?)"
+    r"(?::(?P<port>[0-9]{1,5}))?)/?",
     re.IGNORECASE | re.ASCII,
 )
 _EXCEPTION = re.compile(
     r"(?:(?P<scheme>https?|all)://)?(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|\*?(?P<name>\.?[A-Za-z0-9_-][A-Za-z0-9._-]*))(?::(?P<port>[0-9]{1,5}))?/?",
     re.IGNORECASE | re.ASCII,
 )
+_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
@@ -124,7 +127,7 @@ def _proxy(reading: _Reading) -> Proxy | None:
         reading.faults.append((f"the variable {variable} names a SOCKS proxy, which is not supported", remedy))
         return None
     found = _PROXY.fullmatch(text)
-    if found is None or not _is_port(found["place"].rpartition("]")[2].partition(":")[2] or "1"):
+    if found is None or not _is_port(found["port"] or "1") or not _is_host(found["host"]):
         quotes = "remove the quotes around it" if text[0] in "\"'" else ""
         remedy = quotes or "in user and password / ? # @ and % are percent-encoded"
         reading.faults.append((f"the variable {variable} is not of the form http://USER:PASSWORD@host:port", remedy))
@@ -132,6 +135,18 @@ def _proxy(reading: _Reading) -> Proxy | None:
     scheme = (found["scheme"] or "http").lower()
     shown = f"{scheme}://{found['place']}"
     return Proxy(variable, shown, Secret(f"{scheme}://{found['userinfo'] or ''}{found['place']}"))
+
+
+def _is_host(host: str) -> bool:
+    """Return False if the HTTP client would take the host for an address and refuse it."""
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        elif _ADDRESS.fullmatch(host):
+            IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_port(digits: str) -> bool:
@@ -182,7 +197,12 @@ def _ca_file(reading: _Reading) -> str | None:
         return None
     remedy = "name a file of PEM certificates, or unset it for the gateway"
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=text)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cafile=text)
+        authorities = context.get_ca_certs()
+        if authorities and all(ssl.cert_time_to_seconds(str(each["notAfter"])) < time.time() for each in authorities):
+            expired = f"the variable SSL_CERT_FILE names a file whose certificates have all expired: {text!a}"
+            reading.warnings.append((expired, remedy))
     except ssl.SSLError:
         reading.faults.append((f"the variable SSL_CERT_FILE names a file without certificates: {text!a}", remedy))
     except (OSError, ValueError) as error:
@@ -200,7 +220,9 @@ def _ca_folder(reading: _Reading) -> str | None:
     if not there:
         remedy = "name a folder of PEM certificates, or unset it for the gateway"
         reading.faults.append((f"the variable SSL_CERT_DIR names no readable folder: {text!a}", remedy))
-    elif not any(_HASHED.fullmatch(entry.name) for each in there for entry in each.iterdir()):
+    elif not any(
+        _HASHED.fullmatch(entry.name) and os.access(entry, os.R_OK) for each in there for entry in each.iterdir()
+    ):
         warning = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
         reading.warnings.append((warning, "run `openssl rehash` there"))
     return text

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from akoya_gateway.doctor.checks import run_checks
 from akoya_gateway.process_environment import ProcessEnvironment, read_process_environment
 from akoya_gateway.provider import http_client
-from tests.support.certificates import self_signed
+from tests.support.certificates import Authority, self_signed
 from tests.support.config_documents import ENVIRON, changed, error_lines, validated, warning_lines
 
 LOOPBACK = {
@@ -72,7 +73,9 @@ def test_proxy_is_shown_without_its_password(url: str, shown: str, whole: str) -
 @pytest.mark.parametrize(
     "url",
     ["http://u:hunter2/x@proxy:1", "http://u:hunter2#@proxy:1", "http://u:p@hunter2@proxy:1", "http://u:hun ter2@proxy:1", "http://proxy:hunter2",
-     "http://proxy:0", "http://proxy:65536", "http://u:hunter2\u00e9@proxy:1", "ftp://u:hunter2@proxy:1", "http://", "http://proxy:1/hunter2"],
+     "http://proxy:0", "http://proxy:65536", "http://u:hunter2\u00e9@proxy:1", "ftp://u:hunter2@proxy:1", "http://", "http://proxy:1/hunter2",
+     # The HTTP client, or the resolver, raises an exception for these hosts.
+     "http://u:hunter2@999.1.1.1:1", "http://u:hunter2@[1.2.3.4]:1", "http://u:hunter2@[1::2::3]", "http://u:hunter2@a..b:1", "http://u:hunter2@" + "a" * 64],
 )  # fmt: skip
 def test_proxy_that_cannot_be_read_is_a_fault_that_shows_nothing_of_it(url: str) -> None:
     assert faults_of({"HTTPS_PROXY": url}) == [f"the variable HTTPS_PROXY {FORM}"]
@@ -156,7 +159,22 @@ def test_trust_variables_that_lead_somewhere_are_kept(tmp_path: Path) -> None:
     assert "named by their hash" in warnings_of({"SSL_CERT_DIR": str(tmp_path)})[0]
     (tmp_path / "0123abcd.0").symlink_to(pem)
     assert read_process_environment({"SSL_CERT_DIR": f"/none:{tmp_path}"})[1:] == ([], [])
+    (tmp_path / "0123abcd.0").unlink()
+    (tmp_path / "0123abcd.0").symlink_to(tmp_path / "removed.pem")
+    assert "named by their hash" in warnings_of({"SSL_CERT_DIR": str(tmp_path)})[0]
     assert "keys of TLS connections" in warnings_of({"SSLKEYLOGFILE": str(tmp_path / "keys")})[0]
+
+
+def test_trust_file_without_a_valid_authority_is_warned_about(tmp_path: Path) -> None:
+    expired, valid = (Authority(tmp_path, expired=each).certificate for each in (True, False))
+    pem = tmp_path / "cas.pem"
+    pem.write_bytes(expired.public_bytes(Encoding.PEM))
+    assert warnings_of({"SSL_CERT_FILE": str(pem)}) == [
+        f"the variable SSL_CERT_FILE names a file whose certificates have all expired: {str(pem)!r}"
+    ]
+    assert faults_of({"SSL_CERT_FILE": str(pem)}) == []
+    pem.write_bytes(expired.public_bytes(Encoding.PEM) + valid.public_bytes(Encoding.PEM))
+    assert warnings_of({"SSL_CERT_FILE": str(pem)}) == []
 
 
 def test_check_reports_variables_in_one_line_and_only_where_https_is_used(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ class Authority:
     """A private CA and the certificates it has issued, as PEM files."""
 
     directory: Path
+    expired: bool = False
 
     def __post_init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        self.certificate = self._sign(self.name, self.key, ca=True)
+        self.certificate = self._sign(self.name, self.key, ca=True, expired=self.expired)
         self.file = self.directory / "ca.pem"
         self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
