@@ -21,6 +21,8 @@ _SERVICE_RESTART = 1012
 _HANDSHAKE_FIELDS = frozenset({b"connection", b"upgrade", b"origin"})
 _SEND_TIMEOUT = 60.0
 """Seconds for a client to take the rest of a response."""
+_MAX_EARLY_BYTES = 65_536
+"""Bytes that a client may send before its handshake is accepted, after which reading is paused."""
 
 
 class JoinedTunnel(Protocol):
@@ -65,7 +67,9 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if self._holding and self.handshake_initiated:
             self._early += data
-            self.transport.pause_reading()
+            if len(self._early) > _MAX_EARLY_BYTES:
+                # Not before: while reading is paused, a client that disconnects is not noticed.
+                self.transport.pause_reading()
         else:
             super().data_received(data)
 
@@ -97,7 +101,7 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         """Return the data that was held back, and resume reading."""
         self._holding = False
         early, self._early = self._early, b""
-        if early and not self.transport.is_closing():
+        if len(early) > _MAX_EARLY_BYTES and not self.transport.is_closing():
             self.transport.resume_reading()
         return early
 

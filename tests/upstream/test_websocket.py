@@ -248,6 +248,25 @@ def test_upstream_that_is_down_is_502_and_one_that_is_silent_is_504(tunnel: bool
         assert refused.value.response.status_code == 504
 
 
+@pytest.mark.parametrize("behind", [b"", frame(TEXT, b"hello", mask=True)], ids=["nothing", "a message"])
+def test_client_that_leaves_while_the_upstream_is_silent_about_its_handshake_is_noticed(
+    behind: bytes, tunnel: bool
+) -> None:
+    asked, left = threading.Event(), threading.Event()
+
+    def handler(caller: Caller) -> None:
+        caller.head()
+        asked.set()
+        if caller.closed_by_peer(60):
+            left.set()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, read=60, tunnel=tunnel) as proxy:
+        with Client(proxy.port) as client:
+            client.send(request() + behind)
+            assert asked.wait(30)
+        assert left.wait(30)
+
+
 def test_message_of_the_upstream_beyond_the_limit_closes_both_sides(tunnel: bool) -> None:
     app = App()
     bounds = WebSocketBounds(max_message=Bytes(1000))

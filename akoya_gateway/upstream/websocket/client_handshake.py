@@ -13,7 +13,6 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from akoya_gateway.deadline import running_timeout
-from akoya_gateway.errors import UpstreamError
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, UpstreamTimeout
 from akoya_gateway.upstream.http.request_head import Hop, RequestWriter, target_of
@@ -91,6 +90,13 @@ class ClientHandshake(asyncio.Protocol):
         if self._lost:
             successor.connection_lost(None)
 
+    def fail(self, error: Exception) -> None:
+        """Make `open` raise the error, unless the response has arrived."""
+        if not self._opened.done():
+            self._opened.set_exception(error)
+            # Mark the exception as retrieved, so that asyncio does not log it if `open` was cancelled.
+            self._opened.exception()
+
     def abort(self) -> None:
         """Abort the connection. It will not be handed over."""
         self._opened.cancel()
@@ -121,7 +127,7 @@ class ClientHandshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        self._fail(ClosedEarly("the upstream closed the connection during the WebSocket handshake"))
+        self.fail(ClosedEarly("the upstream closed the connection during the WebSocket handshake"))
 
     # -- internals
 
@@ -153,13 +159,7 @@ class ClientHandshake(asyncio.Protocol):
                 elif isinstance(error, InvalidStatus):
                     self._opened.set_exception(HandshakeRejected(event))
         if error is not None:
-            self._fail(InvalidResponse("the upstream's response to the WebSocket handshake is invalid"))
-
-    def _fail(self, error: UpstreamError) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(error)
-            # Mark the exception as retrieved, so that asyncio does not log it if `open` was cancelled.
-            self._opened.exception()
+            self.fail(InvalidResponse("the upstream's response to the WebSocket handshake is invalid"))
 
 
 def _request(writer: RequestWriter, scope: Scope, key: str) -> bytes:

@@ -6,9 +6,12 @@ Otherwise whole messages are relayed (`message_relay`).
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import Receive, Scope, Send
 from websockets.http11 import Response
 
+from akoya_gateway.upstream.errors import ClientGone
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA_HEADER
 from akoya_gateway.upstream.http.request_head import RequestWriter
@@ -32,12 +35,15 @@ async def proxy_websocket(
     bounds = pool.upstream.websocket
     handshake = await pool.dial(lambda: ClientHandshake(scope.get("subprotocols") or [], bounds.max_message))
     try:
-        response = await handshake.open(writer, scope, pool.upstream.read_timeout)
+        response = await _open(handshake, writer, scope, receive, pool.upstream.read_timeout)
         headers = [*end_to_end(response), VIA_HEADER]
         await send({"type": "websocket.accept", "subprotocol": handshake.protocol.subprotocol, "headers": headers})
     except HandshakeRejected as refusal:
         handshake.abort()
         await _refuse(refusal.response, scope, send)
+        return
+    except ClientGone:
+        handshake.abort()
         return
     except BaseException:
         handshake.abort()
@@ -47,6 +53,28 @@ async def proxy_websocket(
         await Tunnel(client, handshake, bounds).run()
     else:
         await relay(UpstreamWebSocket(handshake, bounds), receive, send)
+
+
+async def _open(
+    handshake: ClientHandshake, writer: RequestWriter, scope: Scope, receive: Receive, timeout: float
+) -> Response:
+    """Perform the upstream handshake. Raises as `ClientHandshake.open`, and ClientGone if the client disconnects."""
+    watcher = asyncio.create_task(_watch_client(receive, handshake))
+    try:
+        response = await handshake.open(writer, scope, timeout)
+    finally:
+        watcher.cancel()
+        # No messages arrive before the handshake is accepted, so the watcher takes none away from the relay.
+        await asyncio.wait((watcher,))
+    if not watcher.cancelled():
+        raise ClientGone
+    return response
+
+
+async def _watch_client(receive: Receive, handshake: ClientHandshake) -> None:
+    """Wait until the client disconnects, then fail the handshake: the upstream may take long to respond to it."""
+    await receive()
+    handshake.fail(ClientGone())
 
 
 async def _refuse(response: Response, scope: Scope, send: Send) -> None:
