@@ -73,9 +73,9 @@ def normalizes_to(name: bytes, header: bytes) -> bool:
     )
 
 
-# PHP treats `.` and `[` in a parameter name as `_` and truncates the name at NUL.
+# PHP treats `.` and `[` in a parameter name as `_` and truncates the name at NUL. Catalyst reads `x-tunneled-method`.
 _QUERY_OVERRIDE = re.compile(
-    rb"(?:[_.\[](?:http[-_.]?)?method|(?:x[-_.])?(?:http[-_.])?method[-_.]override|x[-_.]http[-_.]method)(?:[\[\0].*)?",
+    rb"(?:[_.\[](?:http[-_.]?)?method|(?:x[-_.])?(?:http[-_.])?method[-_.]override|x[-_.](?:http|tunneled)[-_.]method)(?:[\[\0].*)?",
     re.DOTALL,
 )
 _OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")

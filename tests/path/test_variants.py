@@ -93,7 +93,7 @@ def test_stricter_rule_than_the_matching_one_counts_and_a_public_one_does_not() 
 @pytest.mark.parametrize(
     "query",
     [b"_method=DELETE", b"a=1&_method=DELETE", b"a;_method=DELETE", b"%5Fmethod=PUT", b"_%6Dethod=PUT", b"_METHOD=put", b".method=x", b"[method=x",
-     b"_method[]=x", b"_method%00x=y", b"%20_method=x", b"_method=", b"%2emethod=x", b"X-HTTP-Method-Override=PUT", b"x_http_method=PUT", b"x.method.override=PUT", b"_http_method=PUT", b"method_override=PUT"],
+     b"_method[]=x", b"_method%00x=y", b"%20_method=x", b"_method=", b"%2emethod=x", b"X-HTTP-Method-Override=PUT", b"x_http_method=PUT", b"x.method.override=PUT", b"_http_method=PUT", b"method_override=PUT", b"x-tunneled-method=PUT"],
 )  # fmt: skip
 def test_parameter_that_a_framework_reads_as_the_method_is_an_override(query: bytes) -> None:
     assert names_a_method_in(query)
