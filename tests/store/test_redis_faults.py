@@ -58,7 +58,7 @@ async def redis(own_redis: RedisServer) -> AsyncIterator[Store]:
 
 async def test_pause_of_the_event_loop_is_no_fault_of_redis(redis: Store) -> None:
     """The response is in the socket after the pause, so the write must not be reported as failed."""
-    for turns in range(14):
+    for turns in (4, 6, 8):
         written = asyncio.create_task(redis.put(grant(f"k{turns}")))
         for _ in range(turns):
             await asyncio.sleep(0)
