@@ -139,8 +139,13 @@ class ConnectionPool:
             self._connecting += 1
         return await self._open()
 
-    async def dial(self, make: Callable[[], _Protocol]) -> _Protocol:
-        """Open a connection that does not belong to the pool and does not count towards its limit (for WebSockets).
+    async def dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
+        """Open a connection. It belongs to the pool and counts towards its limit only if `_open` adds it.
+
+        Each origin is tried at most once. This is safe because no request has been sent yet.
+
+        Args:
+            make: Returns the protocol of a connection to the origin with this key.
 
         Raises:
             UpstreamBusy: The pool is closed.
@@ -148,7 +153,19 @@ class ConnectionPool:
             UpstreamUnreachable: No origin could be connected to.
         """
         self._start()
-        return await self._dial(lambda _: make())
+        tried: UpstreamUnreachable | UpstreamTimeout | None = None
+        for _ in self._hosts:
+            host = self._next_host()
+            self._next_index = host.key
+            try:
+                protocol = await host.connect(partial(make, host.key), self.upstream)
+            except (UpstreamUnreachable, UpstreamTimeout) as error:
+                host.failed(self._loop.time())
+                tried = error
+            else:
+                host.connected()
+                return protocol
+        raise tried or UpstreamUnreachable("no upstream is configured")
 
     def retire(self) -> None:
         """Close idle connections now and the others when their response is complete, because the config was replaced.
@@ -167,10 +184,8 @@ class ConnectionPool:
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
-        while self._waiters:
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(UpstreamBusy("shutting down"))
+        while (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(UpstreamBusy("shutting down"))
         for connection in tuple(self._connections):
             connection.fail(ClosedEarly("shutting down"))
 
@@ -315,7 +330,7 @@ class ConnectionPool:
     async def _open(self) -> Connection:
         """Open a connection that is already counted in `_connecting`."""
         try:
-            connection = await self._dial(lambda key: Connection(self, key, self.upstream, self._head_cache))
+            connection = await self.dial(lambda key: Connection(self, key, self.upstream, self._head_cache))
             if not connection.usable:
                 connection.abort()
                 raise UpstreamUnreachable(
@@ -326,22 +341,6 @@ class ConnectionPool:
             self._connecting -= 1
             self._has_room()
         return connection
-
-    async def _dial(self, make: Callable[[int], _Protocol]) -> _Protocol:
-        """Connect to an origin, trying each one at most once. This is safe because no request has been sent yet."""
-        tried: UpstreamUnreachable | UpstreamTimeout | None = None
-        for _ in self._hosts:
-            host = self._next_host()
-            self._next_index = host.key
-            try:
-                protocol = await host.connect(partial(make, host.key), self.upstream)
-            except (UpstreamUnreachable, UpstreamTimeout) as error:
-                host.failed(self._loop.time())
-                tried = error
-            else:
-                host.connected()
-                return protocol
-        raise tried or UpstreamUnreachable("no upstream is configured")
 
     def _start(self) -> None:
         if self._closed:

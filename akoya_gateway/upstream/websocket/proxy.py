@@ -33,7 +33,7 @@ async def proxy_websocket(
     if message["type"] != "websocket.connect":
         return
     bounds = pool.upstream.websocket
-    handshake = await pool.dial(lambda: ClientHandshake(scope.get("subprotocols") or [], bounds.max_message))
+    handshake = await pool.dial(lambda _: ClientHandshake(scope.get("subprotocols") or [], bounds.max_message))
     try:
         response = await _open(handshake, writer, scope, receive, pool.upstream.read_timeout)
         headers = [*end_to_end(response), VIA_HEADER]

@@ -157,7 +157,7 @@ class Tunnel:
         self.is_closing = False
         self._wait_for_close = True
         self._loop = asyncio.get_running_loop()
-        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._finished = asyncio.Event()
         self._idle_timeout = bounds.idle_timeout
         self.last = self._loop.time()
         """Time of the last received data, on the event loop's clock."""
@@ -176,7 +176,7 @@ class Tunnel:
         connections are aborted.
         """
         try:
-            await self._finished
+            await self._finished.wait()
         except BaseException:
             self._cut()
             raise
@@ -234,7 +234,7 @@ class Tunnel:
         self.on_gone(end)
         if end is self._client:
             # The client has disconnected. Further upstream data is discarded.
-            self._finish()
+            self._finished.set()
         if end.other.is_lost:
             self._timer.cancel()
 
@@ -263,11 +263,7 @@ class Tunnel:
             if end.close_sent and (end.close_received or not self._wait_for_close):
                 end.transport.close()
         if not (self._wait_for_close or self._client.pending_close or self._upstream.pending_close):
-            self._finish()
-
-    def _finish(self) -> None:
-        if not self._finished.done():
-            self._finished.set_result(None)
+            self._finished.set()
 
     def _set_deadline(self, seconds: float) -> None:
         self._timer.cancel()
