@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 
 from starlette.types import Message, Receive, Send
-from websockets.frames import Frame, Opcode
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import OPEN
 
 from akoya_gateway.config.model import WebSocketBounds
@@ -53,7 +53,8 @@ class UpstreamWebSocket(asyncio.Protocol):
         self._buffered = 0
         self._fragments: list[bytes] = []
         self._opcode = Opcode.BINARY
-        self._readable, self._writable = asyncio.Event(), asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable = asyncio.Event()
         self._writable.set()
         self._paused = False
         self._max_message = bounds.max_message
@@ -69,8 +70,8 @@ class UpstreamWebSocket(asyncio.Protocol):
         while not self._messages:
             if self.verdict is not None:
                 return None
-            self._readable.clear()
-            await self._readable.wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         size, message = self._messages.popleft()
         self._buffered -= size
         if self._paused and self._buffered < HIGH_WATER_MARK:
@@ -94,7 +95,8 @@ class UpstreamWebSocket(asyncio.Protocol):
         else:
             self._protocol.send_binary(payload)
         self._flush()
-        await self._writable.wait()
+        if not self._writable.is_set():
+            await self._writable.wait()
 
     def start_close(self, code: int, reason: str) -> None:
         """Forward the client's close to the upstream."""
@@ -163,7 +165,7 @@ class UpstreamWebSocket(asyncio.Protocol):
             assert received is not None
             self._finish(received.code if is_sendable_code(received.code) else NORMAL, received.reason)
             self._start_closing()
-        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+        elif frame.opcode in DATA_OPCODES:
             if frame.opcode is not Opcode.CONT:
                 self._opcode = frame.opcode
             self._fragments.append(frame.data)  # type: ignore[arg-type]
@@ -191,12 +193,12 @@ class UpstreamWebSocket(asyncio.Protocol):
         if self._buffered >= HIGH_WATER_MARK and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        self._readable.set()
+        self._wake()
 
     def _finish(self, code: int, reason: str) -> None:
         """Close the WebSocket for the client with the code and reason of the first call."""
         self.verdict = self.verdict or (code, truncate_reason(reason))
-        self._readable.set()
+        self._wake()
         self._writable.set()
 
     def _start_closing(self) -> None:
@@ -223,6 +225,10 @@ class UpstreamWebSocket(asyncio.Protocol):
             if not writes[-1]:
                 # An empty entry is SEND_EOF: the protocol has nothing more to send.
                 self._transport.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 async def relay(socket: UpstreamWebSocket, receive: Receive, send: Send) -> None:
