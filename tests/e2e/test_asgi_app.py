@@ -169,12 +169,20 @@ def test_websockets_pass_through_the_asgi_app(served: tuple[GatewayEnv, App], br
 async def test_websocket_scope_may_lack_all_optional_keys(tmp_path: Path) -> None:
     """Daphne leaves out `scheme`, and ASGI allows servers to leave out more."""
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hello"}]
+    accepted = asyncio.Event()
+    incoming = [{"type": "websocket.receive", "text": "hello"}, {"type": "websocket.connect"}]
 
     async def receive() -> dict[str, Any]:
+        if len(incoming) == 1:
+            await accepted.wait()  # ASGI: no messages before the handshake is accepted.
         if not incoming:
             await asyncio.Event().wait()  # The client sends nothing more.
-        return incoming.pop(0)
+        return incoming.pop()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.accept":
+            accepted.set()
+        await sent.put(message)
 
     with AppServer(App()) as upstream:
         upstream_url = f"http://127.0.0.1:{upstream.port}"
@@ -183,9 +191,7 @@ async def test_websocket_scope_may_lack_all_optional_keys(tmp_path: Path) -> Non
         (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(document))
         app: Any = sidecar(load_config(tmp_path / "gateway.yaml", ENVIRON))
         headers = [(b"host", b"app.example.com"), (b"origin", b"https://app.example.com")]
-        served = asyncio.create_task(
-            app({"type": "websocket", "path": "/pub/x", "headers": headers}, receive, sent.put)
-        )
+        served = asyncio.create_task(app({"type": "websocket", "path": "/pub/x", "headers": headers}, receive, send))
         messages = [await asyncio.wait_for(sent.get(), 30) for _ in range(3)]
         assert [message["type"] for message in messages] == ["websocket.accept", *["websocket.send"] * 2]
         assert messages[2]["text"] == "hello"

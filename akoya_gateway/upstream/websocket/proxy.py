@@ -64,7 +64,7 @@ async def _open(
         response = await handshake.open(writer, scope, timeout)
     finally:
         watcher.cancel()
-        # No messages arrive before the handshake is accepted, so the watcher takes none away from the relay.
+        # ASGI: no messages arrive before the handshake is accepted, so the watcher takes none away from the relay.
         await asyncio.wait((watcher,))
     if not watcher.cancelled():
         raise ClientGone
