@@ -119,6 +119,7 @@ TARGETS = (
         "logged", "sidecar-logged", ("envoy-oauth2-logged",), 1.8,
     ),
     Target("small GET, sidecar with its access log / without", "logged", "sidecar-logged", ("sidecar",), 0.8),
+    Target("GET that never repeats, sidecar / Envoy with oauth2", "varied", "sidecar", ("envoy-oauth2",), 1.6),
     Target("small GET, sidecar / mod_auth_openidc client-cookie", "small", "sidecar", ("apache-cookie",), 4.0),
     *(
         Target(f"p99 of small GET, {when}, sidecar / {whom}", workload, "sidecar", (peer,), 1.0, "p99")
