@@ -15,6 +15,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request
+from websockets.protocol import OPEN
 
 EXTENSION = "akoya.tunnel"
 _SERVICE_RESTART = 1012
@@ -74,7 +75,8 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
 
     async def receive(self) -> ASGIReceiveEvent:
-        if self._holding and self.handshake_complete:
+        # Not `handshake_complete`, which uvicorn also sets when the connection is lost during the handshake.
+        if self._holding and self.conn.state is OPEN:
             # The app reads messages and does not take over the connection.
             early = self._release()
             if early:

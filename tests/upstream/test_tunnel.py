@@ -608,6 +608,26 @@ class TestTheServer:
             client.send(frame(CLOSE, BYE, mask=True))
             assert rest(client) == close_frame(1000)
 
+    def test_bytes_of_a_client_that_left_before_the_response_are_discarded(self) -> None:
+        received: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            while not scope["extensions"]["akoya.tunnel"].disconnected:
+                await asyncio.sleep(0.01)
+            while len(received) < 2:
+                try:
+                    received.append((await receive())["type"])
+                except AssertionError as error:
+                    received.append(repr(error))
+
+        with AppServer(app, **(BARE | {"ws": DetachableWebSocketProtocol, "lifespan": "off"})) as server:
+            with Client(server.port) as client:
+                client.send(request())
+                time.sleep(0.1)
+                client.send(b"no frame")
+            until(lambda: len(received) == 2)
+        assert received == ["websocket.connect", "websocket.disconnect"]
+
     def test_it_keeps_a_connection_on_which_compression_was_agreed_upon(self) -> None:
         seen: list[Any] = []
 
