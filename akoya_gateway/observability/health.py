@@ -7,13 +7,19 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-from akoya_gateway.deadline import running_timeout
+from akoya_gateway.deadline import finishes_within, running_timeout
 from akoya_gateway.observability.redaction import redact_text
 
-CHECK_TIMEOUT = 2.0
-"""Maximum seconds for all checks together."""
+CHECK_TIMEOUT = 8.0
+"""Maximum seconds for all checks together.
+
+More than twice the time that SQLite waits for a lock (3 s), because a check may wait behind another write: readiness
+then has the store's own reason. Requests wait as long for the store before they get 503.
+"""
+RESPONSE_TIMEOUT = 2.0
+"""Maximum seconds for a report. Until the running checks are done, it repeats the result of the ones before."""
 CACHE_SECONDS = 0.5
 """Seconds for which a report is reused, so that frequent probes put no load on the store."""
 
@@ -66,13 +72,26 @@ class Readiness:
         self._last = None
 
     async def report(self) -> Report:
-        """Return a report. Concurrent callers share one round of checks. A failing check is reported, not raised."""
+        """Return a report. Concurrent callers share one round of checks. A failing check is reported, not raised.
+
+        A store that is locked for a moment must not take the process out of service. Only the end of the checks decides
+        whether it is ready.
+        """
         if self._last is not None and self._clock() - self._last[0] < CACHE_SECONDS:
             return self._last[1]
         if self._running is None:
             self._running = asyncio.ensure_future(self._run_check())
             self._running.add_done_callback(self._on_checked)
-        return await asyncio.shield(self._running)
+        running = self._running
+        return running.result() if await finishes_within(RESPONSE_TIMEOUT, running) else self._undecided()
+
+    def _undecided(self) -> Report:
+        """Return the previous report with a note. If there is none, the process is not ready yet."""
+        seconds = f"{RESPONSE_TIMEOUT:g} s"
+        text = f"the checks have taken more than {seconds} so far: is the store locked, slow or unreachable?"
+        if self._last is not None:
+            return replace(self._last[1], notes=[*self._last[1].notes, text])
+        return self._report([text])
 
     def _on_checked(self, task: asyncio.Task[Report]) -> None:
         self._running = None
@@ -84,9 +103,12 @@ class Readiness:
             async with running_timeout(CHECK_TIMEOUT):
                 problems = [redact_text(str(each)) for each in await self._check()]
         except TimeoutError:
-            problems = [f"the checks took more than {CHECK_TIMEOUT:g} s: is the store slow or out of reach?"]
+            problems = [f"the checks took more than {CHECK_TIMEOUT:g} s: is the store locked, slow or unreachable?"]
         except Exception as error:  # a check that raises is reported as a problem
             problems = [f"the checks failed: {redact_text(repr(error))}"]
+        return self._report(problems)
+
+    def _report(self, problems: list[str]) -> Report:
         if self.draining:
             problems.insert(0, "draining: this process was asked to stop")
         return Report(os.getpid(), not problems, self.draining, problems, self._current_notes())

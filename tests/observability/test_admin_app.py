@@ -15,6 +15,7 @@ from akoya_gateway.observability.health import Readiness
 from akoya_gateway.observability.logs import open_log
 from akoya_gateway.observability.metrics import Metrics
 from akoya_gateway.observability.worker_stats import WorkerStats
+from tests.support.waiting import until_async
 
 
 def client(health: Readiness, metrics: Metrics | None = None) -> httpx.AsyncClient:
@@ -89,7 +90,45 @@ async def test_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     async with client(Readiness(check)) as admin:
         response = await admin.get("/readyz")
     assert response.status_code == 503
-    assert "out of reach" in response.json()["problems"][0]
+    assert "unreachable" in response.json()["problems"][0]
+
+
+async def test_slow_check_repeats_the_last_result_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that another program holds for two seconds does not take the gateway out of service."""
+    monkeypatch.setattr("akoya_gateway.observability.health.RESPONSE_TIMEOUT", 0.02)
+    monkeypatch.setattr("akoya_gateway.observability.health.CACHE_SECONDS", 0.0)
+    problems: list[str] = []
+    free = asyncio.Event()
+
+    async def check() -> Sequence[str]:
+        await free.wait()
+        return list(problems)
+
+    health = Readiness(check)
+    async with client(health) as admin:
+        first = (await admin.get("/readyz")).json()
+        assert first["status"] == "not ready", "a process that has never been ready"
+        assert "so far" in first["problems"][0]
+        free.set()
+        await until_async(lambda: returns(admin, "ready"), "the checks are done")
+        free.clear()
+        passing = await admin.get("/readyz")
+        assert (passing.status_code, passing.json()["problems"]) == (200, [])
+        assert "so far" in passing.json()["notes"][0]
+        problems.append("store: locked by another process")
+        free.set()
+        await until_async(lambda: returns(admin, "not ready"), "the checks are done")
+        free.clear()
+        failing = await admin.get("/readyz")
+        assert (failing.status_code, failing.json()["problems"]) == (503, ["store: locked by another process"])
+        health.drain()
+        draining = (await admin.get("/readyz")).json()
+        assert (draining["status"], draining["draining"]) == ("not ready", True)
+        free.set()
+
+
+async def returns(admin: httpx.AsyncClient, status: str) -> bool:
+    return bool((await admin.get("/readyz")).json()["status"] == status)
 
 
 async def test_many_probes_at_once_are_one_round_of_checks() -> None:
