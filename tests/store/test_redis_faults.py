@@ -58,8 +58,12 @@ async def redis(own_redis: RedisServer) -> AsyncIterator[Store]:
 
 async def test_pause_of_the_event_loop_is_no_fault_of_redis(redis: Store) -> None:
     """The response is in the socket after the pause, so the write must not be reported as failed."""
+    await put_during_pauses(redis)
+
+
+async def put_during_pauses(store: Store) -> None:
     for turns in (4, 6, 8):
-        written = asyncio.create_task(redis.put(grant(f"k{turns}")))
+        written = asyncio.create_task(store.put(grant(f"k{turns}")))
         for _ in range(turns):
             await asyncio.sleep(0)
         time.sleep(0.6)
@@ -356,6 +360,14 @@ async def test_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_has_
         server.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
         await recovered(store.check)
         assert await store.put(grant(version=2))
+        await store.close()
+
+
+async def test_pause_of_the_event_loop_is_no_fault_of_a_cluster(redis_cluster: Cluster) -> None:
+    store = await opened(f"{redis_cluster.url}?prefix=pauses")
+    try:
+        await put_during_pauses(store)
+    finally:
         await store.close()
 
 

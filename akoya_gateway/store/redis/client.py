@@ -146,13 +146,8 @@ class _SingleServer:
             connection = TLSPrimaryConnection if url.tls else PrimaryConnection
             self._client = self._sentinel.master_for(url.service, db=url.database, connection_class=connection)
         else:
-            options = _options(url)
-            options["connection_class"] = TLSConnection if options.pop("ssl", False) else PlainConnection
-            host, port = url.hosts[0]
-            options |= {"host": host, "port": port, "db": url.database}
-            # More than `CommandLimiter` allows: the subscription needs a connection too.
-            pool = BlockingConnectionPool(max_connections=MAX_CONNECTIONS + 2, timeout=url.timeout, **options)
-            self._client = Redis.from_pool(pool)
+            # More connections than `CommandLimiter` allows commands: the subscription needs one too.
+            self._client = _to_server(url, *url.hosts[0], max_connections=MAX_CONNECTIONS + 2)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         results = await self._send([call.by_digest for call in calls])
@@ -243,6 +238,10 @@ class _Cluster:
             dynamic_startup_nodes=False,
             **_options(url),
         )
+        # The library has no parameter for it. Nodes that it discovers get the class of `connection_kwargs`.
+        self._client.connection_kwargs["connection_class"] = _connection_class(url)
+        for node in self._client.startup_nodes:
+            node.connection_class = _connection_class(url)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         results = []
@@ -298,12 +297,25 @@ class _Cluster:
         """Connect to any primary: the cluster bus carries messages to every node."""
         await self._client.initialize()
         node = random.choice(self._client.get_primaries())  # noqa: S311  # load spreading, not security
-        options = _options(self._address)
-        client = Redis(host=node.host, port=int(node.port), **options)
+        client = _to_server(self._address, node.host, int(node.port), max_connections=1)
         return client.pubsub(), client
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _to_server(url: RedisURL, host: str, port: int, max_connections: int) -> Redis:
+    """Return a client for one server, with the options of the URL."""
+    options = _options(url) | {"host": host, "port": port, "db": url.database}
+    options.pop("ssl", None)
+    pool = BlockingConnectionPool(
+        max_connections=max_connections, timeout=url.timeout, connection_class=_connection_class(url), **options
+    )
+    return Redis.from_pool(pool)
+
+
+def _connection_class(url: RedisURL) -> type[PlainConnection | TLSConnection]:
+    return TLSConnection if url.tls else PlainConnection
 
 
 def _options(url: RedisURL) -> dict[str, Any]:
