@@ -49,7 +49,8 @@ class NextAction:
 OFFER_AFTER = 3
 """Number of consecutive untrusted responses after which a waiting user is offered to reconnect."""
 
-_BY_CONFIGURATION = frozenset({Reason.UNTRUSTED_ANSWER, Reason.OPERATOR_FAULT})
+_BY_CONFIGURATION = frozenset({Reason.UNTRUSTED_ANSWER, Reason.OPERATOR_FAULT, Reason.PROVIDER_DOWN})
+"""Reasons that a reload may remove. A wrong host or proxy looks as if the provider were down."""
 
 _RECONNECT = NextAction(Action.RECONNECT)
 _REFRESH = NextAction(Action.REFRESH)

@@ -389,6 +389,20 @@ async def test_old_bearer_serves_while_the_provider_is_down() -> None:
 
 
 @in_virtual_time
+async def test_reload_ends_the_pauses_of_a_provider_that_was_down() -> None:
+    """A wrong token_endpoint or proxy looks as if the provider were down, so a corrected one is used at once."""
+    env = GrantEnv()
+    grant = await env.connect()
+    env.provider.faults = [down(retry_after=600)]
+    await asyncio.sleep(1000)
+    with pytest.raises(TemporarilyUnavailable):
+        await env.manager.get_fresh(grant)
+    reloaded = env.new_manager("reloaded")
+    await asyncio.sleep(1)
+    assert bearer(await reloaded.get_fresh(grant)) == "bearer-2"
+
+
+@in_virtual_time
 async def test_provider_decides_when_to_come_back() -> None:
     env = GrantEnv()
     grant = await env.connect()
