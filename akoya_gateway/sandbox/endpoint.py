@@ -20,6 +20,9 @@ from akoya_gateway.sandbox.fault_injection import DrawnFaults, Fault, FaultKind
 ABORT = "akoya.sandbox.abort"
 """ASGI extension of `sandbox.server`: `{"abort": callable}` aborts the TCP connection."""
 BODY_LIMIT = 65_536
+BODILESS = frozenset({204, 205, 304})
+"""Statuses whose responses have no body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5). The server refuses to send one.
+"""
 PROXY_PAGE = (
     "<!doctype html><html><head><title>Service notice</title></head>"
     "<body><h1>We will be right back</h1><p>Planned maintenance.</p></body></html>"
@@ -121,6 +124,8 @@ class Endpoint:
             if harmed := plan.get(FaultKind.STATUS_AFTER):
                 response = self._failure(harmed)
             response = late or response
+        if response.status_code in BODILESS:
+            response = Response(status_code=response.status_code)
         if self._group == "data":
             response.headers["x-akoya-interaction-id"] = self._context.uuid()
         await response(scope, receive, send)

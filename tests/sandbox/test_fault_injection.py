@@ -61,6 +61,18 @@ def test_5xx_fault_before_or_after_the_change_is_returned(akoya_sandbox: Sandbox
     assert refresh(akoya_sandbox, token).status_code == (400 if spent else 200)
 
 
+def test_fault_with_a_status_without_content_sends_no_body(
+    akoya_sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls = {"jwks": akoya_sandbox.jwks_uri, "data": f"{akoya_sandbox.url}/accounts/v2/mikomo"}
+    for kind, endpoint in (("status", "token"), ("html", "jwks"), ("status", "data")):
+        for status in (204, 205, 304):
+            akoya_sandbox.fault(kind, endpoint, status=status, times=1)
+            response = HTTP.get(urls[endpoint]) if endpoint in urls else refresh(akoya_sandbox, "any")
+            assert (response.status_code, response.content) == (status, b"")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize(("kind", "spent"), [("slow", False), ("slow_after", True)])
 def test_slow_response_before_or_after_the_change(akoya_sandbox: SandboxServer, kind: str, spent: bool) -> None:
     form = {
