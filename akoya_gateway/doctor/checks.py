@@ -85,7 +85,7 @@ async def _settings(config: Config) -> list[CheckResult]:
 async def _identity(config: Config, http: httpx.AsyncClient) -> list[CheckResult]:
     """Check the key set for the JWTs of the app's users, if one is configured."""
     uri = config.identity.jwks_uri
-    return [] if uri is None else [await check_keys("identity.jwks_uri", uri, http)]
+    return [] if uri is None else [await check_keys("identity.jwt.jwks_uri", uri, http)]
 
 
 async def _public(config: Config, clock: Clock) -> list[CheckResult]:

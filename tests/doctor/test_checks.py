@@ -191,7 +191,7 @@ def test_key_set_that_the_gateway_can_read_is_fine(env: DoctorEnv) -> None:
         assert [each.says for each in of(findings, "jwks_uri") if each.verdict is Severity.FINE] == ["1 key(s)"] * 2
         assert faults(of(findings, "jwks_uri")) == []
         identity["jwks_uri"] = f"{provider.url}/none"
-        (missing,) = of(env.findings(credentials=False), "identity.jwks_uri")
+        (missing,) = of(env.findings(credentials=False), "identity.jwt.jwks_uri")
     assert (missing.verdict, missing.says) == (Severity.FAULT, "GET responded with 404")
 
 
