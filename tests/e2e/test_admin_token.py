@@ -17,6 +17,7 @@ import websockets.sync.client
 
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import GatewayProcess
+from tests.support.waiting import until
 
 BEARER = "a-bearer-for-background-jobs-in-tests"
 RECONNECT = "urn:akoya-gateway:problem:reconnect"
@@ -77,13 +78,9 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv
         fetch(env, "/akoya/token/other", params={"owner": owner}),
         fetch(env, bearer="wrong", params={"owner": owner}),
     ]
-    logged = {}
-    for line in env.log().splitlines():
-        if '"event":"token requested"' in line:
-            event = json.loads(line)
-            logged[event["request_id"]] = [
-                event.get(name) for name in ("level", "result", "owner", "connector", "grant")
-            ]
+    ids = {response.headers["x-request-id"] for response in responses}
+    until(lambda: ids <= token_requests(env).keys(), "the requests are logged")
+    logged = token_requests(env)
     assert [logged[response.headers["x-request-id"]] for response in responses] == [
         ["info", "ok", owner, "mikomo", passed["akoya-grant"]],
         ["info", "not-connected", owner, "other", None],
@@ -91,6 +88,13 @@ def test_requests_for_tokens_are_logged_with_owner_and_connector(env: GatewayEnv
     ]
     assert responses[1].json()["request_id"] == responses[1].headers["x-request-id"]
     assert token not in env.log()
+
+
+def token_requests(env: GatewayEnv) -> dict[str, list[Any]]:
+    """Return the facts of each logged request for a token, by request ID."""
+    events = [json.loads(line) for line in env.log().splitlines() if '"event":"token requested"' in line]
+    facts = ("level", "result", "owner", "connector", "grant")
+    return {event["request_id"]: [event.get(name) for name in facts] for event in events}
 
 
 def test_token_endpoint_is_not_on_the_public_port(env: GatewayEnv, browser: Browser) -> None:
