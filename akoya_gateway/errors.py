@@ -46,6 +46,7 @@ class GatewayError(Exception):
         code: str | None = None,
         title: str | None = None,
         retry_after: int | None = None,
+        reconnect: str | None = None,
         facts: Mapping[str, int | str] | None = None,
     ) -> None:
         """Create the error; arguments that are given override the attributes of the class.
@@ -56,6 +57,7 @@ class GatewayError(Exception):
             code: the last part of the RFC 9457 `type`.
             title: a short description of the error.
             retry_after: seconds for the Retry-After header.
+            reconnect: the connector that the user should be offered to connect again.
             facts: fields for the log entry, validated and without secrets.
         """
         super().__init__(detail or title or self.title)
@@ -65,6 +67,7 @@ class GatewayError(Exception):
         self.code = code or self.code
         self.title = title or self.title
         self.retry_after = self.retry_after if retry_after is None else retry_after
+        self.reconnect = self.reconnect if reconnect is None else reconnect
 
     @property
     def public_detail(self) -> str:

@@ -10,7 +10,7 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy, RedirectRefused
 from akoya_gateway.access.request import RequestInfo, is_navigation, wants_page
 from akoya_gateway.config.model import Config, GrantSource
 from akoya_gateway.errors import GatewayError, UserError
-from akoya_gateway.grants.errors import UnknownGrant, UntrustedResponses
+from akoya_gateway.grants.errors import RegistrationFault, TemporarilyUnavailable, UnknownGrant, UntrustedResponses
 from akoya_gateway.log import logger
 from akoya_gateway.responses.languages import Language, gettext_noop
 from akoya_gateway.responses.pages import Pages
@@ -33,7 +33,7 @@ _ASCII = "!\"$%&'()*+,/:;<=>?@[\\]^`{|}"
 Non-ASCII bytes are percent-encoded without interpreting their character set.
 """
 
-_AGAIN = frozenset({DenyReason.RECONNECT, UntrustedResponses.code})
+_AGAIN = frozenset({DenyReason.RECONNECT, UntrustedResponses.code, TemporarilyUnavailable.code, RegistrationFault.code})
 """Error codes for users who have connected the bank before. Their page says "Connect again"."""
 
 

@@ -25,6 +25,7 @@ from akoya_gateway.endpoints.user_messages import (
     UNVERIFIED,
     notice_of_error,
 )
+from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.grant import Grant, GrantState, OwnerGrants
 from akoya_gateway.oauth.id_token import account_count
 from akoya_gateway.responses.languages import Language
@@ -159,15 +160,21 @@ class ConnectionsEndpoint(GrantEndpoint):
             "login": login,
             "rename": f"{self.config.prefix}/rename/{connector.key}",
             "state": grant.state.value,
-            "words": pages.language.gettext(
-                UNVERIFIED if self.grants.offers_reconnect(grant) else STATE_TEXTS[grant.state]
-            ),
+            "words": pages.language.gettext(self._words(grant)),
             "facts": self._facts(grant, pages.language),
             "remedy": self._remedy(grant),
             "connect": connect,
             "disconnect": f"{self.config.prefix}/disconnect/{connector.key}?grant={grant.public_id}",
             "grant": grant.public_id,
         }
+
+    def _words(self, grant: Grant) -> str:
+        """Return the text about the grant's state, in English."""
+        if not self.grants.offers_reconnect(grant):
+            return STATE_TEXTS[grant.state]
+        if grant.reason in (Reason.REFUSED_TEMPORARILY, Reason.OPERATOR_FAULT):
+            return STATE_TEXTS[GrantState.UNCERTAIN]
+        return UNVERIFIED
 
     def _facts(self, grant: Grant, language: Language) -> list[str]:
         """Return the facts to show about the connection, and a warning if the bank does not respond."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -110,6 +111,7 @@ class Runtime:
             holder=_process_name(),
             observer=observers.grants,
             names_lifetime=_owner_lifetime(config),
+            connectors=Counter(connector.client.environment.name for connector in config.connectors.values()),
         )
         self.data_apis = DataApis(config, self.grants, encrypted_store, observers.data_calls, clock)
         self.data_calls = DataCalls(self.data_apis, config.public_url)

@@ -73,13 +73,17 @@ class CircuitBreaker:
         if was_open:
             self._on_change(False)
 
-    def failed(self, retry_after: float = 0.0) -> None:
+    def failed(self, retry_after: float = 0.0, *, opens: bool = True) -> None:
         """Record that the provider is down or did not respond.
 
         Args:
             retry_after: Seconds that the provider asked to wait, or 0.0.
+            opens: False if this failure counts but must not open the breaker. A probe is then as in `leave`.
         """
         self._failures += 1
+        if not opens:
+            self.leave()
+            return
         if self._failures < self._threshold or (self.is_open and not self._probing):
             # Requests sent before the breaker opened fail for the same reason and must not lengthen the pause.
             return

@@ -34,7 +34,11 @@ class UnknownGrant(UserError):
 
 
 class TemporarilyUnavailable(ProviderError):
-    """The token has expired and the provider cannot refresh it now. The grant is kept; retry after `retry_after` s."""
+    """The token has expired and the provider cannot refresh it now. The grant is kept; retry after `retry_after` s.
+
+    `reconnect` is the connector that the user should be offered to connect again, after several failures in a row that
+    may be those of this grant only; otherwise None. This holds for the classes below as well.
+    """
 
     status = 503
     code = "provider-unavailable"
@@ -44,17 +48,12 @@ class TemporarilyUnavailable(ProviderError):
 class UntrustedResponses(OperatorError):
     """The token has expired and the response to its refresh cannot be trusted.
 
-    The grant is kept and the refresh is retried. `reconnect` is the connector that the user should be offered to
-    connect again, after several such responses in a row; otherwise None.
+    The grant is kept and the refresh is retried.
     """
 
     status = 503
     code = "untrusted-response"
     title = "The bank connection cannot be verified right now"
-
-    def __init__(self, *, retry_after: int, reconnect: str | None) -> None:
-        super().__init__(retry_after=retry_after)
-        self.reconnect = reconnect
 
 
 class RegistrationFault(OperatorError):

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     HOLDER_LOST = "refresh_interrupted"
     OPERATOR_FAULT = "operator_fault"
     PROVIDER_DOWN = "provider_down"
+    REFUSED_TEMPORARILY = "refused_temporarily"
     UNTRUSTED_ANSWER = "untrusted_answer"
     ANOTHER_SUB = "another_sub"
     NO_REFRESH_TOKEN = "no_refresh_token"

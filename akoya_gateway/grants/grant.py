@@ -115,7 +115,10 @@ class Grant:
     unknowns: int = 0
     """Uses of the current refresh token with an unknown outcome. While this is above 0, the token may be spent."""
     untrusted: int = 0
-    """Consecutive untrusted responses (see `state_machine`). Counting restarts after a reload."""
+    """Consecutive responses that are untrusted or may concern this grant only (see `state_machine`).
+
+    Counting restarts after a reload.
+    """
     failed_under: float = 0.0
     """Load time of the newest configuration under which an attempt failed for a reason that a reload may remove."""
     reuse: Reuse | None = None

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from math import ceil
+from types import MappingProxyType
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
@@ -64,9 +65,9 @@ class GrantManager:
 
     Create it inside a running event loop, `start()` it once the store is open, and `stop()` it before the store closes.
 
-    `providers` maps client names to token endpoints. `names_lifetime` is the lifetime of `login_names`. `holder`
-    identifies this process among all that share the store. It must be unique to one run of the process; otherwise a
-    restarted process would mistake its predecessor's lease for its own.
+    `providers` maps client names to token endpoints. `connectors` is that of `ProviderHealth`. `names_lifetime` is the
+    lifetime of `login_names`. `holder` identifies this process among all that share the store. It must be unique to one
+    run of the process; otherwise a restarted process would mistake its predecessor's lease for its own.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class GrantManager:
         holder: str | None = None,
         observer: GrantObserver | None = None,
         names_lifetime: float | None = None,
+        connectors: Mapping[str, int] = MappingProxyType({}),
         valid: float = VALID_SECONDS,
         max_owners: int = 20_000,
     ) -> None:
@@ -93,7 +95,7 @@ class GrantManager:
         self._stale_reports = StaleReports(tokens.assume_lifetime)
         self.repository = GrantRepository(store)
         self.login_names = LoginNames(store, clock, names_lifetime)
-        self.health = ProviderHealth(clock, random, observer)
+        self.health = ProviderHealth(clock, random, observer, connectors)
         self.disconnect_listeners = DisconnectListeners()
         self.revocation_queue = RevocationQueue(
             store=store, providers=providers, clock=clock, random=random, health=self.health, observer=observer
@@ -157,11 +159,15 @@ class GrantManager:
             f"environment {name}: the provider does not respond; {still}"
             for name in self.health.unavailable_environments
         ]
+        failing = [
+            f"connectors.{name}: token requests to environment {environment} fail for this bank; {still}"
+            for environment, name in self.health.unavailable_connectors
+        ]
         refused = [
             f"clients.{fault.client}: the provider returns {fault.error}; check client_id and client_secret; {still}"
             for fault in self.health.registration_problems
         ]
-        return (*down, *refused, *map(str, self.health.trust.faults))
+        return (*down, *failing, *refused, *map(str, self.health.trust.faults))
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -247,21 +253,25 @@ class GrantManager:
         refused = any(fault.client == grant.key.client for fault in self.registration_problems)
         # Another replica may have sent the request; then only the grant says why it is on hold.
         refused = refused or (grant.reason == Reason.OPERATOR_FAULT and grant.failed_under >= self._since)
+        reconnect = grant.connector if self.offers_reconnect(grant) else None
         if endpoint is None or refused:
-            return RegistrationFault(retry_after=retry_after)
+            return RegistrationFault(retry_after=retry_after, reconnect=reconnect)
         if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):
-            reconnect = grant.connector if self.offers_reconnect(grant) else None
             return UntrustedResponses(retry_after=retry_after, reconnect=reconnect)
-        return TemporarilyUnavailable(retry_after=retry_after)
+        return TemporarilyUnavailable(retry_after=retry_after, reconnect=reconnect)
 
     def offers_reconnect(self, grant: Grant) -> bool:
         """Return True if the user should be offered to connect this bank again, although the grant has not ended.
 
-        This is so after `OFFER_AFTER` consecutive untrusted responses of this grant or of its connector. The connector
-        counts because an open breaker lets only one refresh through for all grants, so that a single grant would reach
-        the limit late.
+        This is so after `OFFER_AFTER` consecutive failures that may be those of this grant only, such as untrusted
+        responses, or as many untrusted responses of its connector. The connector counts because an open breaker lets
+        only one refresh through for all grants, so that a single grant would reach the limit late. While the provider
+        rejects the client, connecting again would fail as well.
         """
-        if grant.state not in {GrantState.LIVE, GrantState.REFRESHING}:
+        endpoint = token_endpoint_for(self._providers, grant.key)
+        if grant.state not in {GrantState.LIVE, GrantState.REFRESHING} or endpoint is None:
+            return False
+        if self.health.rejects(endpoint.client):
             return False
         concerned = grant.reason == Reason.UNTRUSTED_ANSWER or not grant.usable(self._clock())
         responses = self.health.trust.responses(grant.key.environment, grant.connector)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client
@@ -19,15 +20,16 @@ from akoya_gateway.oauth.outcomes import (
     RevocationOutcome,
     TokenOutcome,
     TokensIssued,
+    may_concern_one_grant,
 )
 
-_CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "status_401"})
-"""Errors that can only be about the client (RFC 6749 section 5.2)."""
+OUTAGE_CONNECTORS = 2
+"""Number of failing connectors that make an outage of their environment."""
 
 Outcome = TokenOutcome | RevocationOutcome
 
 DOWN_AFTER = 5
-"""Number of consecutive failed requests after which an environment is considered down."""
+"""Number of consecutive failed requests after which an environment, or a connector, is considered down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,36 @@ class RegistrationProblem:
 class ProviderHealth:
     """Circuit breakers and pacing for all providers.
 
-    There is one circuit breaker per environment (the provider is down) and one per client (its registration is
-    rejected). `trust` handles untrusted responses. A `RequestPacer` per environment handles rate limiting (429).
+    There is one circuit breaker per environment (the provider is down), one per connector (the provider fails for one
+    bank) and one per client (its registration is rejected). `trust` handles untrusted responses. A `RequestPacer` per
+    environment handles rate limiting (429).
+
+    A request that could not be sent is a failure of the environment. Any other failure is one of the connector, since
+    the provider asks the bank. It counts for the environment too, but opens its breaker only if a second connector has
+    failed without a success in between, or if the environment has only one connector.
+
+    Args:
+        clock: The clock.
+        random: Returns [0, 1).
+        observer: Is notified of the breakers of environments.
+        connectors: The number of configured connectors of each environment. Those left out have one.
     """
 
-    def __init__(self, clock: Clock, random: Callable[[], float], observer: GrantObserver) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        random: Callable[[], float],
+        observer: GrantObserver,
+        connectors: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._clock = clock
         self._random = random
         self._observer = observer
+        self._count = connectors
         self._environments: dict[str, CircuitBreaker] = {}
+        self._connectors: dict[tuple[str, str], CircuitBreaker] = {}
+        self._failing: dict[str, set[str]] = {}
+        """The connectors of each environment that failed since its last success."""
         self._clients: dict[str, CircuitBreaker] = {}
         self._pacers: dict[str, RequestPacer] = {}
         self._registration_problems: dict[str, RegistrationProblem] = {}
@@ -71,13 +94,26 @@ class ProviderHealth:
         """Environments whose circuit breaker is open."""
         return tuple(name for name, breaker in self._environments.items() if breaker.is_open)
 
+    @property
+    def unavailable_connectors(self) -> tuple[tuple[str, str], ...]:
+        """Environment and name of the connectors whose circuit breaker is open, unless that of the environment is."""
+        return tuple(
+            key
+            for key, breaker in self._connectors.items()
+            if breaker.is_open and key[0] not in self.unavailable_environments
+        )
+
+    def rejects(self, client: Client) -> bool:
+        """Return True if the provider rejects the registration of this client, not only one of its grants."""
+        return self._client(client).is_open
+
     def wait(self, client: Client, connector: str | None = None) -> float:
         """Return the seconds until a request of this client may be sent; 0.0 means now.
 
         For a refresh, `connector` is the connector of the grant.
         """
         untrusted = 0.0 if connector is None else self.trust.wait(client.environment.name, connector)
-        return max(self._environment(client).wait(), self._client(client).wait(), untrusted)
+        return max(untrusted, *(breaker.wait() for breaker in self._breakers(client, connector)))
 
     def wait_for_turn(self, client: Client) -> float:
         """Reserve a turn for the caller, and return the seconds until it; 0.0 means now. Does not wait itself."""
@@ -93,39 +129,36 @@ class ProviderHealth:
             return False
         if connector is not None:
             self.trust.enter(client.environment.name, connector)
-        return self._environment(client).enter() and self._client(client).enter()
+        return all(breaker.enter() for breaker in self._breakers(client, connector))
 
     def leave(self, client: Client, connector: str | None = None) -> None:
         """Undo `enter` without having sent a request."""
-        self._environment(client).leave()
-        self._client(client).leave()
+        for breaker in self._breakers(client, connector):
+            breaker.leave()
         if connector is not None:
             self.trust.leave(client.environment.name, connector)
 
     def record_outcome(
-        self, client: Client, outcome: Outcome, grant_id: str | None = None
+        self, client: Client, outcome: Outcome, grant_id: str | None = None, connector: str | None = None
     ) -> RegistrationProblem | None:
         """Record the outcome of a request. Return the registration problem if this outcome is the first sign of it.
 
-        `grant_id` is that of the grant whose refresh the outcome belongs to.
+        `grant_id` and `connector` are those of the grant whose refresh the outcome belongs to.
         """
-        environment, registration = self._environment(client), self._client(client)
+        registration = self._client(client)
         if isinstance(outcome, TokensIssued):
             self.confirmed_clock.confirm()
         if isinstance(outcome, ProviderDown) and outcome.busy:
             self._pacer(client).on_rate_limited()
-            environment.succeeded()
+            self._responded(client, connector)
             registration.leave()
             return None
         if isinstance(outcome, ProviderDown | OutcomeUnknown):
-            if _blames_token(outcome):
-                environment.leave()
-            else:
-                environment.failed((outcome.retry_after or 0.0) if isinstance(outcome, ProviderDown) else 0.0)
+            self._failed(client, connector, outcome)
             # The outcome says nothing about the registration, so let another request probe it.
             registration.leave()
             return None
-        environment.succeeded()
+        self._responded(client, connector)
         if not isinstance(outcome, ClientRejected):
             registration.succeeded()
             self._registration_problems.pop(client.name, None)
@@ -137,13 +170,39 @@ class ProviderHealth:
             registration.leave()
         return self._record_registration_problem(client, outcome)
 
+    def _responded(self, client: Client, connector: str | None) -> None:
+        """Record that the provider processed a request."""
+        self._environment(client).succeeded()
+        self._failing.pop(client.environment.name, None)
+        if connector is not None:
+            self._connector(client, connector).succeeded()
+
+    def _failed(self, client: Client, connector: str | None, outcome: ProviderDown | OutcomeUnknown) -> None:
+        environment = client.environment.name
+        if may_concern_one_grant(outcome):
+            self._environment(client).leave()
+            if connector is not None:
+                self._connector(client, connector).leave()
+            return
+        retry_after = (outcome.retry_after or 0.0) if isinstance(outcome, ProviderDown) else 0.0
+        was_sent = isinstance(outcome, OutcomeUnknown) or outcome.reply is not None
+        if connector is None or not was_sent:
+            self._environment(client).failed(retry_after)
+            if connector is not None:
+                self._connector(client, connector).leave()
+            return
+        failing = self._failing.setdefault(environment, set())
+        failing.add(connector)
+        is_only_one = self._count.get(environment, 1) < OUTAGE_CONNECTORS
+        self._environment(client).failed(retry_after, opens=is_only_one or len(failing) >= OUTAGE_CONNECTORS)
+        self._connector(client, connector).failed(retry_after)
+
     def _is_about_client(self, client: Client, outcome: ClientRejected, grant_id: str | None) -> bool:
         """Return False if the rejection may be about this grant only, so that it must not hold back the others.
 
-        A provider may respond with 403 for one bank. Without a success in between, a second grant shows that the client
-        or the endpoint is the cause.
+        Without a success in between, a second grant shows that the client or the endpoint is the cause.
         """
-        if grant_id is None or outcome.error in _CLIENT_ERRORS:
+        if grant_id is None or not may_concern_one_grant(outcome):
             return True
         rejected = self._rejected.setdefault(client.name, grant_id)
         return rejected != grant_id
@@ -169,6 +228,20 @@ class ProviderHealth:
             )
         return breaker
 
+    def _connector(self, client: Client, connector: str) -> CircuitBreaker:
+        key = (client.environment.name, connector)
+        breaker = self._connectors.get(key)
+        if breaker is None:
+            breaker = self._connectors[key] = CircuitBreaker(self._clock, self._random, threshold=DOWN_AFTER)
+        return breaker
+
+    def _breakers(self, client: Client, connector: str | None) -> Iterator[CircuitBreaker]:
+        """Return the breakers that must be closed for a request."""
+        yield self._environment(client)
+        yield self._client(client)
+        if connector is not None:
+            yield self._connector(client, connector)
+
     def _pacer(self, client: Client) -> RequestPacer:
         return self._pacers.setdefault(client.environment.name, RequestPacer(self._clock))
 
@@ -177,12 +250,3 @@ class ProviderHealth:
         if breaker is None:
             breaker = self._clients[client.name] = CircuitBreaker(self._clock, self._random, threshold=1)
         return breaker
-
-
-def _blames_token(outcome: ProviderDown | OutcomeUnknown) -> bool:
-    """Return True for a failure that the provider reports as one of the token (`error_descriptions.means_retry`).
-
-    It may concern this token only, for example that of a locked account, so it must not hold back the other grants.
-    """
-    reply = outcome.reply
-    return reply is not None and reply.status == 400 and reply.error in ("invalid_grant", "invalid_request")

@@ -47,9 +47,12 @@ class NextAction:
 
 
 OFFER_AFTER = 3
-"""Number of consecutive untrusted responses after which a waiting user is offered to reconnect."""
+"""Number of consecutive responses of this grant after which a waiting user is offered to reconnect."""
 
-_BY_CONFIGURATION = frozenset({Reason.UNTRUSTED_ANSWER, Reason.OPERATOR_FAULT, Reason.PROVIDER_DOWN})
+_OFFERING = frozenset({Reason.UNTRUSTED_ANSWER, Reason.REFUSED_TEMPORARILY, Reason.OPERATOR_FAULT})
+"""Failures that may be those of this grant only."""
+
+_BY_CONFIGURATION = _OFFERING | {Reason.PROVIDER_DOWN}
 """Reasons that a reload may remove. A wrong host or proxy looks as if the provider were down."""
 
 _RECONNECT = NextAction(Action.RECONNECT)
@@ -148,11 +151,12 @@ def must_reconnect(grant: Grant) -> bool:
 
 
 def offered_reconnect(grant: Grant, since: float) -> bool:
-    """Return True if a waiting user should be offered to connect the bank again, because of untrusted responses.
+    """Return True if a waiting user should be offered to connect the bank again, although the grant has not ended.
 
-    Reconnecting helps if only this connection is affected. It costs nothing, because the grant is kept either way.
+    `Grant.untrusted` counts the responses that may be about this grant only. Reconnecting helps if only this connection
+    is affected. It costs nothing, because the grant is kept either way.
     """
-    return grant.reason == Reason.UNTRUSTED_ANSWER and grant.untrusted >= OFFER_AFTER and grant.failed_under >= since
+    return grant.reason in _OFFERING and grant.untrusted >= OFFER_AFTER and grant.failed_under >= since
 
 
 class ResponsibleParty(Enum):
@@ -180,6 +184,11 @@ _LIVE_REMEDIES = {
     ),
     Reason.PROVIDER_DOWN: Remedy(
         ResponsibleParty.NOBODY, "Akoya did not accept the request; it is repeated automatically."
+    ),
+    Reason.REFUSED_TEMPORARILY: Remedy(
+        ResponsibleParty.NOBODY,
+        "Akoya refused the token with an error that asks to repeat the request; it is repeated automatically. If this "
+        "lasts, connecting the bank again may help.",
     ),
     Reason.UNTRUSTED_ANSWER: Remedy(
         ResponsibleParty.OPERATOR,

@@ -251,7 +251,7 @@ class Refresher:
         self._late.expect(leased, response, review)
         # Write the response before anything else: until then, it exists only in this process.
         current = await self._commit(leased, response)
-        fault = self._health.record_outcome(endpoint.client, response, leased.id)
+        fault = self._health.record_outcome(endpoint.client, response, leased.id, leased.connector)
         untrusted = self._health.trust.record_outcome(
             leased.key.environment, leased.connector, leased.id, response, current.untrusted
         )

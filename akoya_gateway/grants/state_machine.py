@@ -62,9 +62,10 @@ without a limit, with pauses that grow from 5 s to 15 min. The first trusted res
 without action by the user. Meanwhile the old bearer is passed on until it expires; after that, no bearer is passed on.
 
 The number of consecutive untrusted responses is kept in the grant, so that replicas share the back-off and none starts
-with the shortest pause. Responses counted under an earlier configuration are ignored (`since`, `failed_under`), so the
-refresh is retried at once after a reload or restart that fixes the cause. The state of connectors and environments, in
-contrast, is kept by each process (`trust`).
+with the shortest pause. Other failures that may be those of this grant only (`outcomes.may_concern_one_grant`) count as
+well, because they too may go on until the user connects again. Responses counted under an earlier configuration are
+ignored (`since`, `failed_under`), so the refresh is retried at once after a reload or restart that fixes the cause. The
+state of connectors and environments, in contrast, is kept by each process (`trust`).
 
 A refusal counts as such a response if the token was issued by another token endpoint, or to another client_id, than the
 configuration has now (`trust.TrustTracker.review`), because a wrong server refuses every token.
@@ -117,6 +118,7 @@ from akoya_gateway.oauth.outcomes import (
     TokenSet,
     TokensIssued,
     Untrusted,
+    may_concern_one_grant,
 )
 from akoya_gateway.secret import Secret
 
@@ -186,14 +188,22 @@ def _postpone(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     if not _is_current(grant, event) or _is_other_holder(grant, event):
         return grant
     outcome, failures = event.outcome, grant.failures + 1
+    assert isinstance(outcome, ProviderDown | ClientRejected)
     retry_after = outcome.retry_after or 0.0 if isinstance(outcome, ProviderDown) else 0.0
     pause = max(min(back_off(failures, 1.0, event.jitter), MAX_GRANT_BACK_OFF), min(retry_after, MAX_BACK_OFF))
-    reason = Reason.PROVIDER_DOWN if isinstance(outcome, ProviderDown) else Reason.OPERATOR_FAULT
+    if may_concern_one_grant(outcome):
+        reason = Reason.REFUSED_TEMPORARILY if isinstance(outcome, ProviderDown) else Reason.OPERATOR_FAULT
+        untrusted = _consecutive(grant, event)
+    elif isinstance(outcome, ProviderDown):
+        reason, untrusted = Reason.PROVIDER_DOWN, grant.untrusted
+    else:
+        reason, untrusted = Reason.OPERATOR_FAULT, 0
     reuse = None if grant.reuse is None else replace(grant.reuse, at=now + pause)
     return replace(
         _released(grant),
         reason=reason,
         failures=failures,
+        untrusted=untrusted,
         retry_at=now + pause,
         failed_under=max(grant.failed_under, event.since),
         reuse=reuse,
@@ -236,7 +246,7 @@ def _distrusted(grant: Grant, refresh_token: Secret | None, event: ProviderRespo
     if refresh_token is not None:
         updated = replace(grant, tokens=replace(grant.tokens, refresh_token=refresh_token))
         updated = replace(updated, unknowns=0, reuse=None, fallback=None)
-    untrusted = 1 if grant.failed_under < event.since else grant.untrusted + 1
+    untrusted = _consecutive(grant, event)
     pause = back_off(untrusted, UNTRUSTED_PAUSE, event.jitter, UNTRUSTED_GROWTH)
     return replace(
         _released(updated),
@@ -248,6 +258,11 @@ def _distrusted(grant: Grant, refresh_token: Secret | None, event: ProviderRespo
         # A replica, or a refresh that was in flight during a reload, may have an older configuration; keep the newest.
         failed_under=max(grant.failed_under, event.since),
     )
+
+
+def _consecutive(grant: Grant, event: ProviderResponded) -> int:
+    """Return the value of `Grant.untrusted` after a response that counts."""
+    return 1 if grant.failed_under < event.since else grant.untrusted + 1
 
 
 def _revoke(grant: Grant, event: RevokeRequested, now: float) -> Grant:

@@ -201,6 +201,23 @@ class Revoked:
 
 RevocationOutcome = Revoked | ClientRejected | ProviderDown | OutcomeUnknown
 
+_CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "status_401"})
+"""Errors that can only be about the client (RFC 6749 section 5.2)."""
+
+
+def may_concern_one_grant(outcome: TokenOutcome | RevocationOutcome) -> bool:
+    """Return True for a failure that may be that of this grant only, although its token is not refused.
+
+    A provider may respond with "account temporarily locked" (`error_descriptions.means_retry`) for one user, and with
+    403 for one bank. Such a failure alone must not hold back the other grants.
+    """
+    if isinstance(outcome, ClientRejected):
+        return outcome.error not in _CLIENT_ERRORS
+    if not isinstance(outcome, ProviderDown | OutcomeUnknown) or outcome.reply is None:
+        return False
+    # Some providers send errors with status 200.
+    return outcome.reply.status in (200, 400) and outcome.reply.error in ("invalid_grant", "invalid_request")
+
 
 def answer_fields(outcome: TokenOutcome | RevocationOutcome) -> dict[str, int | str]:
     """Return the log fields of an outcome, without those that are None.

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, StoreUnavailable, UpstreamError, UserError
-from akoya_gateway.grants.errors import UntrustedResponses
+from akoya_gateway.grants.errors import TemporarilyUnavailable, UntrustedResponses
 from tests.contract.transcript import DATA, PAGE, Headers, Transcript, load, save
 from tests.support.environment import ACCESS, GatewayEnv
 from tests.support.upstream_apps import asgi_app
@@ -44,6 +44,7 @@ ERRORS: dict[str, GatewayError] = {
     "UpstreamError": UpstreamError(status=504),
     "UntrustedResponses": UntrustedResponses(retry_after=5, reconnect=None),
     "UntrustedResponses with an offer": UntrustedResponses(retry_after=5, reconnect="mikomo"),
+    "TemporarilyUnavailable with an offer": TemporarilyUnavailable(retry_after=5, reconnect="mikomo"),
 }
 
 

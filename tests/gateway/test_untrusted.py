@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from akoya_gateway.grants.grant import to_record_id
-from akoya_gateway.oauth.outcomes import TokenOutcome, TokensIssued, Untrusted
+from akoya_gateway.oauth.outcomes import ClientRejected, ProviderDown, Reply, TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.support.gateway_in_process import Bank, InProcessEnv, Person
 
@@ -21,8 +22,12 @@ class MisreadBank(Bank):
 
     misread = False
     unvalidated: frozenset[str] = frozenset()
+    failure: TokenOutcome | None = None
+    """The response to every refresh, if it is not None."""
 
     async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+        if self.failure is not None:
+            return self.failure
         response = await super().refresh(refresh_token, sub, nonce)
         if not self.misread or not isinstance(response, TokensIssued):
             return response
@@ -42,6 +47,7 @@ async def env(tmp_path: Path) -> AsyncIterator[InProcessEnv]:
 
 def installed(env: InProcessEnv) -> None:
     env.gateway.runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    env.gateway.runtime.grants._refresher._providers = env.gateway.runtime.providers
 
 
 async def waited(env: InProcessEnv, person: Person) -> None:
@@ -90,6 +96,68 @@ async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(env: InPr
     assert connection["reconnect"] is None
 
 
+@pytest.mark.parametrize(
+    ("failure", "code", "is_offered"),
+    [
+        (ProviderDown("-", reply=Reply(400, "invalid_grant", "Try again later")), "provider-unavailable", True),
+        (ProviderDown("-", reply=Reply(200, "invalid_request", "Try again later")), "provider-unavailable", True),
+        (ProviderDown("-", reply=Reply(503)), "provider-unavailable", False),
+        (ProviderDown("no connection"), "provider-unavailable", False),
+        (ClientRejected("access_denied"), "registration-refused", True),
+        (ClientRejected("invalid_client"), "registration-refused", False),
+    ],
+)
+async def test_failures_that_may_be_those_of_one_grant_offer_to_reconnect_from_the_third_on(
+    env: InProcessEnv, failure: TokenOutcome, code: str, is_offered: bool
+) -> None:
+    assert isinstance(env.bank, MisreadBank)
+    person = Person(env)
+    await person.connect()
+    env.bank.failure = failure
+    env.later += env.bank.life + 1
+    for number in range(1, 6):
+        response = await person.go("/x")
+        problem = json.loads(response.content)
+        assert (response.status_code, problem["type"].rpartition(":")[2]) == (503, code)
+        expected = "/akoya/connect/mikomo" if is_offered and number >= 3 else None
+        assert problem.get("connect_url") == (expected and f"https://app.example.com{expected}")
+        (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
+        assert (connection["state"], connection["reconnect"]) == ("live", expected)
+        page = await person.http.get("/x", headers=PAGE)
+        assert ("Connect again" in page.text) is (expected is not None)
+        connections = (await person.http.get("/akoya/", headers=PAGE)).text
+        assert ("has not confirmed it recently" in connections) is (expected is not None)
+        await waited(env, person)
+
+    env.bank.failure = None
+    env.later += 120
+    again = await person.go("/x")
+    assert (again.status_code, again.text) == (200, env.bank.families[0].bearers[-1]), "the retries must go on"
+    (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
+    assert connection["reconnect"] is None
+
+
+@pytest.mark.parametrize(("count", "note"), [(1, "environment sandbox: "), (2, "connectors.mikomo: ")])
+async def test_failures_of_one_of_several_banks_are_reported_as_those_of_the_bank(
+    env: InProcessEnv, count: int, note: str
+) -> None:
+    assert isinstance(env.bank, MisreadBank)
+    config = env.gateway.runtime.config
+    other = replace(config.connectors["mikomo"], key="other", id="other")
+    await env.gateway.reload(
+        replace(config, connectors={**config.connectors, "other": other} if count > 1 else config.connectors)
+    )
+    installed(env)
+    people = [Person(env) for _ in range(5)]
+    for person in people:
+        await person.connect()
+    env.bank.failure = ProviderDown("-", reply=Reply(503))
+    env.later += env.bank.life + 1
+    assert {(await person.go("/x")).status_code for person in people} == {503}
+    assert [each.startswith(note) for each in env.gateway.runtime.grants.notes] == [True]
+    assert (await env.gateway.runtime.check()) == [], "the gateway must stay ready"
+
+
 async def test_reload_after_the_correction_serves_every_user_at_once(env: InProcessEnv) -> None:
     assert isinstance(env.bank, MisreadBank)
     people = [Person(env) for _ in range(6)]
@@ -108,6 +176,5 @@ async def test_reload_after_the_correction_serves_every_user_at_once(env: InProc
     env.bank.misread = False
     await env.gateway.reload(env.gateway.runtime.config)
     installed(env)
-    env.gateway.runtime.grants._refresher._providers = env.gateway.runtime.providers
     assert {(await person.go("/x")).status_code for person in people} == {200}
     assert env.gateway.runtime.grants.notes == ()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from akoya_gateway.config.model import Client
-from akoya_gateway.grants import Grant, GrantManager, GrantState, NeedsReconnect
+from akoya_gateway.grants import Grant, GrantManager, GrantState
 from akoya_gateway.grants.errors import UntrustedResponses
 from akoya_gateway.grants.events import ProviderResponded, Reason, RefreshRequested
 from akoya_gateway.grants.serialization import decode, encode
@@ -26,7 +26,7 @@ from akoya_gateway.oauth.outcomes import (
 )
 from akoya_gateway.secret import Secret
 from tests.grants.events import KEY, NOW, tokens
-from tests.support.grants import GrantEnv, Provider, client, environment
+from tests.support.grants import GrantEnv, Provider, client, environment, status
 from tests.support.virtual_time import clock, in_virtual_time
 
 WRONG_HOST = replace(client, environment=replace(environment, token_endpoint="http://127.0.0.2/token"))
@@ -75,14 +75,6 @@ class Moved(GrantEnv):
                 seen.add(await status(await self.stored(grant), manager))
             await asyncio.sleep(10)
         return seen
-
-
-async def status(grant: Grant, manager: GrantManager) -> int:
-    try:
-        await manager.get_fresh(grant)
-    except (UntrustedResponses, NeedsReconnect) as error:
-        return error.status
-    return 200
 
 
 @pytest.mark.parametrize(("changed", "is_mock"), [(WRONG_HOST, False), (WRONG_HOST, True), (OTHER_CLIENT, False)])

@@ -6,23 +6,13 @@ import asyncio
 
 import pytest
 
-from akoya_gateway.grants import Grant, GrantManager, GrantState, NeedsReconnect
-from akoya_gateway.grants.errors import UntrustedResponses
+from akoya_gateway.grants import GrantState
 from akoya_gateway.grants.events import Reason
 from akoya_gateway.grants.pauses import MAX_UNKNOWN_OUTCOMES, MAX_UNUSABLE_RESPONSES
 from akoya_gateway.oauth.outcomes import OutcomeUnknown, Refused, Reply, Untrusted
 from akoya_gateway.secret import Secret
-from tests.support.grants import GrantEnv
+from tests.support.grants import GrantEnv, status
 from tests.support.virtual_time import in_virtual_time
-
-
-async def status(grant: Grant, manager: GrantManager) -> int:
-    try:
-        await manager.get_fresh(grant)
-    except (UntrustedResponses, NeedsReconnect) as error:
-        return error.status
-    return 200
-
 
 ECHO = Untrusted("no id_token", Secret("refresh-1"), doubtful=True)
 

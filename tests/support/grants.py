@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Dialect, EncryptionKey, Environment, Seconds, Tokens, key_id
-from akoya_gateway.errors import StoreUnavailable
+from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants import Grant, GrantManager, GrantObserver
 from akoya_gateway.oauth.outcomes import (
     DistrustReason,
@@ -253,6 +253,15 @@ class GrantEnv:
         found = await self.manager.repository.get(grant.id)
         assert found is not None
         return found
+
+
+async def status(grant: Grant, manager: GrantManager) -> int:
+    """Return the status of the response to the grant's user: 200 if a bearer would be passed on."""
+    try:
+        await manager.get_fresh(grant)
+    except GatewayError as error:
+        return error.status
+    return 200
 
 
 def bearer(grant: Grant) -> str:
