@@ -269,9 +269,9 @@ class GrantManager:
         rejects the client, connecting again would fail as well.
         """
         endpoint = token_endpoint_for(self._providers, grant.key)
-        if grant.state not in {GrantState.LIVE, GrantState.REFRESHING} or endpoint is None:
+        if grant.state in {GrantState.NEEDS_RECONNECT, GrantState.REVOKED}:
             return False
-        if self.health.rejects(endpoint.client):
+        if endpoint is None or self.health.rejects(endpoint.client):
             return False
         concerned = grant.reason == Reason.UNTRUSTED_ANSWER or not grant.usable(self._clock())
         responses = self.health.trust.responses(grant.key.environment, grant.connector)

@@ -190,14 +190,17 @@ def _postpone(grant: Grant, event: ProviderResponded, now: float) -> Grant:
     outcome, failures = event.outcome, grant.failures + 1
     assert isinstance(outcome, ProviderDown | ClientRejected)
     retry_after = outcome.retry_after or 0.0 if isinstance(outcome, ProviderDown) else 0.0
-    pause = max(min(back_off(failures, 1.0, event.jitter), MAX_GRANT_BACK_OFF), min(retry_after, MAX_BACK_OFF))
+    longest = MAX_GRANT_BACK_OFF
     if may_concern_one_grant(outcome):
+        # No circuit breaker limits these requests, and they may go on for weeks.
+        longest = MAX_BACK_OFF if isinstance(outcome, ProviderDown) else longest
         reason = Reason.REFUSED_TEMPORARILY if isinstance(outcome, ProviderDown) else Reason.OPERATOR_FAULT
         untrusted = _consecutive(grant, event)
     elif isinstance(outcome, ProviderDown):
         reason, untrusted = Reason.PROVIDER_DOWN, grant.untrusted
     else:
         reason, untrusted = Reason.OPERATOR_FAULT, 0
+    pause = max(min(back_off(failures, 1.0, event.jitter), longest), min(retry_after, MAX_BACK_OFF))
     reuse = None if grant.reuse is None else replace(grant.reuse, at=now + pause)
     return replace(
         _released(grant),

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.grants.grant import to_record_id
-from akoya_gateway.oauth.outcomes import ClientRejected, ProviderDown, Reply, TokenOutcome, TokensIssued, Untrusted
+from akoya_gateway.oauth.outcomes import (
+    ClientRejected,
+    OutcomeUnknown,
+    ProviderDown,
+    Reply,
+    TokenOutcome,
+    TokensIssued,
+    Untrusted,
+)
 from akoya_gateway.secret import Secret
 from tests.support.gateway_in_process import Bank, InProcessEnv, Person
 
@@ -107,14 +115,19 @@ async def test_untrusted_responses_are_503_and_then_offer_to_reconnect(env: InPr
         (ClientRejected("invalid_client"), "registration-refused", False),
     ],
 )
+@pytest.mark.parametrize("is_uncertain", [False, True])
 async def test_failures_that_may_be_those_of_one_grant_offer_to_reconnect_from_the_third_on(
-    env: InProcessEnv, failure: TokenOutcome, code: str, is_offered: bool
+    env: InProcessEnv, failure: TokenOutcome, code: str, is_offered: bool, is_uncertain: bool
 ) -> None:
     assert isinstance(env.bank, MisreadBank)
     person = Person(env)
     await person.connect()
-    env.bank.failure = failure
     env.later += env.bank.life + 1
+    if is_uncertain:
+        env.bank.failure = OutcomeUnknown("timeout")
+        assert (await person.go("/x")).status_code == 503
+        await waited(env, person)
+    env.bank.failure = failure
     for number in range(1, 6):
         response = await person.go("/x")
         problem = json.loads(response.content)
@@ -122,11 +135,12 @@ async def test_failures_that_may_be_those_of_one_grant_offer_to_reconnect_from_t
         expected = "/akoya/connect/mikomo" if is_offered and number >= 3 else None
         assert problem.get("connect_url") == (expected and f"https://app.example.com{expected}")
         (connection,) = json.loads((await person.go("/akoya/")).content)["connections"]
-        assert (connection["state"], connection["reconnect"]) == ("live", expected)
+        if not is_uncertain:
+            assert (connection["state"], connection["reconnect"]) == ("live", expected)
         page = await person.http.get("/x", headers=PAGE)
         assert ("Connect again" in page.text) is (expected is not None)
         connections = (await person.http.get("/akoya/", headers=PAGE)).text
-        assert ("has not confirmed it recently" in connections) is (expected is not None)
+        assert ("has not confirmed it recently" in connections) is (is_uncertain or expected is not None)
         await waited(env, person)
 
     env.bank.failure = None
