@@ -175,19 +175,23 @@ def _store(node: Node) -> str:
     elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
         below.error("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
     else:
-        _check_redis(below, text)
+        return _redis(below, text)
     return text
 
 
-def _check_redis(node: Node, text: str) -> None:
-    """Parse the URL as the store will, so that `check` reports the errors that `run` would have."""
+def _redis(node: Node, text: str) -> str:
+    """Return the URL with absolute paths, parsed as the store will, so that `check` reports the errors of `run`."""
     # Import lazily: this is the store's own parser, importing it loads the store modules, and only Redis needs it.
-    from akoya_gateway.store.redis.url import parse  # noqa: PLC0415
+    from akoya_gateway.store.redis.url import check_files, parse, with_files_below  # noqa: PLC0415
 
     try:
         parse(text)
+        text = with_files_below(text, node.reader.folder.absolute())
+        if node.reader.reads(node.path):
+            check_files(parse(text))
     except OperatorError as error:
         node.error(error.detail.removeprefix("sessions.store: "))
+    return text
 
 
 def _has_password(text: str) -> bool:

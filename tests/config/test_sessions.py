@@ -123,3 +123,9 @@ def _audiences(folder: Path, changes: dict[str, Any]) -> list[str]:
     """Return the audience under each access rule."""
     config = _config(folder, changes)
     return [config.audience(rule.upstream) for rule in config.access]
+
+
+def test_tls_file_of_a_store_that_cannot_be_used_is_a_fault(tmp_path: Path) -> None:
+    environ = {**ENVIRON, "STORE": "rediss://:hunter2@cache/0?ca=tls/ca.pem"}
+    (line,) = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, environ))
+    assert line == f"sessions.store: rediss://cache/0: `ca` {tmp_path}/tls/ca.pem does not exist or cannot be read"

@@ -1,8 +1,8 @@
 """Redis clients for a single server, Sentinel and Cluster. Every call has a timeout and no write is sent twice.
 
 By default the client library repeats a command whose response was lost. A repeated compare-and-set would report a
-conflict with its own successful first attempt. Retries of the library are therefore switched off, and this module
-retries only reads, once.
+conflict with its own successful first attempt. Retries of the library are therefore switched off (`connections`), and
+this module retries only reads, once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
     NoScriptError,
@@ -29,12 +27,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from akoya_gateway.deadline import running_timeout
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store.redis.connections import (
-    PlainConnection,
     PrimaryConnection,
-    TLSConnection,
     TLSPrimaryConnection,
+    client_for,
+    connection_class,
+    options,
 )
 from akoya_gateway.store.redis.scripts import Call
+from akoya_gateway.store.redis.sentinels import Sentinels
 from akoya_gateway.store.redis.server_errors import error_code, error_text
 from akoya_gateway.store.redis.url import RedisURL, Topology
 
@@ -130,24 +130,14 @@ class _SingleServer:
 
     def __init__(self, url: RedisURL) -> None:
         self._wait = (url.wait, int(url.timeout * 1000 * 0.8))
-        self._sentinel: Sentinel | None = None
+        self._sentinels: Sentinels | None = None
         if url.topology is Topology.SENTINEL:
-            options = _options(url)
-            plain = {name: value for name, value in options.items() if name not in {"username", "password"}}
-            self._sentinel = Sentinel(
-                url.hosts,
-                sentinel_kwargs={
-                    **plain,
-                    "username": url.sentinel_username,
-                    "password": url.sentinel_password.reveal() if url.sentinel_password else None,
-                },
-                **options,
-            )
+            self._sentinels = Sentinels(url)
             connection = TLSPrimaryConnection if url.tls else PrimaryConnection
-            self._client = self._sentinel.master_for(url.service, db=url.database, connection_class=connection)
+            self._client = self._sentinels.master_for(url.service, db=url.database, connection_class=connection)
         else:
             # More connections than `CommandLimiter` allows commands: the subscription needs one too.
-            self._client = _to_server(url, *url.hosts[0], max_connections=MAX_CONNECTIONS + 2)
+            self._client = client_for(url, *url.hosts[0], max_connections=MAX_CONNECTIONS + 2)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         results = await self._send([call.by_digest for call in calls])
@@ -220,8 +210,8 @@ class _SingleServer:
 
     async def close(self) -> None:
         await self._client.aclose(close_connection_pool=True)
-        if self._sentinel is not None:
-            await self._sentinel.aclose()
+        if self._sentinels is not None:
+            await self._sentinels.aclose()
 
 
 class _Cluster:
@@ -236,12 +226,12 @@ class _Cluster:
             # Keep the servers of the URL as startup nodes: the addresses of discovered nodes may all become invalid one
             # day.
             dynamic_startup_nodes=False,
-            **_options(url),
+            **options(url),
         )
         # The library has no parameter for it. Nodes that it discovers get the class of `connection_kwargs`.
-        self._client.connection_kwargs["connection_class"] = _connection_class(url)
+        self._client.connection_kwargs["connection_class"] = connection_class(url)
         for node in self._client.startup_nodes:
-            node.connection_class = _connection_class(url)
+            node.connection_class = connection_class(url)
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         results = []
@@ -297,44 +287,8 @@ class _Cluster:
         """Connect to any primary: the cluster bus carries messages to every node."""
         await self._client.initialize()
         node = random.choice(self._client.get_primaries())  # noqa: S311  # load spreading, not security
-        client = _to_server(self._address, node.host, int(node.port), max_connections=1)
+        client = client_for(self._address, node.host, int(node.port), max_connections=1)
         return client.pubsub(), client
 
     async def close(self) -> None:
         await self._client.aclose()
-
-
-def _to_server(url: RedisURL, host: str, port: int, max_connections: int) -> Redis:
-    """Return a client for one server, with the options of the URL."""
-    options = _options(url) | {"host": host, "port": port, "db": url.database}
-    options.pop("ssl", None)
-    pool = BlockingConnectionPool(
-        max_connections=max_connections, timeout=url.timeout, connection_class=_connection_class(url), **options
-    )
-    return Redis.from_pool(pool)
-
-
-def _connection_class(url: RedisURL) -> type[PlainConnection | TLSConnection]:
-    return TLSConnection if url.tls else PlainConnection
-
-
-def _options(url: RedisURL) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "socket_timeout": url.timeout,
-        "socket_connect_timeout": url.timeout,
-        "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "username": url.username,
-        "password": url.password.reveal() if url.password else None,
-    }
-    if url.tls:
-        options |= {
-            "ssl": True,
-            "ssl_cert_reqs": "required",
-            "ssl_check_hostname": True,
-            "ssl_ca_certs": url.ca,
-            "ssl_certfile": url.certificate,
-            "ssl_keyfile": url.key,
-        }
-    return options

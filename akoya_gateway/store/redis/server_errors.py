@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
-from collections.abc import Sequence
+import ssl
+from collections.abc import Iterator, Sequence
 from socket import gaierror
 from typing import Any
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     RedisClusterException,
@@ -64,23 +68,40 @@ _TEXTS = (
         "without any password configured",
         "it has no password; remove the one in sessions.store",
     ),
+    ("cluster support disabled", "it is not part of a cluster; use redis:// or rediss:// in sessions.store"),
+    ("previous master is now a slave", _ADVICE["READONLY"]),
     ("SELECT is not allowed", "it is part of a cluster; use redis+cluster:// in sessions.store"),
     ("DB index is out of range", "it has no database of this number; look at the end of the URL in sessions.store"),
 )
 """Parts of server errors without a code of their own, and what to do."""
 
 
-def _connect_error(fault: BaseException | None) -> str | None:
-    """Return the system's reason why no connection could be opened. None if a command may have been sent."""
-    while fault is not None:
-        if isinstance(fault, gaierror) or (isinstance(fault, OSError) and fault.errno in _NOT_CONNECTED):
-            return fault.strerror
-        fault = fault.__cause__ or fault.__context__
-    return None
-
-
 def error_text(fault: Exception) -> str:
-    """Describe an error. Only the error code is taken from the server's text, which may repeat data that was sent."""
+    """Describe an error, by its most telling cause.
+
+    Only the error code is taken from the server's text, which may repeat data that was sent.
+    """
+    causes = tuple(_causes(fault))
+    for describe in (_reason, _connect_error, _general):
+        for each in causes:
+            if text := describe(each):
+                return text
+    return type(fault).__name__
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """Yield the exception and those that caused it."""
+    for _ in range(10):
+        if fault is None:
+            return
+        yield fault
+        fault = fault.__cause__ or fault.__context__
+
+
+def _reason(fault: BaseException) -> str | None:
+    """Describe what the server has responded, or what the sentinels have. None for any other error."""
+    if isinstance(fault, MasterNotFoundError):
+        return str(fault)
     if isinstance(fault, ResponseError | RedisConnectionError):
         for part, advice in _TEXTS:
             if part in str(fault):
@@ -92,17 +113,32 @@ def error_text(fault: Exception) -> str:
         return f"{refused(fault)}; see docs/stores.md for the ACL"
     if code:
         return _ADVICE[code]
-    if isinstance(fault, RedisTimeoutError | TimeoutError):
-        return "no response in time; the command may or may not have been executed"
-    if isinstance(fault, RedisConnectionError | OSError) and (reason := _connect_error(fault)):
-        return f"no connection: {reason}"
-    if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
-        return f"no connection ({type(fault).__name__}); the command may or may not have been executed"
     if isinstance(fault, IndexError):
         return _ADVICE["CLUSTERDOWN"]
-    if isinstance(fault, ResponseError):
-        return refused(fault)
-    return type(fault).__name__
+    if isinstance(fault, InvalidResponse):
+        return "it does not speak the protocol of Redis; look at the host and port in sessions.store"
+    return refused(fault) if isinstance(fault, ResponseError) else None
+
+
+def _connect_error(fault: BaseException) -> str | None:
+    """Describe why no connection could be opened. None if a command may have been sent."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"no connection: the server's certificate is not accepted: {fault.verify_message}"
+    if isinstance(fault, ssl.SSLError):
+        return f"no connection: TLS failed ({fault.reason or type(fault).__name__})"
+    if isinstance(fault, gaierror):
+        return f"no connection: {fault.strerror}"
+    if isinstance(fault, OSError) and fault.errno in _NOT_CONNECTED:
+        return f"no connection: {os.strerror(fault.errno)}"
+    return None
+
+
+def _general(fault: BaseException) -> str | None:
+    if isinstance(fault, RedisTimeoutError | TimeoutError):
+        return "no response in time; the command may or may not have been executed"
+    if isinstance(fault, RedisConnectionError | OSError | RuntimeError):
+        return "the connection was closed; the command may or may not have been executed"
+    return None
 
 
 def is_refusal(fault: Exception) -> bool:
@@ -113,7 +149,7 @@ def is_refusal(fault: Exception) -> bool:
     return isinstance(fault, NoPermissionError) or _UNKNOWN.search(str(fault)) is not None
 
 
-def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
+def refused(fault: BaseException, command: Sequence[Any] = ()) -> str:
     """Describe what the server rejected, as far as its error shows.
 
     Only the name of a command is taken from the server's text.
@@ -138,7 +174,7 @@ def refused(fault: Exception, command: Sequence[Any] = ()) -> str:
     return f"{sent} was refused ({type(fault).__name__})"
 
 
-def error_code(fault: Exception) -> str:
+def error_code(fault: BaseException) -> str:
     """Return the server's error code, or an empty string.
 
     The library strips the codes that it knows. In the error of a script the code appears later in the text.

@@ -21,7 +21,7 @@ from akoya_gateway.store.redis.keys import SHARDS, KeySchema, pack, unpack
 from akoya_gateway.store.redis.pubsub import ChangeSubscriber
 from akoya_gateway.store.redis.rights import KIND, LIFE, CommandRefused, require_rights
 from akoya_gateway.store.redis.scripts import Call
-from akoya_gateway.store.redis.url import RedisURL, Topology, parse
+from akoya_gateway.store.redis.url import RedisURL, Topology, check_files, parse
 
 GRACE_SECONDS = 120
 """Seconds for which a key without a record stays in its group; see `scripts.UNLIST`."""
@@ -54,6 +54,7 @@ class RedisStore:
         return cls(parse(url), clock)
 
     async def open(self) -> None:
+        check_files(self._url)
         self._limiter = CommandLimiter(self._url)
         self._client = connect(self._url)
         self._subscriber = ChangeSubscriber(self._client, self._keys, self._changes)

@@ -1,11 +1,14 @@
-"""Parses Redis URLs."""
+"""Parses Redis URLs, and checks the TLS files that they name."""
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import parse_qsl, unquote
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from akoya_gateway.errors import OperatorError
 from akoya_gateway.secret import Secret
@@ -49,6 +52,7 @@ class RedisURL:
 _OPTIONS = frozenset(
     {"timeout", "wait", "prefix", "ca", "certificate", "key", "sentinel_username", "sentinel_password"}
 )
+_FILES = frozenset({"ca", "certificate", "key"})
 
 
 # One pattern for the whole URL (RFC 3986): an unescaped delimiter in a password cannot move the end of the host, and
@@ -102,6 +106,49 @@ def parse(url: str) -> RedisURL:
         prefix=_prefix(options.get("prefix", "akoya"), where),
         where=where,
     )
+
+
+def with_files_below(url: str, folder: Path) -> str:
+    """Return the URL with relative paths of TLS files resolved against `folder`."""
+    place, _, query = url.partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    if not any(name in _FILES for name, _ in options):
+        return url
+    resolved = [(name, str(folder / value) if name in _FILES else value) for name, value in options]
+    return f"{place}?{urlencode(resolved, safe='/')}"
+
+
+def check_files(url: RedisURL) -> None:
+    """Load the TLS files as a connection will.
+
+    Raises:
+        OperatorError: A file cannot be used. The client library would only fail to connect, without naming the file.
+    """
+    files = {name: path for name in ("ca", "certificate", "key") if (path := getattr(url, name)) is not None}
+    if files and not url.tls:
+        raise _invalid_file(url, next(iter(files)), "is for TLS: use a scheme such as rediss://")
+    for name, path in files.items():
+        if not os.access(path, os.R_OK) or Path(path).is_dir():
+            raise _invalid_file(url, name, f"{path} does not exist or cannot be read")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if url.ca is not None:
+            context.load_verify_locations(url.ca)
+    except OSError:  # ssl.SSLError is a subclass
+        raise _invalid_file(url, "ca", f"{url.ca} has no certificate in PEM") from None
+    if url.certificate is None:
+        if url.key is not None:
+            raise _invalid_file(url, "key", "needs `certificate`")
+        return
+    try:
+        # Without a password, OpenSSL would prompt for one at the terminal.
+        context.load_cert_chain(url.certificate, url.key, password="")
+    except OSError:
+        raise _invalid_file(url, "certificate", "and `key` are not PEM, not a pair, or encrypted") from None
+
+
+def _invalid_file(url: RedisURL, option: str, problem: str) -> OperatorError:
+    return OperatorError(f"sessions.store: {url.where}: `{option}` {problem}")
 
 
 def _unreadable(url: str) -> str:
