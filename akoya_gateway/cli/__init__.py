@@ -82,6 +82,17 @@ def app() -> None:
     """
 
 
+def _open_standard_streams() -> None:
+    """Open /dev/null as each of standard input, output and error that was closed when the process started.
+
+    Otherwise the next socket or file would get its number: log lines would be written into it, and libuv aborts the
+    process when such a socket is closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def main() -> None:
     """Run the `akoya-gateway` script.
 
@@ -89,6 +100,7 @@ def main() -> None:
     """
     from akoya_gateway.config.diagnostics import ConfigurationError  # noqa: PLC0415
 
+    _open_standard_streams()
     try:
         app(prog_name="akoya-gateway")
     except ConfigurationError as error:

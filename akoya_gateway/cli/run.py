@@ -49,14 +49,18 @@ def run(config: Path, workers: int, grace: float, drain_delay: float, watch: boo
 
     Logs go to standard output. /livez, /readyz and /metrics are on the `admin` address, not on the public one.
 
-    Signals: SIGTERM drains and stops, a second one stops at once. SIGHUP reloads the configuration and every secret
-    without dropping a connection; if the file has faults, nothing changes.
+    Signals: SIGTERM, SIGINT and SIGQUIT drain and stop, a second one stops at once. SIGHUP reloads the configuration
+    and every secret without dropping a connection; if the file has faults, nothing changes.
 
     Exit codes: 0 stopped in order, 1 a fault (one line each on standard error), 2 wrong usage.
     """
     # Without a handler SIGHUP would terminate the process. It stays pending until `server.worker` or
     # `server.supervisor` has installed its handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    # Scripts that rotate logs send these to nginx, gunicorn and uWSGI. By default they would kill the process, and a
+    # token refresh in flight would be lost. Workers inherit the setting.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     # `serve` freezes what is loaded here and enables the collector again. Until then the collector would scan it
     # repeatedly and find nothing. Measured up to the first response: 0.1 s less of 0.55 s CPU, 0.6 MB more memory.
     gc.disable()

@@ -37,6 +37,7 @@ from akoya_gateway.config.model import (
     Tokens,
     Verify,
 )
+from akoya_gateway.config.own_addresses import check_own_addresses
 from akoya_gateway.config.pages import read_pages
 from akoya_gateway.config.reader import DocumentReader, Node
 from akoya_gateway.config.secrets import read_encryption_key, read_secret, read_signing_key
@@ -85,6 +86,7 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
     connectors = read_connectors(connectors_node, clients_node, clients)
     access = top.get("access")
     rules = read_rules(access, connectors_node, upstreams, usable_prefix, root_path, variants) if access else ()
+    check_own_addresses(top, listen, admin, public)
     proxies = read_trusted_proxies(top)
     identity = read_identity(top, proxies)
     sessions = _sessions(top.section("sessions"), public)

@@ -168,7 +168,14 @@ def read_password(node: Node | None) -> Secret | None:
     if not text.isprintable():
         node.error("the secret contains a line end, a tab or another control character", "store it without")
         return None
+    _warn_of_quotes(node, text)
     return secret
+
+
+def _warn_of_quotes(node: Node, text: str) -> None:
+    """Warn about a secret in quotes. A shell removes them; a Docker env file and a mounted file keep them."""
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        node.warn("the secret begins and ends with a quotation mark, which is used as part of it", "remove the quotes")
 
 
 def parse_encryption_key(text: str) -> EncryptionKey:
@@ -227,6 +234,8 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
     if problem := _key_text_problem(text, algorithm):
         node.error(f"this key cannot be used for {algorithm.value}: {problem}", _maker(node))
         return None
+    if _is_shared(text, algorithm):
+        _warn_of_quotes(node, text.strip())
     return SigningKey(identifier.value if identifier else "", Secret(text))
 
 

@@ -298,7 +298,9 @@ def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
             continue
         if "/" in item.value and str(network.network_address) != str(ipaddress.ip_interface(item.value).ip):
             item.error("the address has bits beyond the length of its network", f"did you mean {network}?")
-        elif network.prefixlen == 0 and not top.plain("trust_all_proxies"):
+            continue
+        network = _unmapped(network)
+        if network.prefixlen == 0 and not top.plain("trust_all_proxies"):
             remedy = (
                 "list your proxies; trust_all_proxies: true allows it if nothing but your proxies can reach the gateway"
             )
@@ -306,6 +308,14 @@ def read_trusted_proxies(top: Node) -> tuple[TrustedPeer, ...]:
         else:
             found.append(network)
     return tuple(found)
+
+
+def _unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return the IPv4 network of IPv4-mapped addresses, as `parse_address` does for peers. Others are unchanged."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
 
 
 def read_underscore_headers(top: Node) -> tuple[str, ...]:

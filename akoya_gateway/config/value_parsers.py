@@ -95,14 +95,20 @@ def parse_url(text: str) -> Url:
 
 
 def _host(host: str) -> str:
-    if ":" in host:
-        return str(ipaddress.IPv6Address(host))
     labels = host.split(".")
-    if labels[-1].isdigit() or labels[-1].startswith("0x"):
-        return str(ipaddress.IPv4Address(host))
+    if ":" in host or labels[-1].isdigit() or labels[-1].startswith("0x"):
+        return _address(host)
     if not host or len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError("the host of the URL cannot be read")
     return host
+
+
+def _address(host: str) -> str:
+    """Return an IP address in its usual form. Numbers such as 127.1 and 0x7f000001 are refused."""
+    try:
+        return str(ipaddress.IPv6Address(host) if ":" in host else ipaddress.IPv4Address(host))
+    except ValueError:
+        raise ValueError(f"{host} is not an IP address; write one like 127.0.0.1 or [::1]") from None
 
 
 def parse_listen(text: str) -> Listen:
@@ -116,7 +122,5 @@ def parse_listen(text: str) -> Listen:
     if not port.isdigit() or int(port) > 65535:
         raise ValueError("a port is 0 to 65535")
     if host.startswith("["):
-        return Listen(str(ipaddress.IPv6Address(host[1:-1])), int(port))
-    if host.split(".")[-1].isdigit():
-        return Listen(str(ipaddress.IPv4Address(host)), int(port))
-    return Listen(host, int(port))
+        return Listen(_address(host[1:-1]), int(port))
+    return Listen(_address(host) if host.split(".")[-1].isdigit() else host, int(port))

@@ -30,8 +30,8 @@ MAX_PAUSE = 30.0
 """Maximum seconds before a crashing worker is restarted."""
 CLOSE_TIMEOUT = 45.0
 """Seconds beyond the stop timeout for token refreshes in flight to finish. After that, workers are killed."""
-_FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_HANDLED_SIGNALS = (*_FORWARDED_SIGNALS, signal.SIGCHLD)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_HANDLED_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class SupervisorHooks:
 
 
 class Supervisor:
-    """Run `workers` worker processes until a SIGTERM or SIGINT."""
+    """Run `workers` worker processes until a SIGTERM, SIGINT or SIGQUIT."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Supervisor:
         self._had_failures = False
 
     def run(self) -> int:
-        """Run until every worker has exited after a SIGTERM or SIGINT, and return the exit code.
+        """Run until every worker has exited after a stop signal, and return the exit code.
 
         Returns:
             0 after an orderly stop. 1 if the first worker could not start, or if a worker had to be killed or failed
@@ -226,7 +226,7 @@ class Supervisor:
         if number == signal.SIGHUP:
             self._hooks.reload()
             self._send_all(signal.SIGHUP)
-        elif number in (signal.SIGTERM, signal.SIGINT):
+        elif number in _STOP_SIGNALS:
             if self._kill_at is None:
                 self._kill_at = self._clock() + self._stop_timeout + CLOSE_TIMEOUT
                 self._manager.stopping()

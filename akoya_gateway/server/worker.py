@@ -233,11 +233,13 @@ class Worker:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
-        if self._slot is None:
-            loop.add_signal_handler(signal.SIGINT, self.stop)
-        else:
-            # A terminal sends SIGINT to the whole process group; the supervisor forwards it as one SIGTERM.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            if self._slot is None:
+                loop.add_signal_handler(number, self.stop)
+            else:
+                # A terminal sends them to the whole process group; the supervisor forwards one SIGTERM.
+                signal.signal(number, signal.SIG_IGN)
+        if self._slot is not None:
             loop.add_reader(self._slot.lifeline, self._orphaned)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reloader.reload()))
         # A SIGHUP may be pending since the start of the process (`cli.run` blocks it).

@@ -68,6 +68,19 @@ def test_anything_else_is_no_ring_key(text: str) -> None:
         parse_encryption_key(text)
 
 
+@pytest.mark.parametrize(("variable", "key"), [("CLIENT_SECRET", "client_secret"), ("SIGNING_SECRET", "signing.keys")])
+def test_secret_in_quotes_is_used_as_it_is_with_a_warning(tmp_path: Path, variable: str, key: str) -> None:
+    """A Docker env file keeps the quotes that a shell would remove; the provider then says invalid_client."""
+    quoted = "'a secret of more than thirty-two bytes'"
+    result = validated(tmp_path, {}, {**ENVIRON, variable: quoted})
+    assert result.config is not None
+    (line,) = [line for line in warning_lines(result) if "quotation mark" in line]
+    assert key in line.partition(": ")[0]
+    assert "thirty" not in line
+    secret, shared = result.config.clients["demo-app"].client_secret, result.config.signing.keys[0].material
+    assert quoted in (secret.reveal(), shared.reveal())
+
+
 def test_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
     (line,) = error_lines(
         validated(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": "hunter2-hunter2-hunter2-hunter2-hunter2"})

@@ -21,6 +21,7 @@ from akoya_gateway.config.model import (
     Seconds,
     WebSocketBounds,
 )
+from akoya_gateway.trusted_proxies import TrustedProxies
 from tests.support.certificates import self_signed
 from tests.support.config_documents import ENVIRON, error_lines, validated, warning_lines
 
@@ -43,7 +44,8 @@ def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
         ({"public_url": "https://-bad.example.com"}, "public_url: the host of the URL cannot be read"),
         ({"public_url": "https://bücher.example"}, "public_url: a URL must be ASCII"),
         ({"listen": "127.0.0.1:70000"}, "listen: a port is 0 to 65535"),
-        ({"listen": "999.0.0.1:80"}, "listen: "),
+        ({"listen": "999.0.0.1:80"}, "listen: 999.0.0.1 is not an IP address"),
+        ({"listen": "1:30"}, "listen: 1 is not an IP address; write one like 127.0.0.1"),
         ({"listen": "unix:/" + "x" * 200}, "listen: the path of a unix socket has at most 107 bytes"),
         ({"admin": {"listen": "127.0.0.1:8080"}}, "admin.listen: admin must not listen where the public does"),
         ({"upstream": {"url": "http://10.0.0.1:3000"}}, "upstream.url: plain http to an address that is not loopback"),
@@ -86,6 +88,7 @@ def _config(tmp_path: Path, changes: dict[str, Any]) -> Config:
         ({"redirects.after_error": "data:text/html,x"}, "redirects.after_error: expected a path"),
         ({"trusted_proxies": ["0.0.0.0/0"]}, "trusted_proxies[0]: this trusts every client"),
         ({"trusted_proxies": ["::/0"]}, "trusted_proxies[0]: this trusts every client"),
+        ({"trusted_proxies": ["::ffff:0.0.0.0/96"]}, "trusted_proxies[0]: this trusts every client"),
         (
             {"trusted_proxies": ["10.1.2.3/8"]},
             "trusted_proxies[0]: the address has bits beyond the length of its network",
@@ -116,6 +119,56 @@ def test_one_mistake_is_one_fault(tmp_path: Path, changes: dict[str, Any], messa
     lines = error_lines(validated(tmp_path, changes))
     assert len(lines) == 1, lines
     assert lines[0].startswith(message), lines[0]
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "url", "key"),
+    [
+        ("127.0.0.1:8080", None, "http://localhost:8080", "listen"),
+        ("0.0.0.0:8080", None, "http://127.0.0.1:8080", "listen"),
+        ("[::]:8080", None, "http://[::1]:8080", "listen"),
+        ("unix:/run/a.sock", None, "unix:/run/a.sock", "listen"),
+        ("127.0.0.1:8080", {"listen": "127.0.0.1:9100"}, "http://127.0.0.1:9100", "admin.listen"),
+        ("127.0.0.1:8080", None, "http://127.0.0.2:8080", None),
+        ("127.0.0.1:8080", None, "http://[::1]:8080", None),
+        ("unix:/run/a.sock", None, "unix:/run/b.sock", None),
+    ],
+)
+def test_upstream_that_is_the_gateway_itself_is_refused(
+    tmp_path: Path, listen: str, admin: dict[str, str] | None, url: str, key: str | None
+) -> None:
+    """One request to such a gateway became hundreds, each forwarded to itself with more headers, until 431 or 504."""
+    changes = {"listen": listen, "admin": admin, "upstreams": {"other": {"url": url}}, "access.0.upstream": "other"}
+    lines = error_lines(validated(tmp_path, changes))
+    if key is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert line.startswith(f"upstreams.other.url: this is the gateway's own address ({key}): ")
+
+
+def test_upstream_at_a_default_listener_or_at_public_url_is_a_warning(tmp_path: Path) -> None:
+    urls = {"listen": "http://127.0.0.1:8080", "admin.listen": "http://127.0.0.1:9090"}
+    urls["public_url"] = "https://app.example.com:443"
+    upstreams = {name.partition(".")[0]: {"url": url} for name, url in urls.items()}
+    result = validated(tmp_path, {"upstreams": upstreams, "access.0.upstream": "listen"})
+    assert result.config is not None
+    lines = [line for line in warning_lines(result) if ": this is " in line]
+    assert [line.partition(": this is ")[2].partition(":")[0] for line in lines] == [
+        "the gateway's own address (listen)",
+        "the gateway's own address (admin.listen)",
+        "public_url",
+    ]
+
+
+def test_trusted_proxies_in_ipv4_mapped_form_match_their_ipv4_peers(tmp_path: Path) -> None:
+    proxies = _config(tmp_path, {"trusted_proxies": ["::ffff:10.1.2.3", "::ffff:172.16.0.0/108"]}).trusted_proxies
+    trusted = TrustedProxies(proxies)
+    assert trusted("10.1.2.3")
+    assert trusted("::ffff:10.1.2.3")
+    assert trusted("172.20.1.1")
+    assert not trusted("10.1.2.4")
+    assert not trusted("172.32.0.1")
 
 
 def test_origin_is_taken_apart(tmp_path: Path) -> None:

@@ -115,6 +115,38 @@ def test_sigterm_turns_readiness_off_and_refuses_new_connections(running: Runnin
     assert running.wait() == 0
 
 
+def test_signals_of_log_rotation_are_ignored_and_sigquit_drains(running: Running) -> None:
+    """By default each of them would end the process, and with it a token refresh in flight."""
+    slow = Slow(running)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for pid in {running.pid, *running.worker_pids()}:
+            os.kill(pid, number)
+    assert running.get("/public/x").text == "done"
+    running.signal(signal.SIGQUIT)
+    until(running.draining, "it ends")
+    assert slow.respond() == "done"
+    assert running.wait() == 0
+    assert "worker exited" not in running.events()
+
+
+def test_closed_standard_streams_are_replaced_by_dev_null(tmp_path: Path) -> None:
+    """Otherwise log lines were written into the socket that got number 1, and libuv aborted the process at its end."""
+    run = Running(tmp_path)
+    gateway = run.gateway
+    command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *gateway.command()]
+    with run.upstream, subprocess.Popen(command, env={**os.environ, "PYTHONPATH": AS_INSTALLED, **ENVIRON}) as process:
+        try:
+            wait_for_port(run.port, process, gateway.log)
+            streams = {Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in (0, 1, 2)}
+            response = run.get("/public/x").text
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(60)
+    assert streams == {Path(os.devnull)}
+    assert response == "done"
+    assert code == 0
+
+
 def test_idle_keep_alive_connection_does_not_delay_the_stop(running: Running) -> None:
     with httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client:
         assert client.get("/public/x").status_code == 200
