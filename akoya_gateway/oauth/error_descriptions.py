@@ -81,12 +81,17 @@ _TOKEN_OR_CLIENT = re.compile(r"\bor (?:[\w']+ ){0,3}client|client[\w ]{0,30} or
 """A text that names the client as one of several causes ("invalid refresh token or client credentials")."""
 
 
-def means_retry(error: str, description: str) -> bool:
+def means_retry(error: str, description: str, asks_to_wait: bool = False) -> bool:
     """Return True if the request should be repeated: it lost a race in the provider's database, or the provider failed.
 
     Returns False if the description also names a cause that is about the token. Where both readings are possible, the
     request is repeated: that costs some requests, and the user is offered to connect again after a few seconds
     (`grants.refresh_policy.OFFER_AFTER`), whereas a grant that has been ended by mistake is lost.
+
+    Args:
+        error: The error code.
+        description: Its description, or an empty text.
+        asks_to_wait: Whether the response has a Retry-After header.
     """
     if error == "invalid_request" and _RETRY.search(description) is not None:
         return True
@@ -94,7 +99,8 @@ def means_retry(error: str, description: str) -> bool:
         return False
     if _CLOCK.search(description) is not None:
         return True
-    return _TRANSIENT.search(description) is not None and _ABOUT_TOKEN.search(description) is None
+    is_temporary = asks_to_wait or _TRANSIENT.search(description) is not None
+    return is_temporary and _ABOUT_TOKEN.search(description) is None
 
 
 def blames_client(error: str, description: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from akoya_gateway.config.model import Client, Environment
-from akoya_gateway.oauth.jwks import ALGORITHMS, MAX_KEYS, KeySet, read_kid
+from akoya_gateway.oauth.jwks import ALGORITHMS, KeySet, read_kid
 from akoya_gateway.oauth.token_messages import consent_id
 from akoya_gateway.oauth.untrusted_text import UnreadableJSON, is_plain_text, json_object
 from akoya_gateway.secret import Secret
@@ -23,10 +23,9 @@ MAX_ID_TOKEN_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024
 MAX_SUB_BYTES = 2048
 MAX_CANDIDATES = 8
-"""Maximum number of keys tried for a token that anyone may send.
-
-For a token from the token endpoint every key of the set is tried.
-"""
+"""Maximum number of keys tried for a token that anyone may send."""
+MAX_ENDPOINT_CANDIDATES = 64
+"""Maximum number of keys tried for a token from the token endpoint."""
 
 MAX_NAME_LENGTH = 100
 """Maximum number of characters of a user's name that is shown."""
@@ -101,7 +100,7 @@ def validate_id_token(
     """
     header, claims, signing_input, signature = _split_token(token)
     if keys is not None:
-        _verify(keys, header, signing_input, signature, MAX_KEYS)
+        _verify(keys, header, signing_input, signature, MAX_ENDPOINT_CANDIDATES)
     _validate_issuer(claims, environment)
     _validate_audience(claims, client)
     expires_at = validate_times(claims, now, leeway)

@@ -17,8 +17,9 @@ from joserfc.jws import JWSRegistry
 from akoya_gateway.oauth.roca import has_roca_fingerprint
 from akoya_gateway.oauth.untrusted_text import UnreadableJSON, json_object
 
-MAX_KEYS = 64
-MAX_DOCUMENT_BYTES = 256 * 1024
+MAX_KEYS = 1024
+"""More keys than any provider needs: reading as many takes 70 ms, once for each fetch."""
+MAX_DOCUMENT_BYTES = 1024 * 1024
 MAX_KID = 512
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -85,7 +86,8 @@ def read_keys(document: bytes) -> KeySet:
     """Read a JWK Set (RFC 7517 section 5). Unknown, malformed and unsuitable members are skipped.
 
     Raises:
-        UnreadableKeys: The document is too large or not a JWK Set, or it has more than 64 members or no usable one.
+        UnreadableKeys: The document is too large or not a JWK Set, or has more than `MAX_KEYS` members or no usable
+            one.
     """
     if len(document) > MAX_DOCUMENT_BYTES:
         raise UnreadableKeys(f"more than {MAX_DOCUMENT_BYTES} bytes")

@@ -241,8 +241,9 @@ def read_object(body: bytes, names: frozenset[str], optional: frozenset[str] = f
 
     Parsing is strict for these members and tolerant for all others, whose values are skipped by brackets and quotes
     only, however deep, duplicated or malformed they are. If one of the members occurs again, the last value is used, as
-    in nearly all parsers. Two different values are a fault. If one of the `optional` members is malformed or has two
-    values, it has the value `UNREADABLE` instead.
+    in nearly all parsers, unless it is empty. Two different values are a fault. If one of the `optional` members is
+    malformed or has two values, it has the value `UNREADABLE` instead. A member that does not occur may be spelled with
+    other separators or in another case, except `error`.
     """
     text = body.decode("utf-8", "replace").strip(_BLANK)
     return _Scanner(text, names, optional).read() if _FORM.fullmatch(text) is None else _read_form(text, names)
@@ -275,12 +276,18 @@ def find_member(body: bytes, name: str) -> str | None:
     warning that a script has printed.
     """
     text = body.decode("utf-8", "replace")
-    quoted = re.compile(rf'"{re.escape(name)}"\s*:\s*("(?:[^"\\]|\\.)*")')
+    quoted = re.compile(rf'"{re.escape(name).replace("_", "[_-]?")}"\s*:\s*("(?:[^"\\]|\\.)*")', re.IGNORECASE)
     for candidate in (text, text.replace('\\"', '"').replace("\\\\", "\\")):
         values = {value for match in quoted.finditer(candidate) if isinstance(value := _loaded(match[1]), str)}
+        values.discard("")
         if values:
             return values.pop() if len(values) == 1 else None
     return None
+
+
+def _letters(name: str) -> str:
+    """Return the name in lower case, without blanks, `_` and `-`."""
+    return name.strip().lower().replace("_", "").replace("-", "")
 
 
 class _Malformed(ValueError):
@@ -294,6 +301,8 @@ class _Scanner:
         self._text = text
         self._names = names
         self._optional = optional
+        self._spellings = {_letters(name): name for name in names if name != "error"}
+        self._others: dict[str, Any] = {}
         self._at = 0
         self._values: dict[str, Any] = {}
         self._fault: str | None = None
@@ -305,7 +314,7 @@ class _Scanner:
                 self._fault = "more than one JSON value"
         except _Malformed as malformed:
             self._fault = str(malformed)
-        return Members(self._values, self._fault)
+        return Members({**self._others, **self._values}, self._fault)
 
     def _object(self) -> None:
         token = self._next()
@@ -330,7 +339,13 @@ class _Scanner:
         start = self._at
         self._skip_value()
         name = _loaded(quoted)
-        if not isinstance(name, str) or name not in self._names:
+        if not isinstance(name, str):
+            return
+        if name not in self._names:
+            # Some APIs have `refreshToken` or `Refresh-Token`. An `error` in another spelling is not evaluated.
+            name = self._spellings.get(_letters(name), "")
+            if name and name not in self._others:
+                self._others[name] = _loaded(self._text[start : self._at])
             return
         value = _loaded(self._text[start : self._at])
         if name in self._optional:
@@ -341,7 +356,9 @@ class _Scanner:
             return
         if name in self._values and self._values[name] != value:
             self._fault = self._fault or f"{name} occurs twice"
-        self._values[name] = value
+        # An empty value must not hide a rotated refresh token.
+        if value not in (None, "") or not self._values.get(name):
+            self._values[name] = value
 
     def _skip_value(self) -> None:
         """Skip one value: a string, a literal, or everything up to the bracket that closes the first one."""

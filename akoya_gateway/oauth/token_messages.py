@@ -19,7 +19,7 @@ How a response is evaluated; the first match wins:
    our configuration is wrong.
 5. Any other 4xx: `ClientRejected`. An unknown error code never ends a grant: losing a user's consent because of a web
    application firewall or a wrong URL is worse than an alarm.
-6. 502 and 504: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.
+6. 502, 504 and the like: `OutcomeUnknown`, because they come from an intermediary that may have forwarded the request.
 7. Any other 5xx, and redirects, which are never followed: `ProviderDown`. No 5xx proves that nothing happened, but
    these come from a server that failed to process the request, and both servers that Akoya has used roll back.
 """
@@ -52,7 +52,7 @@ TokenRequest = FormRequest
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
-MAX_REFRESH_TOKEN_BYTES = MAX_TOKEN_BYTES
+MAX_REFRESH_TOKEN_BYTES = MAX_BODY_BYTES
 MAX_SCOPE_BYTES = 2048
 MAX_SCOPE_VALUES = 256
 MAX_DESCRIPTION = 500
@@ -63,6 +63,8 @@ MAX_RETRY_AFTER = 3600.0
 # RFC 6749 appendix A.4 (NQCHAR).
 _SCOPE_VALUE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+", re.ASCII)
 
+_DESCRIPTIONS = ("message", "detail", "error_message")
+"""Members that describe an error where `error_description` is missing."""
 _NAMES = frozenset(
     {
         "id_token",
@@ -74,15 +76,24 @@ _NAMES = frozenset(
         "grant_id",
         "error",
         "error_description",
+        *_DESCRIPTIONS,
     }
 )
-_OPTIONAL = frozenset({"expires_in", "scope", "grant_id"})
-_CONTROLS = "\ufeff\0\t\r\n"
+_OPTIONAL = frozenset({"expires_in", "scope", "grant_id", *_DESCRIPTIONS})
+_CONTROLS = "\ufeff\u200b\u200c\u200d\u2060\0\t\r\n"
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+_PLACEHOLDERS = frozenset(
+    {"", "null", "none", "nil", "undefined", "nan", "false", "redacted", "masked", "hidden", "removed"}
+)
+_MASK = re.compile("[*\u2022]{3}|\u2026")
+_MIN_MASK = 4
+"""Minimum length of a text of one repeated character, such as "xxxx", that counts as masked."""
 
 _BUSY = frozenset({408, 425, 429})
 _BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _DEAD_ERRORS = frozenset({"invalid_grant", "invalid_request"})
-_GATEWAY_STATUSES = frozenset({502, 504})
+_GATEWAY_STATUSES = frozenset({502, 504, 520, 522, 524, 527, 598, 599})
+"""Statuses of intermediaries that may have forwarded the request. Those from 520 on are of Cloudflare and others."""
 _REASONS = {429: DownReason.BUSY, 3: DownReason.REDIRECT}
 
 
@@ -195,7 +206,11 @@ def read_reply(status: int, members: Members, secrets: tuple[Secret, ...] = ()) 
     """
     if members.fault is not None:
         return Reply(status)
-    error, description = members.get("error"), members.get("error_description")
+    error = members.get("error")
+    given = (members.get(name) for name in ("error_description", *_DESCRIPTIONS))
+    description = next((text for text in given if text not in (None, "")), None)
+    if isinstance(description, list):
+        description = " ".join(text for text in description if isinstance(text, str))
     word = None if error is None or error == "" else error_code(error)
     if word is not None and without_secrets(word, secrets) != word:
         word = "unreadable"
@@ -213,7 +228,7 @@ def parse_error(
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
     down = ProviderDown(detail, parse_retry_after(response.retry_after, now), status == 429, reason, reply)
     outcome = _by_rules(dialect, status, word, down)
-    if isinstance(outcome, Refused) and means_retry(word, reply.description or ""):
+    if isinstance(outcome, Refused) and means_retry(word, reply.description or "", down.retry_after is not None):
         return down
     if isinstance(outcome, Refused) and blames_client(word, reply.description or ""):
         return ClientRejected(word, reply)
@@ -283,8 +298,9 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     The refresh token is read first: a new one has replaced the one that was sent, so it is kept despite any other
     fault.
     """
-    new = _refresh_token(members.get("refresh_token"))
-    if new is None and members.get("refresh_token") not in (None, ""):
+    given = members.get("refresh_token")
+    new = _refresh_token(given)
+    if new is None and given not in (None, "", False, [], {}) and not _is_placeholder(given):
         return OutcomeUnknown(
             f"the token endpoint responded with {reply.status} and an unreadable refresh_token", reply
         )
@@ -353,10 +369,13 @@ def _scope_values(scope: object) -> tuple[str, ...] | None:
 def _refresh_token(value: object) -> Secret | None:
     """Return the refresh token, or None if it is unreadable.
 
-    RFC 6749 appendix A.17 allows printable ASCII only. Some servers send a number, a list with one member, blanks
-    around the token or other letters. These are accepted, because the token cannot be requested again, and because it
-    is only ever sent form-encoded.
+    RFC 6749 appendix A.17 allows printable ASCII only. Some servers send a number, a list or an object with one text,
+    blanks around the token or other letters. These are accepted, because the token cannot be requested again, and
+    because it is only ever sent form-encoded. A text such as "null" or "********" counts as no refresh token: it must
+    not replace the one that was sent, which is still valid if the provider does not rotate it.
     """
+    if isinstance(value, dict):
+        value = [text for text in value.values() if isinstance(text, str)]
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -364,9 +383,18 @@ def _refresh_token(value: object) -> Secret | None:
     if not isinstance(value, str) or len(value) > MAX_REFRESH_TOKEN_BYTES:
         return None
     value = value.strip(_CONTROLS)
-    if not value.isprintable() or not value or "\ufffd" in value:
+    if not value.isprintable() or not value or "\ufffd" in value or _is_placeholder(value):
         return None
     return Secret(value)
+
+
+def _is_placeholder(value: object) -> bool:
+    """Return True for a text that stands for a missing or masked value."""
+    if not isinstance(value, str) or "\ufffd" in value or not value.isprintable():
+        return False
+    word = _NOT_ALPHANUMERIC.sub("", value).lower()
+    is_mask = _MASK.search(value) is not None or (len(value) >= _MIN_MASK and len(set(value)) == 1)
+    return is_mask or word in _PLACEHOLDERS
 
 
 def _new_refresh_token(member: Callable[[str], object], secrets: tuple[Secret, ...]) -> Secret | None:

@@ -106,7 +106,7 @@ def test_verify_operations_are_accepted() -> None:
         (b'{"keys":{}}', "no array named keys"),
         (b'{"keys":[]}', "no usable key"),
         (b'{"keys":[],"keys":[]}', "occurs twice"),
-        (b'{"keys":[' + b",".join([b"{}"] * 65) + b"]}", "more than 64 keys"),
+        (b'{"keys":[' + b",".join([b"{}"] * 1025) + b"]}", "more than 1024 keys"),
         (b" " * (MAX_DOCUMENT_BYTES + 1), "bytes"),
         (b'{"keys":' + b"[" * 100_000, "nested too deeply|not JSON"),
     ],
@@ -114,6 +114,14 @@ def test_verify_operations_are_accepted() -> None:
 def test_invalid_key_set_is_refused_with_the_reason(document: bytes, reason: str) -> None:
     with pytest.raises(UnreadableKeys, match=reason):
         read_keys(document)
+
+
+def test_large_set_is_read_and_the_key_of_the_kid_is_tried_first() -> None:
+    """A provider that never removes its old keys."""
+    old = [{**ec_key().as_dict(private=False), "kid": f"old-{number}"} for number in range(999)]
+    keys = read(*old, ec_key("P-256", "current").as_dict(private=False))
+    assert len(keys.keys) == 1000
+    assert keys.fitting("ES256", "current")[0].kid == "current"
 
 
 def test_two_keys_of_one_kid_are_both_candidates() -> None:

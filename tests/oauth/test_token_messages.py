@@ -366,11 +366,44 @@ def test_access_token_as_the_bearer_needs_its_type() -> None:
         (["r-2"], "r-2"),
         ("r\u00e9-2", "r\u00e9-2"),
         ("r -2", "r -2"),
+        ("\u200br-2", "r-2"),
+        ({"value": "r-2", "expires_in": 86400}, "r-2"),
+        ("r-" * 60_000, "r-" * 60_000),
     ],
 )
 def test_sloppy_refresh_token_is_read(value: Any, read: str) -> None:
     tokens = parse(200, {**GOOD, "refresh_token": value})
     assert isinstance(tokens, TokenResponse) and tokens.refresh_token == Secret(read)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["null", "undefined", "None", "********", "new-***", "xxxxxxxx", "[redacted]", "\u2022" * 8, "-", False, [], {}, 0],
+)
+def test_placeholder_counts_as_no_refresh_token(value: Any) -> None:
+    """The token that was sent is still valid if the provider does not rotate it. Storing the text would lose it."""
+    tokens = parse(200, {**GOOD, "refresh_token": value})
+    assert isinstance(tokens, TokenResponse) and tokens.refresh_token is None
+
+
+@pytest.mark.parametrize(
+    ("body", "retry_after", "ends"),
+    [
+        ({"error": "invalid_grant"}, "30", False),
+        ({"error": "invalid_grant", "error_description": "The token is expired"}, "30", True),
+        ({"error": "invalid_grant"}, "soon", True),
+        ({"error": "invalid_grant", "message": "Service unavailable"}, None, False),
+        ({"error": "invalid_grant", "detail": "Please try again"}, None, False),
+        ({"error": "invalid_grant", "errorDescription": "Please try again"}, None, False),
+        ({"error": "invalid_grant", "error_description": ["Please try again"]}, None, False),
+        ({"error": "invalid_grant", "error_description": "expired", "message": "Please try again"}, None, True),
+        ({"error": "invalid_grant", "message": {"text": "x"}}, None, True),
+    ],
+)
+def test_refusal_that_asks_to_wait_or_is_described_elsewhere_ends_nothing(
+    body: Any, retry_after: str | None, ends: bool
+) -> None:
+    assert isinstance(parse(400, body, retry_after=retry_after), Refused if ends else ProviderDown)
 
 
 RFC_INVALID_REQUEST = (
@@ -496,7 +529,8 @@ def test_error_with_an_odd_2xx_status_ends_nothing(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "refresh_token", [-7, 0, 0.5, False, [], ["a", "b"], "a\nb", "\ufffd", "x" * 65_537, {"a": 1}, True]
+    "refresh_token",
+    [-7, 0.5, ["a", "b"], "a\nb", "\ufffd", "xy" * MAX_BODY_BYTES, {"a": 1}, {"a": "b", "c": "d"}, True],
 )
 def test_unreadable_refresh_token_leaves_the_outcome_unknown(refresh_token: Any) -> None:
     assert isinstance(parse(200, {**GOOD, "refresh_token": refresh_token}), OutcomeUnknown)
@@ -568,6 +602,9 @@ def test_unusable_success_leaves_the_outcome_unknown(body: bytes) -> None:
         # an intermediary responds
         (502, b"", OutcomeUnknown("the provider responded with 502 (status_502)")),
         (504, b"", OutcomeUnknown("the provider responded with 504 (status_504)")),
+        (520, b"", OutcomeUnknown("the provider responded with 520 (status_520)")),
+        (521, b"", ProviderDown("the provider responded with 521 (status_521)")),
+        (524, b"", OutcomeUnknown("the provider responded with 524 (status_524)")),
         (600, b"", OutcomeUnknown("the provider responded with 600 (status_600)")),
         (101, b"", OutcomeUnknown("the provider responded with 101 (status_101)")),
         (204, b"", OutcomeUnknown("the token endpoint responded with 204 but the body is unusable: not JSON")),
