@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from akoya_gateway.server.expect_continue import ExpectContinueApp, has_body
 from akoya_gateway.server.http_1_0 import CloseDelimited
 from akoya_gateway.server.lingering_close import LingeringClose, RequestTransport
+from akoya_gateway.server.malformed import malformed_reason
 from akoya_gateway.server.problem_response import problem_response
 from akoya_gateway.server.refusal_log import RefusalLog
 from akoya_gateway.server.websocket_protocol import GuardedWebSocketProtocol
@@ -235,7 +236,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             except httptools.HttpParserError as error:
                 if isinstance(error.__context__, Refused):
                     raise error.__context__ from None
-                raise Refused(400, "not valid HTTP") from None
+                raise Refused(400, malformed_reason(data if self.cycle is None else b"", error)) from None
 
     def _become_websocket(self, rest: bytes) -> None:
         self._disarm()
@@ -396,7 +397,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._disarm()
         self._refusal_log.add(status, reason)
         alone = self._in_body or not self.under_way
-        self._refusal = problem_response(status) if alone and not self.pipeline else b""
+        self._refusal = problem_response(status, reason) if alone and not self.pipeline else b""
         if self._in_body:
             self._abandon_last()
         if self.owns_connection and not self.under_way:

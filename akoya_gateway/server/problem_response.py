@@ -14,11 +14,13 @@ _TITLES = {
 }
 
 
-def problem_response(status: int) -> bytes:
-    """Return a complete response that closes the connection (RFC 9457)."""
+def problem_response(status: int, reason: str) -> bytes:
+    """Return a complete response that closes the connection (RFC 9457). `reason` becomes its `detail`."""
     code, title = _TITLES[status]
     kind = f"urn:akoya-gateway:problem:{code}"
-    body = json.dumps({"type": kind, "title": title, "status": status}, separators=(",", ":")).encode()
+    detail = f"{reason[0].upper()}{reason[1:]}."
+    problem = {"type": kind, "title": title, "status": status, "detail": detail}
+    body = json.dumps(problem, separators=(",", ":")).encode()
     return (
         STATUS_LINE[status] + b"content-type: application/problem+json\r\n"
         b"cache-control: no-store\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body

@@ -9,7 +9,7 @@ from typing import Any
 from akoya_gateway.log import logger
 
 INTERVAL = 60.0
-"""Seconds between two events of one status. The limit exists because clients control how often they are refused."""
+"""Seconds between two events of one reason. The limit exists because clients control how often they are refused."""
 
 PARSER_LIMITS = {
     "head too large": "header_bytes",
@@ -24,7 +24,7 @@ _LOG = logger("akoya_gateway.server")
 
 
 class RefusalLog:
-    """Log at most one event per status and interval, with the number of requests since the last one."""
+    """Log at most one event per reason and interval, with the number of requests since the last one."""
 
     def __init__(
         self,
@@ -36,18 +36,18 @@ class RefusalLog:
         self._log = log
         self._count = count
         self._clock = clock
-        self._logged_at: dict[int, float] = {}
-        self._counts: dict[int, int] = {}
+        self._logged_at: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
 
     def add(self, status: int, reason: str) -> None:
         """Count a refused request. `reason` is one of a few fixed texts."""
         limit = PARSER_LIMITS.get(reason)
         self._count(*(("malformed_requests",) if limit is None else ("limit_refusals", limit)))
-        count = self._counts.get(status, 0) + 1
+        count = self._counts.get(reason, 0) + 1
         now = self._clock()
-        if now - self._logged_at.get(status, -INTERVAL) < INTERVAL:
-            self._counts[status] = count
+        if now - self._logged_at.get(reason, -INTERVAL) < INTERVAL:
+            self._counts[reason] = count
             return
-        self._counts[status] = 0
-        self._logged_at[status] = now
+        self._counts[reason] = 0
+        self._logged_at[reason] = now
         self._log.info("requests refused", status=status, reason=reason, requests=count)

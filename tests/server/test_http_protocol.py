@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from functools import partial
@@ -142,10 +143,25 @@ async def test_trailer_is_no_header(port: int, cut: int) -> None:
     assert response.endswith(b"\r\n\r\nhost transfer-encoding connection")
 
 
-async def test_request_that_is_not_http_gets_400(port: int) -> None:
-    response = await talk(port, b"\x16\x03\x01\x02\x00\x01\x00")
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", "TLS on a port for plain HTTP."),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n" + get(), "PROXY protocol, which is not supported."),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12) + get(), "PROXY protocol, which is not supported."),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2 without TLS, which is not supported."),
+        (get(path="/café".encode()), "Not valid HTTP: Invalid char in url path."),
+        (b"GET / HTTP/1.1\r\nhost : x\r\n\r\n", "Not valid HTTP: Invalid header token."),
+        (get(path=b"/a#b"), "Fragment in the target."),
+    ],
+    ids=["TLS", "PROXY 1", "PROXY 2", "HTTP/2", "path", "header", "fragment"],
+)
+async def test_request_that_is_not_http_gets_400_with_the_reason(port: int, sent: bytes, reason: str) -> None:
+    response = await talk(port, sent)
     assert response.startswith(b"HTTP/1.1 400")
-    assert b"urn:akoya-gateway:problem:bad-request" in response
+    problem = json.loads(response.partition(b"\r\n\r\n")[2])
+    assert problem["type"] == "urn:akoya-gateway:problem:bad-request"
+    assert problem["detail"] == reason
 
 
 async def test_unreadable_second_request_does_not_corrupt_the_first_response(port: int) -> None:
