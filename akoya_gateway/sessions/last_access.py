@@ -38,6 +38,9 @@ MAX_PENDING = 50_000
 BATCH = 16
 """Number of records written concurrently: SQLite commits them together."""
 
+GATHERING = 1.0
+"""Seconds to wait for further owners before writing, so that they share a batch."""
+
 RETRY_PAUSE = 5.0
 """Seconds to wait after a write failed."""
 
@@ -68,6 +71,8 @@ class LastAccess:
         self._lifetime = lifetime
         self._recorded: BoundedCache[str, int] = BoundedCache(MAX_OWNERS)
         self._pending: dict[str, int] = {}
+        self._versions: BoundedCache[str, int] = BoundedCache(MAX_OWNERS)
+        """The version of the record that was last written here: the next write needs no read."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -110,6 +115,7 @@ class LastAccess:
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            await asyncio.sleep(GATHERING)
             self._wake.clear()
             while self._pending:
                 try:
@@ -133,6 +139,10 @@ class LastAccess:
     async def _write(self, owner: str, at: int) -> None:
         """Write the time unless the record has a later one."""
         key = _key(owner)
+        body = json.dumps({"format": FORMAT, "at": at}, separators=(",", ":")).encode()
+        version = self._versions.get(owner, 0)
+        if version and await self._put(owner, Record(KIND, key, body, version + 1, expires_at=at + self._lifetime)):
+            return
         for _ in range(MAX_CONFLICTS):
             version = 0
             try:
@@ -146,9 +156,13 @@ class LastAccess:
                 stored = _decode(record.body)
                 if stored is not None and stored >= at:
                     return
-            body = json.dumps({"format": FORMAT, "at": at}, separators=(",", ":")).encode()
-            if await self._store.put(Record(KIND, key, body, version + 1, expires_at=at + self._lifetime)):
+            if await self._put(owner, Record(KIND, key, body, version + 1, expires_at=at + self._lifetime)):
                 return
+
+    async def _put(self, owner: str, record: Record) -> bool:
+        written = await self._store.put(record)
+        self._versions.store(owner, record.version if written else 0)
+        return written
 
 
 def _key(owner: str) -> str:

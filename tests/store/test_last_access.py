@@ -116,3 +116,25 @@ async def test_record_of_a_lost_key_is_replaced(flaky: FlakyStore) -> None:
     new.record("owner", NOW + 60)
     await new.stop()
     assert await replica(flaky).get("owner") == rounded("owner", NOW + 60)
+
+
+async def test_write_of_a_later_minute_needs_no_read_unless_another_replica_wrote_meanwhile(flaky: FlakyStore) -> None:
+    calls: list[str] = []
+
+    def note(verb: str, record: object) -> None:
+        calls.append(verb)
+
+    flaky.failing = note
+    one, another = replica(flaky), replica(flaky)
+    for minute, expected in enumerate((["get", "put"], ["put"], ["put"])):
+        calls.clear()
+        one.record("owner", NOW + minute * PERIOD)
+        await one.stop()
+        assert calls == expected
+    another.record("owner", NOW + 10 * PERIOD)
+    await another.stop()
+    calls.clear()
+    one.record("owner", NOW + 5 * PERIOD)
+    await one.stop()
+    assert calls == ["put", "get"], "the later time of the other replica stays"
+    assert await replica(flaky).get("owner") == rounded("owner", NOW + 10 * PERIOD)
