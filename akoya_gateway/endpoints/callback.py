@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector, SameSite
-from akoya_gateway.endpoints.failures import as_gateway_error, refusal, report, tokens_or_raise
+from akoya_gateway.endpoints.failures import as_gateway_error, refusal, refusal_facts, report, tokens_or_raise
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.other_login import OtherLogins
 from akoya_gateway.endpoints.request import EndpointRequest
@@ -28,7 +28,7 @@ from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.oauth.authorization_response import (
     AuthorizationRefused,
-    CodeReceived,
+    AuthorizationResponse,
     MalformedResponse,
     foreign_issuer,
     parse_authorization_response,
@@ -37,7 +37,12 @@ from akoya_gateway.provider import Provider
 from akoya_gateway.responses.pages import Pages
 from akoya_gateway.responses.response import Response, redirect_response
 from akoya_gateway.secret import Secret
-from akoya_gateway.sessions.authorization_attempts import AuthorizationAttempt, AuthorizationAttempts
+from akoya_gateway.sessions.authorization_attempts import (
+    AttemptOfOtherBrowser,
+    AttemptUnknown,
+    AuthorizationAttempt,
+    AuthorizationAttempts,
+)
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.recovery import Login, SessionRecovery
 from akoya_gateway.sessions.session import Session, SessionGone
@@ -89,9 +94,12 @@ class CallbackEndpoint:
 
     async def _respond(self, request: EndpointRequest) -> Response:
         callback = parse_authorization_response(request.info.query)
+        self._cookies.require_once(request.info.headers)
         if isinstance(callback, MalformedResponse) and callback.state is None:
-            raise UserError(f"The address you came back with cannot be read: {callback.reason}.", code="bad-callback")
-        attempt = await self._attempt(request, callback.state)
+            error = UserError(f"The address you came back with cannot be read: {callback.reason}.", code="bad-callback")
+            report(error, None, request.info.request_id)
+            raise error
+        attempt = await self._attempt(request, callback)
         connector = self._config.connectors[attempt.connector]
         try:
             code = self._code(request, callback, attempt, connector)
@@ -105,23 +113,28 @@ class CallbackEndpoint:
         while self._exchanges:
             await asyncio.wait(self._exchanges)
 
-    async def _attempt(self, request: EndpointRequest, state: str | None) -> AuthorizationAttempt:
+    async def _attempt(self, request: EndpointRequest, callback: AuthorizationResponse) -> AuthorizationAttempt:
         """Consume and return the attempt that this browser started. Raises `UserError` for any other state."""
-        found = None if state is None else await self._attempts.consume(state, request.principal.browser)
-        if not isinstance(found, AuthorizationAttempt) or found.connector not in self._config.connectors:
-            self._observer.attempt_ended(None, "unknown-state", request.info.request_id)
-            raise UserError(
-                "This sign-in was already completed, has expired, or was started in another browser. "
-                "Nothing was lost: have a look at your bank connections, or start again.",
-                code="unknown-state",
-                title="This sign-in cannot be completed",
-            )
-        return found
+        browser = request.principal.browser
+        found = AttemptUnknown() if callback.state is None else await self._attempts.consume(callback.state, browser)
+        if isinstance(found, AuthorizationAttempt) and found.connector in self._config.connectors:
+            return found
+        facts = refusal_facts(callback) if isinstance(callback, AuthorizationRefused) else {}
+        error = UserError(
+            "This sign-in was already completed, has expired, or was started in another browser. "
+            "Nothing was lost: have a look at your bank connections, or start again.",
+            code="unknown-state",
+            title="This sign-in cannot be completed",
+            facts={**facts, "reason": _mismatch(found, browser)},
+        )
+        self._observer.attempt_ended(None, error.code, request.info.request_id)
+        report(error, None, request.info.request_id)
+        raise error
 
     def _code(
         self,
         request: EndpointRequest,
-        callback: CodeReceived | AuthorizationRefused | MalformedResponse,
+        callback: AuthorizationResponse,
         attempt: AuthorizationAttempt,
         connector: Connector,
     ) -> Secret:
@@ -300,6 +313,17 @@ class CallbackEndpoint:
         if target == f"{self._config.prefix}/":
             more["return_to"] = attempt.return_to
         return redirect_response(f"{target}{'&' if '?' in target else '?'}{urlencode(more, quote_via=quote, safe='/')}")
+
+
+def _mismatch(found: AuthorizationAttempt | AttemptUnknown | AttemptOfOtherBrowser, browser: str | None) -> str:
+    """Return for the log why the callback belongs to no attempt of this browser."""
+    if isinstance(found, AuthorizationAttempt):
+        return "the connector is no longer configured"
+    if browser is None:
+        return "the browser sent no cookie of the gateway"
+    if isinstance(found, AttemptOfOtherBrowser):
+        return "started in another browser, or before this browser got its cookie"
+    return "already completed, expired, displaced by later attempts, or never started"
 
 
 def login_of(key: GrantKey) -> Login:

@@ -26,14 +26,20 @@ OPERATOR_ERRORS = frozenset(
 )
 
 
+def refusal_facts(callback: AuthorizationRefused) -> dict[str, int | str]:
+    """Return the log fields of an error in an authorization response: its code and description."""
+    facts: dict[str, int | str] = {"error": without_secrets(callback.error, ())}
+    if callback.description is not None:
+        facts["error_description"] = without_secrets(callback.description, ())
+    return facts
+
+
 def refusal(callback: AuthorizationRefused) -> GatewayError:
     """Map the error in an authorization response to a `GatewayError`.
 
     RFC 6749 section 4.1.2.1. Akoya's set of error codes is open (docs/akoya.md section 3).
     """
-    facts = {"error": without_secrets(callback.error, ())}
-    if callback.description is not None:
-        facts["error_description"] = without_secrets(callback.description, ())
+    facts = refusal_facts(callback)
     if callback.error == "access_denied":
         return UserError("You cancelled, or the bank declined. Nothing was shared.", code="access_denied", facts=facts)
     if callback.error in ("server_error", "temporarily_unavailable"):
@@ -81,9 +87,12 @@ def _down(outcome: ProviderDown) -> GatewayError:
     return ProviderError(status=503, code="temporarily_unavailable", facts=facts)
 
 
-def report(error: GatewayError, connector: str, request_id: str) -> None:
-    """Log why a bank was not connected, at the level that fits the party at fault."""
-    fields: dict[str, int | str] = {"connector": connector, "result": error.code, "request_id": request_id}
+def report(error: GatewayError, connector: str | None, request_id: str) -> None:
+    """Log why a bank was not connected, at the level that fits the party at fault.
+
+    `connector` is None if the callback belongs to no attempt.
+    """
+    fields: dict[str, int | str | None] = {"connector": connector, "result": error.code, "request_id": request_id}
     fields |= error.facts or ({"error": error.detail} if error.detail else {})
     if isinstance(error, UserError) and error.code != "authorization-refused":
         log.info("connecting a bank failed", **fields)

@@ -262,6 +262,42 @@ def test_failed_connect_is_logged_with_the_providers_error_text_and_the_request_
         assert [word for word in words if word not in line] == []
 
 
+def test_callback_of_no_attempt_is_logged_with_the_reason(
+    env: GatewayEnv, browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page is the same for all of them, so only the log shows a browser that lost its cookie on the way."""
+    caplog.set_level("INFO")
+    begun = browser.begin()
+    with env.browser() as without_cookie, env.browser() as other:
+        other.begin()
+        cases = [
+            (without_cookie, f"code=x&state={state_of(begun)}", "the browser sent no cookie"),
+            (other, f"code=x&state={state_of(browser.begin())}", "started in another browser"),
+            (browser, f"code=x&state={'s' * 43}", "already completed"),
+            (browser, "error=invalid_client&error_description=Unknown+client", "Unknown client"),
+            (browser, "", "neither code nor error"),
+        ]
+        responses = [(each.fetch(f"/akoya/callback?{query}"), reason) for each, query, reason in cases]
+    lines = [*env.log().splitlines(), *caplog.text.splitlines()]  # The middleware logs in this process.
+    for response, reason in responses:
+        assert response.status_code == 400
+        number = response.json()["request_id"]
+        (line,) = [line for line in lines if number in line and "connecting a bank failed" in line]
+        assert reason in line
+
+
+def test_callback_with_a_cookie_sent_twice_keeps_the_attempt_and_the_code(env: GatewayEnv, browser: Browser) -> None:
+    callback = env.akoya.consent(browser.begin(), "mikomo_1")
+    name = next(iter(browser.http.cookies))
+    twice = {"cookie": f"{name}=another; " + "; ".join(f"{key}={text}" for key, text in browser.http.cookies.items())}
+    before = len(env.akoya.events("token"))
+    response = browser.fetch(callback, headers=twice)
+    assert response.status_code == 400
+    assert response.json()["type"].endswith(":cookie-twice")
+    assert len(env.akoya.events("token")) == before
+    assert browser.go(callback).status_code == 302
+
+
 @pytest.mark.parametrize(
     "query", ["", "code=x", "code=a&code=b", "error=a&error=b&state=", "state=%00&code=x", "code=a&state=x&state=y"]
 )
