@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ import yaml
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Client, Config, Tokens
 from akoya_gateway.grants import Grant, GrantKey, GrantManager, GrantRepository, GrantState
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.listing import GrantFilter, list_grants
 from akoya_gateway.oauth.outcomes import RevocationOutcome, Revoked, TokenOutcome, TokenSet, TokensIssued
 from akoya_gateway.provider import open_providers
@@ -109,7 +110,9 @@ class Alone:
         self.client = client
         self._bearer = bearer
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         return TokensIssued(token_set(sub, self._bearer, time.time() + 900.0))
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants.grant import GrantKey
 from akoya_gateway.oauth.outcomes import RevocationOutcome, TokenOutcome
 from akoya_gateway.secret import Secret
+
+
+def always() -> bool:
+    """Return True."""
+    return True
 
 
 class TokenEndpoint(Protocol):
@@ -22,10 +27,13 @@ class TokenEndpoint(Protocol):
         """The client registration."""
         ...
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         """Send one refresh request (RFC 6749 section 6). It is never retried, regardless of the outcome.
 
-        A response with another `sub`, or with another nonce than that of the login, is `Untrusted`.
+        A response with another `sub`, or with another nonce than that of the login, is `Untrusted`. If `may_send`
+        returns False once the connection is established, the request is not sent: `ProviderDown`.
         """
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:

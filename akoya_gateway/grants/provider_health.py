@@ -15,6 +15,7 @@ from akoya_gateway.grants.request_pacer import RequestPacer
 from akoya_gateway.grants.trust import TrustTracker
 from akoya_gateway.oauth.outcomes import (
     ClientRejected,
+    DownReason,
     OutcomeUnknown,
     ProviderDown,
     RevocationOutcome,
@@ -179,7 +180,8 @@ class ProviderHealth:
 
     def _failed(self, client: Client, connector: str | None, outcome: ProviderDown | OutcomeUnknown) -> None:
         environment = client.environment.name
-        if may_concern_one_grant(outcome):
+        is_pause = isinstance(outcome, ProviderDown) and outcome.reason is DownReason.PAUSED
+        if is_pause or may_concern_one_grant(outcome):
             self._environment(client).leave()
             if connector is not None:
                 self._connector(client, connector).leave()

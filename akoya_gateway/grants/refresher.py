@@ -19,13 +19,13 @@ from akoya_gateway.config.model import Tokens
 from akoya_gateway.grants.cache import GrantCache
 from akoya_gateway.grants.events import (
     LeaseExpired,
-    LeaseRenewed,
     ProviderResponded,
     Reason,
     RefreshRequested,
     RevokeRequested,
 )
 from akoya_gateway.grants.grant import Grant, GrantState
+from akoya_gateway.grants.held_lease import LEASE_SECONDS, HeldLease
 from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
 from akoya_gateway.grants.late_responses import LateResponses
 from akoya_gateway.grants.observer import GrantObserver
@@ -42,9 +42,6 @@ from akoya_gateway.oauth.outcomes import (
 )
 from akoya_gateway.secret import Secret
 from akoya_gateway.tasks import cancel_and_wait
-
-LEASE_SECONDS = 10.0
-"""Lifetime of a lease. A holder that does not renew it in this time is assumed to be dead; it renews every third."""
 
 MAX_CHANGE_WAIT = 5.0
 """Seconds to wait for a change by another holder before re-reading the grant."""
@@ -264,32 +261,15 @@ class Refresher:
 
     async def _call(self, endpoint: TokenEndpoint, leased: Grant) -> TokenOutcome:
         used = _refresh_token(leased)
-        renewal = asyncio.get_running_loop().create_task(self._renew(leased))
+        lease = HeldLease(self._repository, self._clock, self._holder, leased)
+        renewal = asyncio.get_running_loop().create_task(lease.renew())
         try:
-            nonce = leased.tokens.nonce
-            if nonce is None:
-                return await endpoint.refresh(used, leased.key.sub)
-            return await endpoint.refresh(used, leased.key.sub, nonce)
+            return await endpoint.refresh(used, leased.key.sub, leased.tokens.nonce, lease.is_held)
         except Exception as error:  # A bug. The request may or may not have been sent.
             log.exception("refresh call failed", **log_fields(leased))
             return OutcomeUnknown(type(error).__name__)
         finally:
             await cancel_and_wait(renewal)  # Does not raise, so it cannot prevent the response from being stored.
-
-    async def _renew(self, leased: Grant) -> None:
-        """Renew the lease while the request runs.
-
-        Errors are ignored, and the renewal is retried after a third of the lease. Losing the lease is not fatal,
-        because the response is matched by its refresh token.
-        """
-        current: Grant | None = leased
-        while current is not None and current.lease is not None and current.lease.holder == self._holder:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            with contextlib.suppress(Exception):
-                renewed = transition(current, LeaseRenewed(self._holder, LEASE_SECONDS), self._clock())
-                current = await self._repository.write(renewed, after=current.version) or await self._repository.get(
-                    leased.id
-                )
 
     async def _commit(self, leased: Grant, response: TokenOutcome) -> Grant:
         """Apply the response to the grant and write it, retrying until the store accepts it.

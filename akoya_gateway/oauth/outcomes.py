@@ -51,6 +51,8 @@ class DownReason(StrEnum):
     """The proxy of the environment refused to connect."""
     REDIRECT = "redirected"
     """The provider sent a redirect, which is never followed: the configured URL is wrong."""
+    PAUSED = "paused"
+    """This process was stopped or suspended before it could send the request, for longer than its lease."""
     KEYS = "keys-unavailable"
     """The keys at `jwks_uri` are unavailable."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
@@ -103,7 +104,9 @@ class Provider:
             return TokensIssued(replace(outcome.tokens, scope=self._client.scopes))  # RFC 6749 section 5.1
         return outcome
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
+    ) -> TokenOutcome:
         """Refresh the tokens (RFC 6749 section 6).
 
         An id_token with another `sub` or another nonce is `Untrusted` (OpenID Connect Core 12.2).
@@ -112,8 +115,10 @@ class Provider:
             refresh_token: The current refresh token.
             sub: The `sub` of the grant.
             nonce: The nonce of the login, or None if unknown.
+            may_send: As for `post`.
         """
-        return await self._request(refresh_request(self._client, refresh_token), nonce, sub, LATE_SECONDS)
+        request = refresh_request(self._client, refresh_token)
+        return await self._request(request, nonce, sub, LATE_SECONDS, may_send)
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:
         """Revoke the grant (RFC 7009). May be repeated: revoking a dead token succeeds."""
@@ -129,9 +134,14 @@ class Provider:
         return parse_revocation_response(self._client, result, self._clock(), self._secrets(request))
 
     async def _request(
-        self, request: TokenRequest, nonce: str | None, expected_sub: str | None, late: float = 0.0
+        self,
+        request: TokenRequest,
+        nonce: str | None,
+        expected_sub: str | None,
+        late: float = 0.0,
+        may_send: Callable[[], bool] | None = None,
     ) -> TokenOutcome:
-        """Fetch the keys, then send the request and evaluate the response. `late` is that of `post`.
+        """Fetch the keys, then send the request and evaluate the response. `late` and `may_send` are those of `post`.
 
         The keys come first because an outage of the `jwks_uri` must be detected while the token is still unspent.
         """
@@ -141,7 +151,7 @@ class Provider:
                 keys = await self._keys.current()
             except KeysUnavailable as fault:
                 return ProviderDown(str(fault), reason=DownReason.KEYS)
-        result = await post(self._http, request, self._client.environment.timeout, late)
+        result = await post(self._http, request, self._client.environment.timeout, late, may_send)
         outcome = await self._evaluate(result, request, keys, nonce, expected_sub)
         if not isinstance(result, ResponseLost) or result.late is None:
             return outcome

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -73,6 +73,10 @@ class ResponseLost:
     late: asyncio.Task[HttpResponse | NotSent | ResponseLost] | None = field(default=None, compare=False, repr=False)
 
 
+class _NotAllowed(Exception):
+    """`may_send` returned False, so the request was not sent."""
+
+
 class _Progress:
     """Progress of the request and the response; also the trace callback of httpcore.
 
@@ -80,7 +84,8 @@ class _Progress:
     lines, may contain the only valid refresh token as well.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, may_send: Callable[[], bool] | None = None) -> None:
+        self._may_send = may_send
         self.connecting = False
         self.sending = False
         self.response: httpx.Response | None = None
@@ -96,7 +101,11 @@ class _Progress:
         elif event.startswith("connection."):
             self.connecting = True
         elif ".send_request_" in event and event.endswith(".started"):
-            self.sending = self.sending or info["request"].method != b"CONNECT"
+            if self.sending or info["request"].method == b"CONNECT":
+                return
+            if self._may_send is not None and not self._may_send():
+                raise _NotAllowed
+            self.sending = True
 
     def _record(self, stream: Any) -> None:
         """Keep what is read from the network stream, up to twice the limit.
@@ -217,7 +226,11 @@ def _unchunked(body: bytes) -> bytes:
 
 
 async def post(
-    http: httpx.AsyncClient, request: FormRequest, timeout: float, late: float = 0.0
+    http: httpx.AsyncClient,
+    request: FormRequest,
+    timeout: float,
+    late: float = 0.0,
+    may_send: Callable[[], bool] | None = None,
 ) -> HttpResponse | NotSent | ResponseLost:
     """Send the form once and read the response, all within `timeout` seconds. Redirects are returned, not followed.
 
@@ -229,10 +242,11 @@ async def post(
         request: The form.
         timeout: Seconds until this function returns.
         late: Seconds after the timeout for which `ResponseLost.late` continues to read.
+        may_send: Called once the connection is established. If it returns False, the request is not sent.
     """
     if http.is_closed:
         return NotSent("the gateway is shutting down")
-    progress = _Progress(MAX_BODY_BYTES)
+    progress = _Progress(MAX_BODY_BYTES, may_send)
     loop = asyncio.get_running_loop()
     exchange = loop.create_task(_exchange(http, _form_post(http, request), timeout, progress))
     continues = False
@@ -257,6 +271,8 @@ async def _received(
         return progress.outcome()
     except _NEVER_LEFT as fault:
         return _not_sent(fault)
+    except _NotAllowed:
+        return NotSent("this process was paused before it could send the request", DownReason.PAUSED)
     except TimeoutError:
         if progress.connecting and not progress.sending:
             return NotSent(f"no connection to the provider within {timeout:g} s")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from akoya_gateway.grants.grant import to_record_id
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import (
     ClientRejected,
     OutcomeUnknown,
@@ -33,7 +34,9 @@ class MisreadBank(Bank):
     failure: TokenOutcome | None = None
     """The response to every refresh, if it is not None."""
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         if self.failure is not None:
             return self.failure
         response = await super().refresh(refresh_token, sub, nonce)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from akoya_gateway.grants import Grant, GrantState
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import DistrustReason, OutcomeUnknown, Refused, TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.support.grants import GrantEnv, Provider, Reuse, bearer, client
@@ -21,7 +22,9 @@ class Stopped(Provider):
     after = 12.0
     respond: Callable[[TokenOutcome], TokenOutcome] | None = None
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         outcome = await super().refresh(refresh_token, sub)
         return replace(outcome, late=self._late(refresh_token)) if isinstance(outcome, OutcomeUnknown) else outcome
 

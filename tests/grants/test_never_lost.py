@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest import mock
 
@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantManager, GrantState, remedy
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.pauses import MAX_UNKNOWN_OUTCOMES
 from akoya_gateway.grants.repository import KIND
 from akoya_gateway.grants.serialization import decode
@@ -37,7 +38,9 @@ class Truth(Provider):
     spent: dict[str, list[str]]
     """By process: tokens whose successor the process received, whether or not it stored it."""
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         token = refresh_token.reveal()
         family = self.family_of(token)
         if family is None or (token != family.living and token not in self.doubtful):

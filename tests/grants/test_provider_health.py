@@ -6,7 +6,7 @@ import pytest
 
 from akoya_gateway.grants.observer import NullGrantObserver
 from akoya_gateway.grants.provider_health import DOWN_AFTER, ProviderHealth
-from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, ProviderDown, Reply, TokensIssued
+from akoya_gateway.oauth.outcomes import ClientRejected, DownReason, OutcomeUnknown, ProviderDown, Reply, TokensIssued
 from tests.grants.events import tokens
 from tests.support.grants import client
 
@@ -111,6 +111,13 @@ async def test_probe_of_an_environment_that_fails_for_one_bank_lets_another_bank
     assert health.enter(client, "b")
     health.record_outcome(client, TokensIssued(tokens()), "g", "b")
     assert health.unavailable_environments == ()
+
+
+def test_pause_of_this_process_does_not_count_as_an_outage() -> None:
+    health = ProviderHealth(Clock(), lambda: 0.5, NullGrantObserver())
+    for _ in range(2 * DOWN_AFTER):
+        assert health.enter(client, "a")
+        health.record_outcome(client, ProviderDown("paused", reason=DownReason.PAUSED), "g", "a")
 
 
 def test_temporary_failures_that_blame_the_token_do_not_count_as_an_outage() -> None:

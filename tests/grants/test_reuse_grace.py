@@ -91,7 +91,7 @@ async def test_crash_is_made_good_by_another_process_within_the_grace() -> None:
     await asyncio.sleep(850)
     flight = env.manager._refresher.flight(grant)
     await asyncio.sleep(21)
-    tasks = [task for task in asyncio.all_tasks() if task is flight or "_renew" in repr(task)]
+    tasks = [task for task in asyncio.all_tasks() if task is flight or "HeldLease.renew" in repr(task)]
     for task in tasks:
         task.cancel()
     env.provider.delay = 0.1

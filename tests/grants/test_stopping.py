@@ -6,14 +6,15 @@ Python 3.11's `asyncio.wait_for` loses a cancellation that arrives just as the a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from akoya_gateway.grants import Grant, GrantState
+from akoya_gateway.grants.held_lease import LEASE_SECONDS
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
-from akoya_gateway.grants.refresher import LEASE_SECONDS
 from akoya_gateway.oauth.outcomes import TokenOutcome
 from akoya_gateway.secret import Secret
 from akoya_gateway.store import Record, open_store
@@ -86,7 +87,9 @@ class LateBy(Provider):
 
     turns = 0
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         response = self.act(refresh_token.reveal())
         await asyncio.sleep(LEASE_SECONDS / 3)
         await turns(self.turns)

@@ -47,6 +47,16 @@ async def test_form_is_sent_once_and_its_response_is_returned(http: httpx.AsyncC
     assert server.received[0].headers["accept-encoding"] == "identity"
 
 
+async def test_request_that_may_not_be_sent_any_more_is_not_sent(http: httpx.AsyncClient) -> None:
+    async with serve(token=reply(200, {})) as server:
+        response = await post(http, form(server), 30.0, may_send=lambda: False)
+        assert response == NotSent("this process was paused before it could send the request")
+        assert response.reason is DownReason.PAUSED
+        assert not server.received
+        assert isinstance(await post(http, form(server), 30.0, may_send=lambda: True), HttpResponse)
+        assert len(server.received) == 1
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_is_returned_and_not_followed(http: httpx.AsyncClient, status: int) -> None:
     async with serve(token=reply(status, b"", "Location: /elsewhere\r\n"), elsewhere=reply(200, {})) as server:

@@ -60,7 +60,15 @@ async def post_through(proxy: Streams, provider_port: int, timeout: float) -> ob
         environment, _, _ = read_process_environment({"HTTPS_PROXY": f"http://127.0.0.1:{port}"})
         async with http_client(trusting, environment) as http:
             request = FormRequest(f"https://127.0.0.1:{provider_port}/token", (), (("refresh_token", "r-1"),))
-            return await post(http, request, timeout)
+            asked: list[bool] = []
+
+            def may_send() -> bool:
+                asked.append(True)
+                return True
+
+            response = await post(http, request, timeout, may_send=may_send)
+            assert len(asked) == (not isinstance(response, NotSent)), "CONNECT does not send the token"
+            return response
 
 
 @pytest.mark.parametrize(

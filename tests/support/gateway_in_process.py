@@ -19,6 +19,7 @@ from akoya_gateway import Gateway
 from akoya_gateway.config.model import Client
 from akoya_gateway.grants import Grant
 from akoya_gateway.grants.grant import to_record_id
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.serialization import decode
 from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokensIssued
 from akoya_gateway.secret import Secret
@@ -55,7 +56,9 @@ class Bank(Provider):
         await turns(3)
         return response
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         self.uses[refresh_token.reveal()] += 1
         await turns(3)
         response = self.act(refresh_token.reveal())

@@ -16,6 +16,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Dialect, EncryptionKey, Environment, Seconds, Tokens, key_id
 from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants import Grant, GrantManager, GrantObserver
+from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import (
     DistrustReason,
     OutcomeUnknown,
@@ -116,7 +117,9 @@ class Provider:
     def family_of(self, token: str) -> Family | None:
         return next((f for f in self.families if token == f.living or token in f.spent), None)
 
-    async def refresh(self, refresh_token: Secret, sub: str, nonce: str | None = None) -> TokenOutcome:
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
         token = refresh_token.reveal()
         self.uses[token] += 1
         self.used_at.append(self.clock())

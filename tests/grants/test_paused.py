@@ -1,0 +1,71 @@
+"""A process that is stopped (SIGSTOP, a suspended machine) after it got the lease and before it sent the request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from akoya_gateway.grants import GrantState
+from akoya_gateway.grants.interfaces import always
+from akoya_gateway.oauth.outcomes import DownReason, ProviderDown, TokenOutcome
+from akoya_gateway.secret import Secret
+from tests.support.grants import FlakyStore, GrantEnv, Provider, Reuse, bearer
+from tests.support.virtual_time import clock, in_virtual_time
+
+
+class SlowToConnect(Provider):
+    """The connection for the first refresh is established when `connected` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(clock, reuse=Reuse.FAMILY)
+        self.connected = asyncio.Event()
+        self.calls = 0
+
+    async def refresh(
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+    ) -> TokenOutcome:
+        self.calls += 1
+        if self.calls == 1:
+            await self.connected.wait()
+        if not may_send():
+            return ProviderDown("paused", reason=DownReason.PAUSED)
+        return await super().refresh(refresh_token, sub, nonce)
+
+
+@in_virtual_time
+async def test_token_that_another_process_may_have_used_is_not_sent_after_a_pause() -> None:
+    """The provider would revoke all tokens of the consent."""
+    env = GrantEnv(managers=0)
+    env.provider = provider = SlowToConnect()
+    env.managers = [env.new_manager("running")]
+    running_store, env.store = env.store, FlakyStore(env.store.store)
+    stopped, stopped_store, env.store = env.new_manager("stopped"), env.store, running_store
+    grant = await env.connect()
+    await asyncio.sleep(950)
+    flight = stopped._refresher.flight(grant)
+    while not provider.calls:
+        await asyncio.sleep(0.1)
+    stopped_store.down = True  # It does not renew its lease.
+    while (current := await env.stored(grant)).tokens.bearer == grant.tokens.bearer:
+        await env.manager._refresher.flight(current)
+        await asyncio.sleep(1)
+    stopped_store.down = False
+    provider.connected.set()
+    assert bearer(await flight) == "bearer-2"
+    assert provider.uses == {"refresh-1": 1}
+    assert not provider.families[0].ended
+    assert (await env.stored(grant)).state is GrantState.LIVE
+    assert stopped.notes == ()
+
+
+@in_virtual_time
+async def test_slow_connection_of_a_running_process_is_used() -> None:
+    env = GrantEnv(managers=0)
+    env.provider = provider = SlowToConnect()
+    env.managers = [env.new_manager("slow")]
+    grant = await env.connect()
+    await asyncio.sleep(950)
+    flight = env.manager._refresher.flight(grant)
+    await asyncio.sleep(60)
+    provider.connected.set()
+    assert bearer(await flight) == "bearer-2"
