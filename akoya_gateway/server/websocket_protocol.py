@@ -15,7 +15,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request
-from websockets.protocol import OPEN
+from websockets.protocol import CLOSING, OPEN
 
 EXTENSION = "akoya.tunnel"
 _SERVICE_RESTART = 1012
@@ -89,6 +89,12 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
             raise ClientDisconnected
         await super().send(message)
+        if self._holding and self.conn.state is CLOSING:
+            # The app has closed the WebSocket without receiving. Parse the close frame of the client: otherwise the
+            # connection would stay open until the timer.
+            early = self._release()
+            if early:
+                super().data_received(early)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             # Otherwise uvicorn logs an error for each refused handshake.
             self.handshake_complete = True

@@ -608,6 +608,26 @@ class TestTheServer:
             client.send(frame(CLOSE, BYE, mask=True))
             assert rest(client) == close_frame(1000)
 
+    def test_connection_that_the_app_closed_without_receiving_is_closed_after_the_clients_close_frame(self) -> None:
+        class Patient(DetachableWebSocketProtocol):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                self.close_timeout = 3600.0
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+
+        with (
+            AppServer(app, **(BARE | {"ws": Patient, "lifespan": "off"})) as server,
+            Client(server.port) as client,
+        ):
+            client.send(request())
+            client.until(b"\r\n\r\n")
+            assert exactly(client, 4) == close_frame(1000)
+            client.send(frame(CLOSE, BYE, mask=True))
+            assert rest(client, 30) == b""
+
     def test_bytes_of_a_client_that_left_before_the_response_are_discarded(self) -> None:
         received: list[str] = []
 
