@@ -13,6 +13,7 @@ ROOT = TESTS.parent / "akoya_gateway"
 VERIFY = TESTS.parent / "akoya-verify" / "src" / "akoya_verify"
 BASE = {
     "bounded_cache",
+    "client_header_names",
     "client_headers",
     "clock",
     "deadline",
@@ -29,7 +30,8 @@ CONFIG = BASE | {"config.model"}
 # Package -> the packages of the gateway that it may import. A dotted name allows only that module.
 ALLOWED: dict[str, set[str]] = {
     "bounded_cache": set(),
-    "client_headers": {"bounded_cache", "log"},
+    "client_header_names": set(),
+    "client_headers": {"bounded_cache", "client_header_names", "log"},
     "clock": set(),
     "deadline": {"tasks"},
     "errors": set(),

@@ -50,7 +50,7 @@ class HeaderInjector:
         self.client_headers = client_headers_of(config)
         self.trusts = TrustedProxies(config.trusted_proxies)
         self.read = RequestHeaderCache(cookies, self.client_headers).read
-        """Parse client headers; the result's `upstream_headers` hold no gateway headers (docs/design.md section 5)."""
+        """Parse client headers; the result's lists for the app have no gateway headers (docs/design.md section 5)."""
         self._admitted: BoundedCache[
             tuple[str, int], tuple[Admitted, tuple[Grant | None, ...], OwnerGrants, UpstreamClaims]
         ] = BoundedCache(MAX_ENTRIES)
@@ -79,7 +79,9 @@ class HeaderInjector:
         Raises:
             UserError: The request does not have exactly one valid host, or cannot be signed.
         """
-        passed = headers.upstream_headers if is_trusted else headers.untrusted_upstream_headers
+        passed = (headers.from_proxy if is_trusted else headers.from_client) or headers.filter_for(
+            is_trusted=is_trusted
+        )
         if content_digest is not None:
             passed = [pair for pair in passed if pair[0] != CONTENT_DIGEST]
         if admitted.prepared is None or not target.signs:

@@ -41,20 +41,22 @@ def authorities(headers: Headers) -> Authorities:
 def client_headers_of(config: Config) -> ClientHeaders:
     """Return the policy for client headers. A JWT that identifies the user is passed on unchanged."""
     jwt_header = config.identity.header if config.identity.source is IdentitySource.JWT else None
-    return ClientHeaders(config.allow_underscore_headers, jwt_header)
+    return ClientHeaders((*config.allow_underscore_headers, *config.allow_client_headers), jwt_header)
 
 
 class RequestHeaders:
     """Parsed request headers. Instances are shared between requests: do not modify them."""
 
     __slots__ = (
+        "_client_headers",
+        "_stripped",
         "authorities",
         "bodiless",
+        "from_client",
+        "from_proxy",
         "override",
         "request_id",
         "session",
-        "untrusted_upstream_headers",
-        "upstream_headers",
     )
 
     def __init__(self, headers: Headers, cookies: GatewayCookies, client_headers: ClientHeaders) -> None:
@@ -67,12 +69,24 @@ class RequestHeaders:
         """True if no body follows in HTTP/1.1 (RFC 9112 section 6.3)."""
         self.request_id = next((value for name, value in headers if name == REQUEST_ID), None)
         """Value of the first `X-Request-Id`, or None. Not validated."""
-        stripped = strip(headers, cookies.without_gateway_cookies)
-        passes = client_headers.passes
-        self.upstream_headers = [pair for pair in stripped if passes(pair[0], from_proxy=True)]
-        """The client headers passed to the app if the peer is one of `trusted_proxies`."""
-        self.untrusted_upstream_headers = [pair for pair in self.upstream_headers if passes(pair[0], from_proxy=False)]
-        """The client headers passed to the app if the peer is not trusted."""
+        self._stripped = strip(headers, cookies.without_gateway_cookies)
+        self._client_headers = client_headers
+        self.from_proxy: Headers = []
+        """The client headers passed to the app if the peer is one of `trusted_proxies`. Empty until `filter_for`."""
+        self.from_client: Headers = []
+        """The client headers passed to the app if the peer is not trusted. Empty until `filter_for`."""
+
+    def filter_for(self, *, is_trusted: bool) -> Headers:
+        """Fill and return `from_proxy` or `from_client`.
+
+        This is done when one is first needed, because the headers that it lacks are logged. Forward-auth needs neither.
+        """
+        passed = self._client_headers.passed(self._stripped, from_proxy=is_trusted)
+        if is_trusted:
+            self.from_proxy = passed
+        else:
+            self.from_client = passed
+        return passed
 
 
 class RequestHeaderCache:

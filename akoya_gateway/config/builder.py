@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path as FilePath
 
+from akoya_gateway.client_headers import LISTED, UNDERSCORE
 from akoya_gateway.config.access_rules import read_rules
+from akoya_gateway.config.allowed_headers import read_allowed_headers
 from akoya_gateway.config.clients import ENDPOINTS, RedirectContext, read_clients, read_connectors, read_environments
 from akoya_gateway.config.data_apis import check_data_rules
 from akoya_gateway.config.diagnostics import quoted
@@ -50,7 +52,6 @@ from akoya_gateway.config.server import (
     read_root_path,
     read_token_bearer,
     read_trusted_proxies,
-    read_underscore_headers,
     read_upstreams,
     warn_if_plain_http,
     warn_if_tls_ends_nowhere,
@@ -128,7 +129,8 @@ def build_config(reader: DocumentReader, source: FilePath) -> Config | None:
         root_path=root_path,
         path_variants=variants,
         pages=read_pages(top),
-        allow_underscore_headers=read_underscore_headers(top),
+        allow_underscore_headers=read_allowed_headers(top, UNDERSCORE),
+        allow_client_headers=read_allowed_headers(top, LISTED),
     )
 
 

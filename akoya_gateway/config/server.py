@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TypeVar
 
-from akoya_gateway.client_headers import is_known
 from akoya_gateway.config.data_apis import read_data_apis
 from akoya_gateway.config.diagnostics import dotted, quoted
 from akoya_gateway.config.model import (
@@ -316,26 +315,6 @@ def _unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddre
     if mapped is None or network.prefixlen < 96:
         return network
     return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
-
-
-def read_underscore_headers(top: Node) -> tuple[str, ...]:
-    """Read the names of headers with `_` that reach the app.
-
-    A name is rejected if a server could mistake it for a header that has a meaning for the gateway.
-    """
-    node = top.get("allow_underscore_headers")
-    found = []
-    for item in node.items() if node else ():
-        name: str = item.value.lower()
-        if "_" not in name:
-            item.error("only names with `_` are dropped", "remove it: this header reaches the app anyway")
-        elif is_known(name.encode()):
-            item.error(
-                f"a server can take {item.value} for a header that the gateway decides about", "have the client use `-`"
-            )
-        else:
-            found.append(name)
-    return tuple(found)
 
 
 def read_identity(top: Node, proxies: Iterable[object]) -> Identity:

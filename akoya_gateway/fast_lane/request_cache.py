@@ -268,6 +268,8 @@ class RequestParser:
                 if self._writer.forwarded.trusts(peer):
                     forwarding_fields.append(field)
                     wires.append(field.wire if kind == _UNTRUSTED else b"")
+                else:
+                    self._writer.client_headers.log_dropped(field.name)
             elif kind == _REQUEST_ID:
                 request_id = request_id or field.value
             else:
@@ -332,6 +334,8 @@ class RequestParser:
         wire = b"%b: %b\r\n" % cached[0] if cached else b""
         if does is HeaderRule.PASS:
             return self._passed(found[1], header, wire)
+        if does is HeaderRule.DROP:
+            self._writer.client_headers.log_dropped(header[0])
         if does in (HeaderRule.DROP, HeaderRule.TE) or (
             does is HeaderRule.CONNECTION and header[1].lower() == b"keep-alive"
         ):

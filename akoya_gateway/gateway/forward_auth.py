@@ -20,6 +20,7 @@ from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.admission.decision import Admission, Admitted
 from akoya_gateway.authentication.principal import is_trusted_peer
+from akoya_gateway.client_headers import setting_for
 from akoya_gateway.errors import GatewayError, OperatorError, UserError
 from akoya_gateway.gateway.exchange import Exchange
 from akoya_gateway.gateway.original_request import ORIGINAL_URI, InvalidOriginalRequest, OriginalRequest
@@ -105,9 +106,10 @@ async def forward_auth(runtime: Runtime, request: RequestInfo, exchange: Exchang
 def _replaceable(runtime: Runtime, request: RequestInfo) -> OriginalRequest:
     original = runtime.original_requests.read(request)
     if original.irreplaceable is not None:
-        name = original.irreplaceable[:64].decode("latin-1")
+        name, setting = original.irreplaceable[:64].decode("latin-1"), setting_for(original.irreplaceable)
+        remedy = "" if setting is None else f" If the app needs it, list it in `{setting}`."
         raise InvalidOriginalRequest(
-            f"The request contains the header {name}, which the proxy would pass on to the app.", status=403
+            f"The request contains the header {name}, which the proxy would pass on to the app.{remedy}", status=403
         )
     return original
 

@@ -68,6 +68,8 @@ class OriginalRequest:
         injected = {name for name, _ in request.headers if is_gateway_header(name)}
         handling = {name: client_headers.handling(name) for name, _ in request.headers}
         dropped = {name for name, how in handling.items() if how is DROP} - _DESCRIBING
+        for name in dropped:
+            client_headers.log_dropped(name)
         unlisted = (
             name for name, how in handling.items() if how is not PASS and is_unlisted(name) and name != identity_header
         )
@@ -81,6 +83,8 @@ class OriginalRequest:
         # The session cookie must not reach the upstream (docs/design.md section 5).
         left = cookies.without_gateway_cookies(b"; ".join(sent)) if sent else b""
         self._kept_headers: Headers = [(b"cookie", left)] if left else []
+        # For Traefik, which removes these names from the request unless the response contains them.
+        self._kept_headers += [pair for pair in request.headers if pair[0] in client_headers.allowed]
         gone = injected | dropped
         self._removed_headers = gone | {b"cookie"} if sent and not left else gone
         self._removal_headers = _removal_headers(self._removed_headers)
@@ -104,7 +108,7 @@ class OriginalRequest:
         )
 
     def response_headers(self, injected_headers: Headers) -> Headers:
-        """Return the gateway headers, the remaining client cookies and, for Envoy, the list of headers to remove."""
+        """Return the gateway headers, the client's remaining cookies and allowed headers, and the list for Envoy."""
         if self.plain:
             return injected_headers + self._kept_headers + self._removal_headers
         return (

@@ -17,7 +17,7 @@ from akoya_gateway.upstream.reverse_proxy import ReverseProxy
 Proxies = Mapping[str, ReverseProxy]
 """Reverse proxies by upstream name (`config.model.Upstream.name`)."""
 
-_SHARED = ("trusted_proxies", "public_url", "allow_underscore_headers", "identity")
+_SHARED = ("trusted_proxies", "public_url", "allow_underscore_headers", "allow_client_headers", "identity")
 """Configuration keys that every proxy depends on. A change of one replaces all proxies."""
 
 

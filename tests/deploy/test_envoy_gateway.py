@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
+from akoya_gateway.client_header_names import FROM_PROXIES, MOVES_THE_REQUEST
 from akoya_gateway.signing.header_names import ASSERTION, PASSED_NAMES, REQUEST_ID, SIGNATURE, SIGNATURE_INPUT
 from tests.support import proxies
 from tests.support.client_header_lists import envoy_gateway

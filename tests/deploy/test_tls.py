@@ -13,7 +13,7 @@ import pytest
 from websockets import Origin
 from websockets.asyncio.client import connect
 
-from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
+from akoya_gateway.client_header_names import FROM_PROXIES, MOVES_THE_REQUEST
 from akoya_gateway.sandbox.server import SandboxServer
 from akoya_gateway.sandbox.settings import SandboxClient, SandboxSettings
 from akoya_gateway.secret import Secret

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from akoya_gateway import Gateway, load_config
-from akoya_gateway.client_headers import MOVES_THE_REQUEST
+from akoya_gateway.client_header_names import MOVES_THE_REQUEST
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.observer import NullAuthorizationObserver
 from akoya_gateway.fast_lane.asgi import AsgiFastLane

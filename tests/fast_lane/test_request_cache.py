@@ -63,7 +63,7 @@ class Parsed:
         request_headers = RequestHeaders(self.headers, JAR, ClientHeaders())
         assert not request_headers.override
         writer = RequestWriter(ForwardedHeaders(TRUSTED), b"default")
-        section = writer.section(request_headers.upstream_headers, Hop(peer, False, "http"))
+        section = writer.section(request_headers.filter_for(is_trusted=True), Hop(peer, False, "http"))
         assert section.body is Body.NONE
         self.session, self.authorities = request_headers.session, request_headers.authorities
         self.before, self.after = section.lines, section.forwarded

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
-from tests.support.client_header_lists import DEPLOY, FILES, IN_FAMILIES, with_lists
+from akoya_gateway.client_header_names import FROM_PROXIES, IN_FAMILIES, MOVES_THE_REQUEST
+from tests.support.client_header_lists import DEPLOY, FILES, with_lists
 from tests.support.environment import Browser
 from tests.support.forward_auth import ProxiedEnv, cookies, get
 from tests.support.proxies import PROXIES, ProxyMissing
 
 SPOOFED = "6.6.6.6"
 DESCRIBING = ("x-original-uri", "x-original-method", "x-forwarded-uri", "x-forwarded-method")
-KNOWN = sorted({*(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES), *IN_FAMILIES})
+KNOWN = sorted(name.decode() for name in MOVES_THE_REQUEST | FROM_PROXIES | IN_FAMILIES)
 UNKNOWN = {
     "patterns": [
         "X-Forwarded-Anything", "X-Original-Anything", "X-Envoy-Anything", "X-Amzn-Anything", "Cf-Anything", "Any-Client-Ip", "Any-Real-Ip",
@@ -31,6 +31,12 @@ UNKNOWN = {
 """Names that are in no list. nginx has no patterns, so the gateway refuses requests with them."""
 
 
+TURNED_ON = {
+    "envoy": ["# - remove: kept", "# - append: {header: {key: kept", "# - append: {header: {key: x-original-filename"],
+    "haproxy": ["# http-request set-var(txn.kept)", "# http-request set-header X-Original-Filename"],
+    "caddy": ["# vars kept", "# request_header X-Original-Filename", "# import if_sent X-Original"],
+}
+"""Lines of the files that let X-Original-Filename through, which are comments by default."""
 OF_HOSTING_SERVICES = ("X-Envoy-", "X-Amzn-", "Cf-")
 """nginx passes on unlisted names of these families, because services may add new ones to requests at any time."""
 
@@ -57,7 +63,9 @@ def test_header_that_nginx_cannot_remove_is_refused(env: ProxiedEnv, member: Bro
                     assert status == 200
                     continue
                 detail = f"The request contains the header {name.lower()}, which the proxy would pass on to the app."
-                assert (status, seen["detail"]) == (403, detail)
+                closed = name.startswith(("X-Invoke-", "X-Accel-", "Oidc-"))
+                remedy = "" if closed else " If the app needs it, list it in `allow_client_headers`."
+                assert (status, seen["detail"]) == (403, detail + remedy)
 
 
 def test_nginx_that_lists_what_it_passes_on_passes_on_nothing_else(tmp_path: Path) -> None:
@@ -65,7 +73,7 @@ def test_nginx_that_lists_what_it_passes_on_passes_on_nothing_else(tmp_path: Pat
     listed = "proxy_pass_request_headers off; proxy_set_header Accept $http_accept;"
     changes = {"proxy_pass http://akoya_app;": f"{listed} proxy_pass http://akoya_app;"}
     try:
-        env = ProxiedEnv(tmp_path, "nginx", nginx_changes=changes)
+        env = ProxiedEnv(tmp_path, "nginx", proxy_changes=changes)
     except ProxyMissing as missing:
         pytest.skip(str(missing))
     with env, env.browser() as browser:
@@ -97,15 +105,31 @@ def test_lists_of_the_files_are_those_of_the_gateway() -> None:
 
 @pytest.fixture(scope="module", params=list(PROXIES))
 def identified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedEnv]:
-    """The gateway trusts the proxy's `X-Forwarded-User`; the proxy's file is unchanged."""
+    """The gateway trusts the proxy's `X-Forwarded-User`, and the app needs `X-Original-Filename`."""
+    changes = {"identity": {"header": "X-Forwarded-User"}, "allow_client_headers": ["x-original-filename"]}
+    folder = tmp_path_factory.mktemp(request.param)
     try:
         env = ProxiedEnv(
-            tmp_path_factory.mktemp(request.param), request.param, changes={"identity": {"header": "X-Forwarded-User"}}
+            folder,
+            request.param,
+            changes=changes,
+            proxy_changes={line: line[2:] for line in TURNED_ON.get(request.param, ())},
         )
     except ProxyMissing as missing:
         pytest.skip(str(missing))
     with env:
         yield env
+
+
+@pytest.mark.parametrize("sent", [["{env.PATH}"], []])
+def test_header_that_the_operator_allows_reaches_the_app(identified: ProxiedEnv, sent: list[str]) -> None:
+    names = ["X-Original-Filename", "Kept", "X_Original_Filename", "X.Original.Filename"]
+    lines = [f"{name}: {value}" for name in names for value in (sent if name == names[0] else ["dropped"])]
+    status, seen = get(identified.port, "/public/x", *lines)
+    assert status == 200, seen
+    found = [(name, value) for name, value in seen["headers"] if "filename" in name or name == "kept"]
+    # Caddy and nginx pass on a header of another name.
+    assert [pair for pair in found if pair != ("kept", "dropped")] == [("x-original-filename", value) for value in sent]
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-User", "x-forwarded-user", "X_Forwarded_User"])

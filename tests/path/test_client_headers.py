@@ -9,15 +9,8 @@ import pytest
 
 from akoya_gateway import client_headers
 from akoya_gateway.access.request import RequestInfo
-from akoya_gateway.client_headers import (
-    FROM_PROXIES,
-    LOGGED_NAMES,
-    MOVES_THE_REQUEST,
-    ClientHeaders,
-    Handling,
-    is_alias,
-    is_known,
-)
+from akoya_gateway.client_header_names import FROM_PROXIES, MOVES_THE_REQUEST
+from akoya_gateway.client_headers import LOGGED_NAMES, ClientHeaders, Handling, is_alias, is_known
 from akoya_gateway.config.model import Cookie, Seconds
 from akoya_gateway.gateway.original_request import OriginalRequestCache
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
@@ -139,7 +132,7 @@ def test_dropped_name_is_logged_once_and_a_bounded_number_of_them(caplog: pytest
     with caplog.at_level(logging.WARNING):
         for number in range(LOGGED_NAMES * 3):
             for _ in range(2):
-                headers.handling(b"x_%d" % number)
+                headers.log_dropped(b"x_%d" % number)
     assert len(caplog.records) == LOGGED_NAMES
 
 

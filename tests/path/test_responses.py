@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from akoya_gateway.config.model import Cookie
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from tests.support.environment import Browser, GatewayEnv
-from tests.support.processes import AppServer
-
-SENT = [(b"akoya-id-token", b"secret"), (b"akoya_id_token", b"secret"), (b"Akoya_Id_Token", b"secret"), (b"akoya.owner", b"secret"), (b"akoya", b"secret"),
-        (b"set-cookie", b"akoya=fixed; Path=/"), (b"set-cookie", b"akoya-browser=fixed"), (b"Set-Cookie", b" akoya = fixed"), (b"set-cookie", b"=akoya=fixed"),
-        (b"set-cookie", b"theirs=kept"), (b"set-cookie", b"akoyan=kept"), (b"set-cookie", b"x=akoya=kept"), (b"akoyan", b"kept"),
-        (b"settings", b"kept"), (b"content-type", b"text/plain")]  # fmt: skip
-
-
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "http":
-        length = [] if scope["path"].endswith("/chunked") else [(b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 200, "headers": SENT + length})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-
-@pytest.fixture(scope="module", params=["sidecar", "general", "app", "middleware"])
-def env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayEnv]:
-    options = ("--no-fast-lane",) if request.param == "general" else ()
-    entrypoint = "sidecar" if request.param == "general" else request.param
-    changes = {"sessions": {"store": "memory://", "keys": [{"env": "AKOYA_GATEWAY_KEY"}], "cookie": {"name": "akoya"}}}
-    with GatewayEnv(
-        tmp_path_factory.mktemp("env"),
-        changes=changes,
-        entrypoint=entrypoint,
-        app=app,
-        upstream=AppServer(app),
-        options=options,
-    ) as env:
-        yield env
 
 
 @pytest.mark.parametrize("path", ["/public/x", "/accounts", "/accounts/chunked"])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from akoya_gateway.client_headers import FROM_PROXIES, MOVES_THE_REQUEST
+from akoya_gateway.client_header_names import FROM_PROXIES, MOVES_THE_REQUEST
 from tests.path.app_servers import ASGI, QUICK, SLOW, AppProcess, ServerMissing
 from tests.support.environment import Browser, GatewayEnv
 from tests.support.forward_auth import ProxiedEnv, cookies, get

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from tests.support.environment import Browser, GatewayEnv
@@ -35,11 +37,13 @@ class BehindProxy(GatewayEnv):
 class ProxiedEnv(BehindProxy):
     """A proxy that uses the gateway for forward-auth. The gateway listens on `gateway_port` and trusts 127.0.0.1."""
 
-    def __init__(self, folder: Path, proxy: str, nginx_changes: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, proxy: str, proxy_changes: Mapping[str, str] = MappingProxyType({}), **options: Any
+    ) -> None:
         super().__init__(folder, **options)
         self.kind = proxy
         self.gateway_port = free_port()
-        addresses = Addresses(self.port, self.gateway_port, self.upstream.port, nginx_changes)
+        addresses = Addresses(self.port, self.gateway_port, self.upstream.port, proxy_changes)
         self.proxy = ProxyProcess(proxy, folder / "proxy", addresses)
 
     def config(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -26,8 +26,8 @@ class Addresses:
     public: int
     gateway: int
     app: int
-    nginx_changes: dict[str, str] | None = None
-    """Further replacements in nginx's file, by exact text."""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """Further replacements in the proxy's main file, by exact text."""
     certificate: tuple[Path, Path] = (Path(), Path())
     """Files of the certificate and its key, for the proxies that end TLS."""
 
@@ -48,7 +48,7 @@ def nginx(folder: Path, at: Addresses) -> list[str]:
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "127.0.0.1:3000": f"127.0.0.1:{at.app}",
             "/etc/nginx/akoya-client-headers.conf": str(DEPLOY / "nginx" / "akoya-client-headers.conf"),
-            **(at.nginx_changes or {}),
+            **at.changes,
         },
     )
     return nginx_command(folder, site)
@@ -75,6 +75,7 @@ def envoy(folder: Path, at: Addresses) -> list[str]:
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "address: 127.0.0.1, port_value: 9000": f"address: 127.0.0.1, port_value: {at.gateway}",
             "address: 127.0.0.1, port_value: 3000": f"address: 127.0.0.1, port_value: {at.app}",
+            **at.changes,
         },
     )
     path = folder / "envoy.yaml"
@@ -90,6 +91,7 @@ def haproxy(folder: Path, at: Addresses) -> list[str]:
             "bind :8080": f"bind 127.0.0.1:{at.public}",
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "127.0.0.1:3000": f"127.0.0.1:{at.app}",
+            **at.changes,
         },
     )
     path = folder / "haproxy.cfg"
@@ -105,6 +107,7 @@ def caddy(folder: Path, at: Addresses) -> list[str]:
             "\n:8080 {": f"\nhttp://:{at.public} {{\n\tbind 127.0.0.1",
             "127.0.0.1:9000": f"127.0.0.1:{at.gateway}",
             "127.0.0.1:3000": f"127.0.0.1:{at.app}",
+            **at.changes,
         },
     )
     return caddy_command(folder, text)

@@ -152,6 +152,8 @@ class Config:
     """The process's settings for HTTPS to the provider. Empty if no https endpoint is configured."""
     allow_underscore_headers: tuple[str, ...] = ()
     """Lower-case header names with `_` that reach the app (`client_headers`)."""
+    allow_client_headers: tuple[str, ...] = ()
+    """Lower-case names of other headers that the gateway would drop, and that reach the app."""
     root_path: str = ""
     """The path at which the middleware is mounted. `prefix` and the paths of `access` already include it."""
     path_variants: PathVariants = PathVariants.REFUSE

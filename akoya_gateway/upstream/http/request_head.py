@@ -161,7 +161,7 @@ class RequestWriter:
             keep_alive: Whether connections are reused.
         """
         self.forwarded = forwarded
-        self._client_headers = client_headers or ClientHeaders()
+        self.client_headers = client_headers or ClientHeaders()
         self._default_host = default_host
         self._keep_alive = keep_alive
         self._names: BoundedCache[bytes, int] = BoundedCache(_MAX_NAMES, _MAX_NAME_BYTES)
@@ -287,7 +287,7 @@ class RequestWriter:
         if not _TOKEN.fullmatch(name):
             raise RefusedRequest("a header name is not a token")
         special_rule = None if is_alias(name) else _RULES.get(name.lower())
-        rule = int(_HANDLED[self._client_headers.handling(name)] if special_rule is None else special_rule)
+        rule = int(_HANDLED[self.client_headers.handling(name)] if special_rule is None else special_rule)
         return self._names.store(name, rule, len(name))
 
     def _read_method(self, method: str) -> bytes:
