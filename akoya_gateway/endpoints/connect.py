@@ -8,6 +8,7 @@ from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.access.request import is_speculative
 from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector
+from akoya_gateway.endpoints.callback_host import CallbackHost
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.rate_limit import RateLimiter, client_key
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
@@ -41,6 +42,7 @@ class ConnectEndpoint:
         self._observer = observer
         self._rate_limiter = rate_limiter
         self._trusted_proxies = config.trusted_proxies
+        self._callback_host = CallbackHost(config.trusted_proxies)
 
     async def __call__(self, request: EndpointRequest) -> Response:
         """Redirect (302) to the authorization endpoint. The attempt is stored before the redirect is sent.
@@ -64,6 +66,7 @@ class ConnectEndpoint:
         refuse_unknown(parameters, "return_to")
         return_to = self._return_to(parameters.get("return_to"))
         self._rate_limiter.check(client_key(request.info, self._trusted_proxies))
+        self._callback_host.check(request.info, connector.client.redirect_uri)
         dialect = connector.client.environment.dialect
         verifier = code_verifier() if dialect.pkce else None
         nonce = new_nonce() if dialect.nonce else None
