@@ -127,7 +127,7 @@ def test_headers_of_a_client_do_not_reach_the_app(env: ProxiedEnv) -> None:
     with env.browser() as browser:
         browser.connect()
         for path in ("/public/x", "/accounts"):
-            for names in (KNOWN[::3], KNOWN[1::3], KNOWN[2::3], own):
+            for names in (*(KNOWN[start::5] for start in range(5)), own):
                 lines = [f"{name}: {SPOOFED}" for name in names]
                 status, seen = get(env.port, path, f"Cookie: {cookies(browser)}", *lines)
                 assert status == 200, seen

@@ -21,7 +21,8 @@ MOVING = ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Daphne-Root-Path", "X-Scri
           "X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "Request-Method", "Proxy", "X-Waws-Unencoded-Url",
           "MS-ASPNETCORE-WINAUTHTOKEN", "X-Any-Script-Name", "X-Any-Method-Override", "Any-Original-Url", "X-Invoke-Any", "X-Astro-Path",
           "X-Middleware-Override-Headers", "X-CouchDB-Requested-Path", "X-Traversal-Path", "Method-Override", "X-HTTP-Verb", "Http-Url",
-          "Proxy-Url", "Redirect-Url", "Request-Target"]  # fmt: skip
+          "Proxy-Url", "Redirect-Url", "Request-Target", "X-Request-Base", "Request-Base", "X-Tomcat-DocRoot", "XAJP-Path-Info", "X-CF-Forwarded-Url",
+          "X-React-Router-Prerender-Data", "X-JFrog-Override-Base-Url", "X-Tunneled-Method", "Grpc-Metadata-Akoya-Owner", "Grpc-Metadata-X-Forwarded-User"]  # fmt: skip
 SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Real-IP", "True-Client-IP", "X-Client-IP", "Client-IP",
                    "CF-Connecting-IP", "X-Proxied-Https", "Remote-User", "X-Remote-User", "X-Auth-Request-User", "Forwarded",
                    "X-Envoy-External-Address", "Front-End-Https", "X-Scheme", "Fastly-Client-IP", "$WSRU", "WL-Proxy-Client-IP",
@@ -29,7 +30,10 @@ SAID_BY_PROXIES = ["X-Forwarded-For", "X-Forwarded-Prefix", "X-Forwarded-User", 
                    "X-Goog-IAP-JWT-Assertion", "Cf-IPCountry", "Fastly-SSL", "Any-Client-IP", "X-Any-Real-IP", "Any-Remote-User", "Forwarded-Host", "X-Orig-Host",
                    "X-Apigateway-Event", "L5d-Dst-Override", "Oidc-Claim-Sub", "Iv-User", "Remote-Groups", "X-Pomerium-Claim-Email", "Traceparent", "Tracestate",
                    "B3", "X-B3-TraceId", "Sentry-Trace", "X-Datadog-Trace-Id", "X-Custom-IP-Authorization", "X-Forwarder-For", "X-Client-Cert-Subject-DN", "X-SSL-Subject",
-                   "Client-Cert-Chain", "Mellon-Any", "X-Vouch-Any", "X-Token-User-Roles", "X-JWT-Assertion", "X-ProxiedEntitiesChain", "Logon-User", "Proxy-Host"]  # fmt: skip
+                   "Client-Cert-Chain", "Mellon-Any", "X-Vouch-Any", "X-Token-User-Roles", "X-JWT-Assertion", "X-ProxiedEntitiesChain", "Logon-User", "Proxy-Host", "Impersonate-User", "Tailscale-App-Capabilities",
+                   "Ngrok-Auth-User-Email", "Sf-Context-Current-User", "X-Streamlit-User", "Plotly-User-Data", "Dapr-App-Id", "Knative-Serving-Revision",
+                   "X-WebObjects-Remote-User", "SSLClientCertSubject", "Cert-Chain-0", "X-TLS-Version", "SM-AuthType", "Eppn", "X-Any-Forwarded-User",
+                   "X-Any-Subject-DN", "Jaeger-Debug-Id", "Sw8", "X-Instana-T", "Pinpoint-Sampled", "X-Amzn-Ava-User-Context"]  # fmt: skip
 
 COOKIES = GatewayCookies(Cookie("akoya", secure=False, idle=Seconds(1.0), lifetime=Seconds(1.0)), Seconds(1.0))
 
@@ -80,6 +84,9 @@ def test_name_that_proxies_use_passes_from_proxies_alone_in_its_own_spelling(nam
         "Baggage",
         "X-Requested-With",
         "Origin-Path",
+        "Grpc-Metadata-Authorization",
+        "X-Serverless-Authorization",
+        "Ngrok-Skip-Browser-Warning",
     ],
 )
 def test_unknown_header_is_forwarded(name: str) -> None:

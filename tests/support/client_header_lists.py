@@ -108,7 +108,7 @@ def haproxy() -> list[str]:
     # Header names are in lower case here, and a line of the file may have 2,048 characters.
     expressions = [
         "[^a-z0-9-]",
-        f"^({'|'.join(PREFIXES)})",
+        *(f"^({group})" for group in _groups(PREFIXES)),
         f"({'|'.join(SUFFIXES)})$",
         *(f"^({group})$" for group in _groups(NAMES)),
     ]
@@ -124,7 +124,8 @@ def traefik() -> list[str]:
 def traefik_expression() -> list[str]:
     own = ["for", "host", "port", "proto", "server", "tls-client-cert", "tls-client-cert-info"]
     prefixes = "|".join(prefix for prefix in PREFIXES if prefix != "x-forwarded-")
-    suffixes = "|".join(suffix for suffix in SUFFIXES if "-forwarded-" not in suffix)
+    described = ("-forwarded-for", "-forwarded-host", "-forwarded-proto")
+    suffixes = "|".join(suffix for suffix in SUFFIXES if suffix not in described)
     expression = (
         f"(?i)^(akoya.*|signature(-input)?|.*[^a-z0-9-].*|({prefixes}).*|.*({suffixes})"
         f"|([^x].*|x[^-].*|x-.+)-forwarded-(for|host|proto)|x-forwarded-({other_than(own)}))$"
@@ -140,7 +141,7 @@ def envoy_gateway() -> list[dict[str, str]]:
         {"type": "Exact", "value": "x-akoya-answer"},
         # Other spellings of names that servers fold, and WebSphere's `$WSRU`.
         {"type": "RegularExpression", "value": ".*[^a-z0-9:_-].*"},
-        {"type": "RegularExpression", "value": f"({'|'.join(PREFIXES)}).*"},
+        *({"type": "RegularExpression", "value": f"({group}).*"} for group in _groups(PREFIXES)),
         {"type": "RegularExpression", "value": f".*({'|'.join(SUFFIXES)})"},
         *({"type": "RegularExpression", "value": group} for group in _groups(NAMES)),
     ]
