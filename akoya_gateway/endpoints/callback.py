@@ -173,9 +173,9 @@ class CallbackEndpoint:
             return self._failed(as_gateway_error(error), attempt, request.info.request_id)
         nonce = None if attempt.nonce is None else attempt.nonce.reveal()
         try:
-            tokens = tokens_or_raise(
-                await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
-            )
+            outcome = await self._providers[connector.client.name].exchange(code, attempt.code_verifier, nonce)
+            self._grants.record_exchange(connector.client, outcome)
+            tokens = tokens_or_raise(outcome)
         except Exception as error:
             response = self._failed(as_gateway_error(error), attempt, request.info.request_id)
             return await self._failed_exchange(response, before, session, value)

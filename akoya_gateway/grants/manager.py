@@ -26,6 +26,7 @@ from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
 from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth, RegistrationProblem
+from akoya_gateway.grants.refresh_log import log_faults
 from akoya_gateway.grants.refresh_policy import (
     OFFER_AFTER,
     Action,
@@ -42,7 +43,7 @@ from akoya_gateway.grants.revocation_queue import RevocationQueue
 from akoya_gateway.grants.stale_reports import StaleReports
 from akoya_gateway.grants.state_machine import transition
 from akoya_gateway.log import logger
-from akoya_gateway.oauth.outcomes import TokenSet
+from akoya_gateway.oauth.outcomes import TokenOutcome, TokenSet
 from akoya_gateway.store.cache_entry import VALID_SECONDS
 from akoya_gateway.store.encrypted_store import EncryptedStore
 
@@ -154,20 +155,11 @@ class GrantManager:
         They do not make this replica unready: valid tokens are still passed on, the other connectors work, and every
         replica has the same fault.
         """
-        still = "valid tokens are still passed on"
-        down = [
-            f"environment {name}: the provider does not respond; {still}"
-            for name in self.health.unavailable_environments
-        ]
-        failing = [
-            f"connectors.{name}: token requests to environment {environment} fail for this bank; {still}"
-            for environment, name in self.health.unavailable_connectors
-        ]
-        refused = [
-            f"clients.{fault.client}: the provider returns {fault.error}; check client_id and client_secret; {still}"
-            for fault in self.health.registration_problems
-        ]
-        return (*down, *failing, *refused, *map(str, self.health.trust.faults))
+        return (*self.health.notes, *self.revocation_queue.notes)
+
+    def record_exchange(self, client: Client, outcome: TokenOutcome) -> None:
+        """Record the outcome of a code exchange, for `notes`, and log a rejected registration once."""
+        log_faults(self.health.record_exchange(client, outcome), None)
 
     # --- reading --------------------------------------------------------------------------------------------------
 

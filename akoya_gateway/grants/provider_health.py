@@ -18,11 +18,16 @@ from akoya_gateway.oauth.outcomes import (
     DownReason,
     OutcomeUnknown,
     ProviderDown,
+    Refused,
     RevocationOutcome,
     TokenOutcome,
     TokensIssued,
+    Untrusted,
     may_concern_one_grant,
 )
+
+MAX_CAUSES = 8
+"""Maximum number of errors of one client that are logged until its next success."""
 
 OUTAGE_CONNECTORS = 2
 """Number of failing connectors that make an outage of their environment."""
@@ -41,7 +46,8 @@ class RegistrationProblem:
     environment: str
     error: str
     since: float
-    count: int = 1
+    reported: frozenset[str] = frozenset()
+    """The errors so far, at most `MAX_CAUSES`."""
 
 
 class ProviderHealth:
@@ -80,6 +86,8 @@ class ProviderHealth:
         self._clients: dict[str, CircuitBreaker] = {}
         self._pacers: dict[str, RequestPacer] = {}
         self._registration_problems: dict[str, RegistrationProblem] = {}
+        self._exchange_problems: dict[str, RegistrationProblem] = {}
+        """As above, for code exchanges, whose client authentication may be another one (`dialect.code_auth`)."""
         self._rejected: dict[str, str] = {}
         """The first grant of each client that was rejected since the client's last success."""
         self.trust = TrustTracker(clock, random)
@@ -89,6 +97,26 @@ class ProviderHealth:
     def registration_problems(self) -> tuple[RegistrationProblem, ...]:
         """Client registrations that the provider rejects."""
         return tuple(self._registration_problems.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Faults of providers, and of our settings for them, as texts for an operator (/readyz)."""
+        still = "valid tokens are still passed on"
+        down = [f"environment {name}: the provider does not respond; {still}" for name in self.unavailable_environments]
+        failing = [
+            f"connectors.{name}: token requests to environment {environment} fail for this bank; {still}"
+            for environment, name in self.unavailable_connectors
+        ]
+        refused = [
+            f"clients.{one.client}: the provider returns {one.error}; check client_id and client_secret; {still}"
+            for one in self.registration_problems
+        ]
+        exchanges = [
+            f"clients.{one.client}: the provider returns {one.error} when users connect a bank; check client_id, "
+            "client_secret and redirect_uri"
+            for one in self._exchange_problems.values()
+        ]
+        return (*down, *failing, *refused, *exchanges, *map(str, self.trust.faults))
 
     @property
     def unavailable_environments(self) -> tuple[str, ...]:
@@ -169,7 +197,18 @@ class ProviderHealth:
             registration.failed()
         else:
             registration.leave()
-        return self._record_registration_problem(client, outcome)
+        return self._record_problem(self._registration_problems, client, outcome)
+
+    def record_exchange(self, client: Client, outcome: TokenOutcome) -> RegistrationProblem | None:
+        """Record the outcome of a code exchange. Return the registration problem if this is the first sign of it.
+
+        No breaker depends on it: users who connect a bank must not hold back the refreshes of others.
+        """
+        if isinstance(outcome, ClientRejected):
+            return self._record_problem(self._exchange_problems, client, outcome)
+        if isinstance(outcome, TokensIssued | Refused | Untrusted):
+            self._exchange_problems.pop(client.name, None)
+        return None
 
     def _responded(self, client: Client, connector: str | None) -> None:
         """Record that the provider processed a request."""
@@ -209,14 +248,17 @@ class ProviderHealth:
         rejected = self._rejected.setdefault(client.name, grant_id)
         return rejected != grant_id
 
-    def _record_registration_problem(self, client: Client, outcome: ClientRejected) -> RegistrationProblem | None:
-        problem = self._registration_problems.get(client.name)
-        if problem is not None:
-            self._registration_problems[client.name] = replace(problem, error=outcome.error, count=problem.count + 1)
-            return None
-        problem = RegistrationProblem(client.name, client.environment.name, outcome.error, self._clock())
-        self._registration_problems[client.name] = problem
-        return problem
+    def _record_problem(
+        self, problems: dict[str, RegistrationProblem], client: Client, outcome: ClientRejected
+    ) -> RegistrationProblem | None:
+        """Return the problem if its error is a new one, so that each cause is logged once."""
+        problem = problems.get(client.name) or RegistrationProblem(
+            client.name, client.environment.name, outcome.error, self._clock()
+        )
+        is_new = outcome.error not in problem.reported
+        reported = problem.reported | {outcome.error} if len(problem.reported) < MAX_CAUSES else problem.reported
+        problems[client.name] = replace(problem, error=outcome.error, reported=reported)
+        return problems[client.name] if is_new and reported != problem.reported else None
 
     def _environment(self, client: Client) -> CircuitBreaker:
         name = client.environment.name

@@ -98,6 +98,14 @@ class RevocationQueue:
         self.waiting = 0
         """The number of queued revocations after the last sweep, of all processes that share the store."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What an operator has to correct (/readyz)."""
+        return tuple(
+            f"clients.{one.client}: the revocation endpoint returns {one.error}; revocations are repeated for 30 days"
+            for one in self._own_health.registration_problems
+        )
+
     async def enqueue(self, grant: Grant, refresh_token: Secret) -> None:
         """Queue a refresh token of the grant for revocation. The entry is durable when this returns.
 

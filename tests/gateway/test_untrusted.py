@@ -33,6 +33,11 @@ class MisreadBank(Bank):
     unvalidated: frozenset[str] = frozenset()
     failure: TokenOutcome | None = None
     """The response to every refresh, if it is not None."""
+    rejection: TokenOutcome | None = None
+    """The response to every code exchange, if it is not None."""
+
+    async def exchange(self, code: Secret, code_verifier: object = None, nonce: object = None) -> TokenOutcome:
+        return self.rejection or await super().exchange(code, code_verifier, nonce)
 
     async def refresh(
         self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
@@ -173,6 +178,21 @@ async def test_failures_of_one_of_several_banks_are_reported_as_those_of_the_ban
     assert {(await person.go("/x")).status_code for person in people} == {503}
     assert [each.startswith(note) for each in env.gateway.runtime.grants.notes] == [True]
     assert (await env.gateway.runtime.check()) == [], "the gateway must stay ready"
+
+
+async def test_client_that_is_rejected_when_users_connect_is_a_note_until_one_succeeds(env: InProcessEnv) -> None:
+    assert isinstance(env.bank, MisreadBank)
+    env.bank.rejection = ClientRejected("invalid_client")
+    for _ in range(2):
+        person = Person(env)
+        path, _ = await person.callback()
+        assert "error=client-refused" in (await person.go(path)).headers["location"]
+        (note,) = env.gateway.runtime.grants.notes
+        assert note.startswith("clients.demo-app: the provider returns invalid_client when users connect a bank")
+    assert (await env.gateway.runtime.check()) == [], "the gateway must stay ready"
+    env.bank.rejection = None
+    await Person(env).connect()
+    assert env.gateway.runtime.grants.notes == ()
 
 
 async def test_reload_after_the_correction_serves_every_user_at_once(env: InProcessEnv) -> None:
