@@ -109,8 +109,16 @@ class SQLiteStore:
         self._changes.notify_all()
 
     async def check(self) -> None:
-        await self._write(lambda c: c.execute("UPDATE pulse SET beats = beats + 1"))
-        await self._read(lambda c: c.execute("SELECT beats FROM pulse").fetchone())
+        """Create, read and delete a record in one transaction, so that nothing else sees it, and read."""
+        parameters = _parameters(Record("pulse", "", b"", 1, "pulse"), self._clock())
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE pulse SET beats = beats + 1")
+            for sql in (_CREATE, _GET, _DELETE):
+                connection.execute(sql, parameters)
+
+        await self._write(write)
+        await self._read(lambda c: c.execute(_GET, parameters).fetchone())
 
     async def get(self, kind: str, key: str) -> Record | None:
         parameters = {"kind": kind, "key": key, "now": self._clock()}

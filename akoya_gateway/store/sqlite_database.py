@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import sqlite3
@@ -59,12 +60,20 @@ _ADVICE = {
 }
 
 
+FileID = tuple[tuple[int, int], tuple[int, int] | None]
+"""A database file and its write-ahead log: device and inode of each."""
+
+_PUT_BACK = "put it back, or restart the gateway to begin with an empty one"
+
+
 class SQLiteDatabase:
     """The database file. `connect` returns connections that are ready for use; `describe` explains an error."""
 
     def __init__(self, path: str, busy_timeout: float) -> None:
         self.path = Path(path).absolute()
         self._log = Path(f"{self.path}-wal")
+        self._opened: FileID | None = None
+        """The file that was opened last."""
         self.busy_timeout = busy_timeout
 
     def prepare(self) -> None:
@@ -90,6 +99,7 @@ class SQLiteDatabase:
         """Return a connection in autocommit mode, with the schema in place. Raises `StoreUnavailable`."""
         with self.translated_errors():
             place = self._place()
+            self._check_successor(place)
             connection = sqlite3.connect(
                 f"file://{quote(str(self.path))}?mode=rw",
                 uri=True,
@@ -101,7 +111,8 @@ class SQLiteDatabase:
             try:
                 self._check_file(connection)
                 self._set_up(connection)
-                return OpenConnection(connection, (place, self._log_place()))
+                self._opened = (place, self._log_place())
+                return OpenConnection(connection, self._opened)
             except BaseException:
                 connection.close()
                 raise
@@ -126,13 +137,38 @@ class SQLiteDatabase:
             disk = os.statvfs(self.path)
             return StoreSize(used, used + disk.f_bavail * disk.f_frsize)
 
+    def _check_successor(self, place: tuple[int, int]) -> None:
+        """Refuse a file that was emptied, and prepare one that has taken the place of the file that was open before.
+
+        SQLite keeps the write-ahead log of a database that was moved, and would apply its pages to the new file. If
+        another process has already opened the new file, the log is that of the new file and stays.
+        """
+        if self._opened is None:
+            return
+        if self.path.stat().st_size == 0:  # SQLite would create an empty store in it
+            raise StoreUnavailable(f"{self.path}: is empty now; {_PUT_BACK}")
+        if place != self._opened[0]:
+            with self._locked_directory():
+                if self._log_place() in (None, self._opened[1]):
+                    for suffix in ("-wal", "-shm"):
+                        Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked_directory(self) -> Iterator[None]:
+        """Exclude other gateway processes, which may discard the same log."""
+        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # the file system may have no such locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def _place(self) -> tuple[int, int]:
         try:
             found = self.path.stat()
         except FileNotFoundError:
-            raise StoreUnavailable(
-                f"{self.path}: the database was removed; put it back, or restart the gateway to begin with an empty one"
-            ) from None
+            raise StoreUnavailable(f"{self.path}: the database was removed; {_PUT_BACK}") from None
         except OSError as fault:
             raise StoreUnavailable(f"{self.path}: cannot be reached: {fault.strerror}") from fault
         return found.st_dev, found.st_ino
@@ -224,10 +260,10 @@ class SQLiteDatabase:
 
 
 class OpenConnection:
-    """A connection, and the file and the write-ahead log (device, inode) that it was opened on."""
+    """A connection, and the file and the write-ahead log that it was opened on."""
 
     __slots__ = ("connection", "file_id")
 
-    def __init__(self, connection: sqlite3.Connection, place: tuple[tuple[int, int], tuple[int, int] | None]) -> None:
+    def __init__(self, connection: sqlite3.Connection, place: FileID) -> None:
         self.connection = connection
         self.file_id = place
