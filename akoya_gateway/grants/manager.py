@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Tokens
+from akoya_gateway.deadline import finishes_within
 from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants.cache import CachedGrants, GrantCache
 from akoya_gateway.grants.disconnect_listeners import DisconnectListener, DisconnectListeners
@@ -51,7 +52,10 @@ REFRESH_WAIT = 5.0
 """Seconds for which a request waits for a refresh while its old bearer is still valid."""
 
 MAX_REFRESH_WAIT = 20.0
-"""Seconds for which a request without a valid bearer waits for a refresh. More than a token request may take."""
+"""Seconds for which a request without a valid bearer waits for a refresh. More than a token request may take.
+
+Time in which this process was stopped does not count: the response may be in the socket already.
+"""
 
 STORE_RETRY_SECONDS = 5.0
 """Seconds for which writing a new consent is retried. Its authorization code is spent and cannot be used again."""
@@ -218,8 +222,10 @@ class GrantManager:
         if next_action(grant, self._clock(), self._tokens.refresh_before, since=self._since).action in _NOTHING_TO_DO:
             return self._require_passable(grant)
         flight = self._refresher.flight(grant)
-        timeout = max(REFRESH_WAIT - self._refresher.age(grant), 0.0)
-        await asyncio.wait({flight}, timeout=timeout if grant.usable(self._clock()) else MAX_REFRESH_WAIT)
+        if grant.usable(self._clock()):
+            await asyncio.wait({flight}, timeout=max(REFRESH_WAIT - self._refresher.age(grant), 0.0))
+        else:
+            await finishes_within(MAX_REFRESH_WAIT, flight)
         if not flight.done():
             return self._require_passable(grant)
         try:
@@ -284,8 +290,7 @@ class GrantManager:
             if newest.tokens.bearer != rejected:
                 break
             flight = self._refresher.flight(newest, stale=rejected)
-            await asyncio.wait({flight}, timeout=MAX_REFRESH_WAIT)
-            if not flight.done():
+            if not await finishes_within(MAX_REFRESH_WAIT, flight):
                 raise TemporarilyUnavailable(retry_after=1)
             newest = flight.result()
         if must_reconnect(newest) or (newest.tokens.bearer == rejected and newest.tokens.refresh_token is None):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from akoya_gateway.grants import GrantState
+import pytest
+
+from akoya_gateway.grants import GrantState, manager
 from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import DownReason, ProviderDown, TokenOutcome
 from akoya_gateway.secret import Secret
@@ -56,6 +61,38 @@ async def test_token_that_another_process_may_have_used_is_not_sent_after_a_paus
     assert not provider.families[0].ended
     assert (await env.stored(grant)).state is GrantState.LIVE
     assert stopped.notes == ()
+
+
+async def test_request_that_waits_for_a_refresh_gets_its_result_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "MAX_REFRESH_WAIT", 0.5)
+    response, provider_end = socket.socketpair()
+    response.setblocking(False)
+    loop = asyncio.get_running_loop()
+
+    class Remote(Provider):
+        async def refresh(
+            self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        ) -> TokenOutcome:
+            loop.call_later(0.1, pause)
+            await loop.sock_recv(response, 1)
+            return self.act(refresh_token.reveal())
+
+    def pause() -> None:
+        """Block the event loop beyond the time that a request waits, as SIGSTOP would."""
+        provider_end.send(b"x")
+        time.sleep(0.6)
+
+    with response, provider_end:
+        env = GrantEnv(managers=0, clock=time.time)
+        env.provider = Remote(time.time)
+        env.managers = [env.new_manager("paused")]
+        for wait in (env.manager.get_fresh, env.manager.replace_rejected):
+            grant = await env.connect(sub=wait.__name__)
+            ended = replace(grant.tokens, expires_at=time.time() - 1)
+            written = await env.manager.repository.write(replace(grant, tokens=ended), after=grant.version)
+            assert written is not None
+            env.manager._cache.put(written)
+            assert bearer(await wait(written)) != bearer(written)
 
 
 @in_virtual_time
