@@ -22,7 +22,7 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.request import EndpointRequest
-from akoya_gateway.errors import GatewayError, OperatorError
+from akoya_gateway.errors import GatewayError, OperatorError, UpstreamError
 from akoya_gateway.gateway.active_runtime import ActiveRuntime
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor
 from akoya_gateway.gateway.date_header import DateHeader
@@ -304,7 +304,7 @@ class Gateway:
             await exchange.server_send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         exchange.error = error
-        if isinstance(error, OperatorError):
+        if isinstance(error, OperatorError | UpstreamError):
             self._log_error(error, exchange.request)
         await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)
 
@@ -339,15 +339,16 @@ class Gateway:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
         return target
 
-    def _log_error(self, error: OperatorError, request: RequestInfo) -> None:
+    def _log_error(self, error: OperatorError | UpstreamError, request: RequestInfo) -> None:
         """Log the error, at most once a second per error code.
 
-        The operator must fix the cause, and until then every request fails with this error.
+        The operator must fix the cause, or that of the app, and until then every request fails with this error.
         """
         now = self._clock()
         if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:
             self._reported_errors[error.code] = now
-            log.error("request failed", problem=error.code, reason=error.detail, request_id=request.request_id)
+            write = log.error if isinstance(error, OperatorError) else log.warning
+            write("request failed", problem=error.code, reason=error.detail, request_id=request.request_id)
 
     async def _still_admitted(self, request: RequestInfo) -> bool:
         runtime = self.runtime

@@ -13,6 +13,7 @@ from tests.fast_lane.requests import send_request, warm
 from tests.support.hostile_responses import BEHIND, CUT, OK, REFUSED
 from tests.support.raw_http import Caller, RawUpstream
 from tests.support.sidecar import Running
+from tests.support.waiting import until
 
 DATED = OK + b"Date: Wed, 25 Nov 2026 18:00:00 GMT\r\n"
 """A head that the fast lane caches."""
@@ -25,8 +26,8 @@ SCRIPTS = {name.encode(): response for name, response in {**REFUSED, **CUT, **BE
 
 
 @pytest.fixture(scope="module")
-def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Yield the port of a gateway in front of an upstream with scripted responses. Other paths get a valid response."""
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Run a gateway in front of an upstream with scripted responses. Other paths get a valid response."""
 
     def handler(caller: Caller) -> None:
         while True:
@@ -36,7 +37,26 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with RawUpstream(handler) as upstream:
         changes = {"upstream": {"url": f"http://127.0.0.1:{upstream.origin.port}", "timeout": {"read": "60s"}}}
         with Running(tmp_path_factory.mktemp("gateway"), changes=changes) as run:
-            yield run.port
+            yield run
+
+
+@pytest.fixture
+def lane(gateway: Running) -> int:
+    return gateway.port
+
+
+def test_reason_of_a_refused_response_is_logged(gateway: Running) -> None:
+    """The page for browsers does not show it, so the operator would see only a 502."""
+
+    def reason() -> str | None:
+        # At most one event a second is logged, so this request may be one of those without.
+        number = gateway.get("/public/two_equal_content_lengths").json()["request_id"]
+        events = [line for line in gateway.log() if line["event"] == "request failed"]
+        assert {line["level"] for line in events} <= {"warning"}
+        return next((line["reason"] for line in events if line["request_id"] == number), None)
+
+    expected = "the upstream's response was rejected: it is not valid HTTP/1.1 (Duplicate Content-Length)"
+    until(lambda: reason() == expected, "it is logged")
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -407,8 +407,17 @@ def test_tls_upstream_by_another_name_is_named_by_server_name(authority: Authori
         assert names == ["app.internal"]
 
 
-@pytest.mark.parametrize("fault", ["unknown_authority", "wrong_name", "expired"])
-def test_tls_upstream_that_cannot_be_verified_gets_no_request(authority: Authority, tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("unknown_authority", b"issuer certificate"),
+        ("wrong_name", b'no TLS with the upstream: Hostname mismatch"'),
+        ("expired", b'no TLS with the upstream: certificate has expired"'),
+    ],
+)
+def test_tls_upstream_that_cannot_be_verified_gets_no_request(
+    authority: Authority, tmp_path: Path, fault: str, reason: bytes
+) -> None:
     (tmp_path / "other").mkdir()
     ca = Authority(tmp_path / "other").file if fault == "unknown_authority" else authority.file
     name = "other.internal" if fault == "wrong_name" else None
@@ -418,6 +427,7 @@ def test_tls_upstream_that_cannot_be_verified_gets_no_request(authority: Authori
         status, _, body = fetch(proxy.port)
         assert status == 502
         assert b"upstream-unreachable" in body
+        assert reason in body
         assert upstream.heads == []
 
 

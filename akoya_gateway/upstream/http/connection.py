@@ -292,7 +292,7 @@ class Connection(asyncio.Protocol):
             self._refuse("it switched protocols without being asked to")
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(str(cause) if isinstance(cause, InvalidResponse) else "it is not valid HTTP/1.1")
+            self._refuse(str(cause) if isinstance(cause, InvalidResponse) else f"it is not valid HTTP/1.1 ({error})")
         if self._handler is None:
             return
         if self._complete:

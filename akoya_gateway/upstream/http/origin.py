@@ -91,7 +91,9 @@ class PooledOrigin:
         except TimeoutError:
             raise UpstreamTimeout("the upstream took too long to accept a connection") from None
         except ssl.SSLError as error:
-            raise UpstreamUnreachable(f"no TLS with the upstream: {error.reason or 'handshake failed'}") from error
+            # Without the host name that follows the comma, because clients see the text.
+            reason = getattr(error, "verify_message", "").partition(",")[0] or error.reason or "handshake failed"
+            raise UpstreamUnreachable(f"no TLS with the upstream: {reason}") from error
         except OSError as error:
             raise UpstreamUnreachable(
                 f"no connection to the upstream: {error.strerror or type(error).__name__}"
