@@ -196,9 +196,10 @@ def claims_of_request(verified: Verified) -> Verified:
 def verified_of(claims: UpstreamClaims) -> Verified:
     """Return the claims as an app in the same process gets them in `scope["akoya"]`.
 
-    Nothing was signed, so `key_id` is empty and the times of a signature are 0.
+    Nothing was signed, so `key_id` is empty and the times of a signature are 0. Requests share the claims, which cannot
+    be changed: `id_tokens` is copied for each request (`claims_of_request`), or left out if there are none.
     """
-    return Verified(
+    verified = Verified(
         claims.owner,
         claims.connector,
         None if claims.bearer is None else claims.bearer.reveal(),
@@ -214,3 +215,7 @@ def verified_of(claims: UpstreamClaims) -> Verified:
         id_tokens={connector: token.reveal() for connector, token in claims.id_tokens},
         rule=claims.rule,
     )
+    if not verified.id_tokens:
+        # `Verified` then returns a new dictionary for each access, which costs requests nothing.
+        object.__delattr__(verified, "id_tokens")
+    return verified

@@ -70,6 +70,9 @@ class LoggingRequestObserver:
         if self._log_access is not None:
             self._log_access(request, status, rule, outcome, began, now)
 
+    def on_truncated(self, rule: str, problem: str) -> None:
+        self._metrics.upstream_failed(rule, problem)
+
     def _count_failure(self, status: int, rule: str, outcome: str) -> None:
         """Count a refused or failed request in the metric of its cause, if it has one."""
         metrics = self._metrics

@@ -164,6 +164,7 @@ class LaneExchange(ResponseHandler):
         if self.started:
             # Close the connection so that a truncated response is not mistaken for a complete one.
             self._client.detach()
+            self._lane.gateway.report_truncated(error, self, self._admission)
             return
         if self._connection.may_retry(error, idempotent=self._target.idempotent):
             # The upstream closed the idle connection just as the request was written. The general path handles the

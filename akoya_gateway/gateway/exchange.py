@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from akoya_gateway.access.request import LoggedFields, RequestInfo
 from akoya_gateway.admission.decision import Admission, Admitted
@@ -17,6 +19,7 @@ from akoya_gateway.errors import GatewayError
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor, MonitoredConnection
 from akoya_gateway.gateway.date_header import DateHeader
 from akoya_gateway.gateway.request_id import SCOPE_KEY
+from akoya_gateway.gateway.response_abort import abort_response
 from akoya_gateway.gateway.response_observer import RequestObserver
 from akoya_gateway.gateway.response_policy import ResponsePolicy, rejected_token
 from akoya_gateway.gateway.runtime import Runtime
@@ -124,6 +127,9 @@ class Exchange(ClientSend):
             raise StreamCancelled("the bank connection of this stream has ended")
         elif kind != _BODY:
             message = self._edited_other(kind, message)
+        elif self.monitored is not None and not message.get("more_body"):
+            # The app may continue after its response, for example with a background task.
+            self.unmonitor()
         return self.server_send(message)
 
     def _edited_start(self, message: Message) -> Message:
@@ -220,18 +226,51 @@ class Exchange(ClientSend):
         self._gateway.connections.add(self.monitored)
 
     def unmonitor(self) -> None:
-        """Stop monitoring the connection; called when the app has finished."""
+        """Stop monitoring the connection; called when the response is complete, or the app has finished."""
         if self.monitored is not None:
             self._gateway.connections.remove(self.monitored)
+            self.monitored = None
 
-    async def report_rejected(self) -> None:
+    async def finish(self) -> None:
+        """End a cancelled response, and report tokens that Akoya rejected. Called when the app has finished.
+
+        Raises `StreamCancelled` if only an exception makes the server abort the connection.
+        """
+        if self.cancelled and self._scope["type"] != "websocket":
+            if self.is_open_ended:
+                # The client loses nothing: an event stream has no last event, and an incomplete event is discarded
+                # (HTML section 9.2.6).
+                await self.server_send({"type": _BODY, "body": b"", "more_body": False})
+            elif not abort_response(self.server_send):
+                raise StreamCancelled
+        await self._report_rejected()
+
+    async def _close(self, code: int) -> None:
+        if self.monitored is None:
+            # The response was completed during the check.
+            return
+        if self._scope["type"] != "websocket":
+            self.cancel()
+            return
+        self.cancelled = True
+        if not self.started:
+            # The handshake is refused. The app may still accept it, which then raises `StreamCancelled`.
+            self.error = StreamCancelled()
+            self.record_response(REFUSED)
+        await self.server_send({"type": _CLOSE, "code": code, "reason": "the bank connection has ended"})
+
+    async def _report_rejected(self) -> None:
         """Report the tokens that Akoya rejected, according to the app's response."""
         if self.token_rejected is not None and self.runtime is not None and isinstance(self.decision, Admitted):
             for grant in self.decision.rejected_grants(self.token_rejected):
                 await self.runtime.grants.report_stale(grant)
 
-    async def _close(self, code: int) -> None:
-        if self._scope["type"] == "websocket":
-            await self.server_send({"type": _CLOSE, "code": code, "reason": "the bank connection has ended"})
-        else:
-            self.cancel()
+
+def is_disconnect(error: BaseException) -> bool:
+    """Return True if an app raised this because `send` said that the client has disconnected.
+
+    Frameworks replace the error that they get from `send`, or put it into a group.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_disconnect(each) for each in error.exceptions)
+    return isinstance(error, StreamCancelled | ClientDisconnect | WebSocketDisconnect)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from akoya_gateway.access.path_normalization import PathRefused
 from akoya_gateway.access.request import Headers, RequestInfo
-from akoya_gateway.admission.decision import Admitted, Denied
+from akoya_gateway.admission.decision import Admission, Admitted, Denied
 from akoya_gateway.admission.denial_responses import ErrorResponder
 from akoya_gateway.admission.header_injector import claims_of_request
 from akoya_gateway.admission.request_target import RequestTarget
@@ -22,15 +22,16 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config import ConfigurationError, load_config
 from akoya_gateway.config.model import Config
 from akoya_gateway.endpoints.request import EndpointRequest
-from akoya_gateway.errors import GatewayError, OperatorError, UpstreamError
+from akoya_gateway.errors import GatewayError, OperatorError, UpstreamError, UserError
 from akoya_gateway.gateway.active_runtime import ActiveRuntime
 from akoya_gateway.gateway.connection_monitor import ConnectionMonitor
 from akoya_gateway.gateway.date_header import DateHeader
-from akoya_gateway.gateway.exchange import Exchange
+from akoya_gateway.gateway.exchange import Exchange, is_disconnect
 from akoya_gateway.gateway.forward_auth import ForwardAuthOff, forward_auth, is_forward_auth
 from akoya_gateway.gateway.lifespan import is_built_by_starlette, lifespan
 from akoya_gateway.gateway.request_body import digest_body, limit_body
 from akoya_gateway.gateway.request_id import SCOPE_KEY, RequestIds
+from akoya_gateway.gateway.response_abort import abort_response
 from akoya_gateway.gateway.response_policy import ResponsePolicy
 from akoya_gateway.gateway.runtime import NO_OBSERVERS, Observers, Runtime
 from akoya_gateway.gateway.websocket_origin import require_own_origin
@@ -38,7 +39,6 @@ from akoya_gateway.gateway.wrapped_app import require_asgi
 from akoya_gateway.log import logger
 from akoya_gateway.observability.access_log import LoggedRequest
 from akoya_gateway.trusted_proxies import peer_of
-from akoya_gateway.upstream.errors import StreamCancelled
 
 log = logger("akoya_gateway.gateway")
 
@@ -94,7 +94,7 @@ class Gateway:
         self._active = ActiveRuntime(self._config, observers, clock, self._use)
         self._error_responder = ErrorResponder(self._config)
         self._apply(self._config)
-        self._reported_errors: dict[str, float] = {}
+        self._reported_errors: dict[tuple[str, str], float] = {}
         self.connections = ConnectionMonitor(self._still_admitted)
 
     @property
@@ -161,13 +161,13 @@ class Gateway:
             else:
                 admitted, (headers, injected) = passed
                 await self._forward(runtime, exchange, admitted, headers, injected, scope, receive)
-        except GatewayError as error:
-            await self.respond_to_error(error, exchange, receive)
+        except Exception as error:
+            await self._on_error(error, exchange, receive)
         finally:
             if exchange.monitored is not None:
                 exchange.unmonitor()
-        if exchange.token_rejected is not None:
-            await exchange.report_rejected()
+        if exchange.cancelled or exchange.token_rejected is not None:
+            await exchange.finish()
 
     @property
     def is_forward_auth_server(self) -> bool:
@@ -263,7 +263,7 @@ class Gateway:
         headers.append(exchange.request_id_header)
         app_scope["headers"] = headers
         # Set for every request, so that no value of an outer app or server is taken for the gateway's.
-        app_scope["akoya"] = verified if verified is None or not verified.id_tokens else claims_of_request(verified)
+        app_scope["akoya"] = claims_of_request(verified) if rule.pass_all and verified is not None else verified
         if rule.upstream is not None:
             app_scope["akoya.ours"] = injected + 1
             app_scope["akoya.upstream"] = rule.upstream
@@ -284,28 +284,36 @@ class Gateway:
         """
         try:
             await forwarded
-        except GatewayError as error:
-            await self.respond_to_error(error, exchange, receive)
+        except Exception as error:
+            await self._on_error(error, exchange, receive)
         finally:
             exchange.unmonitor()
-        await exchange.report_rejected()
+        await exchange.finish()
+
+    async def _on_error(self, error: Exception, exchange: Exchange, receive: Receive) -> None:
+        """Respond to an error of the gateway or the upstream. Raises any other one, which is the app's own."""
+        if exchange.cancelled and is_disconnect(error):
+            return
+        if not isinstance(error, GatewayError):
+            raise error
+        await self.respond_to_error(error, exchange, receive)
 
     async def respond_to_error(self, error: GatewayError, exchange: Exchange, receive: Receive) -> None:
         """Send the error response for a request.
 
-        If a response has already started, raises the error, so that the server aborts the connection and the client
-        sees a truncated response.
+        If a response has already started, aborts the connection, so that the client sees a truncated response. Raises
+        the error if the server does not support that.
         """
         if exchange.started:
-            if not (isinstance(error, StreamCancelled) and exchange.is_open_ended):
+            self.report_truncated(error, exchange, exchange.decision)
+            if not abort_response(exchange.server_send):
                 raise error
-            # Daphne leaves the connection open if the app raises. The client loses nothing: an event stream has no last
-            # event, and an incomplete event is discarded (HTML section 9.2.6).
-            await exchange.server_send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         exchange.error = error
-        if isinstance(error, OperatorError | UpstreamError):
-            self._log_error(error, exchange.request)
+        if isinstance(error, OperatorError | UpstreamError) and self._is_due("failed", error):
+            log_event = log.error if isinstance(error, OperatorError) else log.warning
+            request_id = exchange.request.request_id
+            log_event("request failed", problem=error.code, reason=error.detail, request_id=request_id)
         await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)
 
     async def _endpoint(
@@ -339,16 +347,23 @@ class Gateway:
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
         return target
 
-    def _log_error(self, error: OperatorError | UpstreamError, request: RequestInfo) -> None:
-        """Log the error, at most once a second per error code.
+    def report_truncated(self, error: GatewayError, request: LoggedRequest, decision: Admission | None) -> None:
+        """Report the error that truncated a response. The access log has its status, which was sent before."""
+        rule = "-" if decision is None or decision.rule is None else decision.rule.label
+        if self._is_due("truncated", error):
+            log_event = log.info if isinstance(error, UserError) else log.warning
+            request_id = request.logged_fields()[2].decode("latin-1")
+            log_event("response truncated", problem=error.code, reason=error.detail, rule=rule, request_id=request_id)
+        if self.observer is not None and isinstance(error, UpstreamError):
+            self.observer.on_truncated(rule, error.code)
 
-        The operator must fix the cause, or that of the app, and until then every request fails with this error.
-        """
-        now = self._clock()
-        if abs(now - self._reported_errors.get(error.code, 0.0)) >= 1.0:
-            self._reported_errors[error.code] = now
-            write = log.error if isinstance(error, OperatorError) else log.warning
-            write("request failed", problem=error.code, reason=error.detail, request_id=request.request_id)
+    def _is_due(self, event: str, error: GatewayError) -> bool:
+        """Return True at most once a second per event and error code: every request may fail with the same error."""
+        now, kind = self._clock(), (event, error.code)
+        if abs(now - self._reported_errors.get(kind, 0.0)) < 1.0:
+            return False
+        self._reported_errors[kind] = now
+        return True
 
     async def _still_admitted(self, request: RequestInfo) -> bool:
         runtime = self.runtime

@@ -74,7 +74,11 @@ class ResponsePolicy:
                 # The length saves the call for most values.
                 stream |= len(value) > 16 and is_event_stream(value)
             elif name[:3] not in _SUSPECT:
-                plain.store(name, None, len(name))
+                if name.lower() == b"content-type":
+                    # ASGI names are in lower case, but Django's are not.
+                    stream |= is_event_stream(value)
+                else:
+                    plain.store(name, None, len(name))
             elif self.hides(name, value):
                 hidden.append((name, value))
         if not hidden:

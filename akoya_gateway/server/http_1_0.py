@@ -50,6 +50,13 @@ class _Response:
             cycle.expected_content_length = len(message.get("body", b""))
         await cycle.send(message)
 
+    def abort(self) -> None:
+        """Close the connection without an exception, so that the client sees a truncated response."""
+        # Otherwise uvicorn logs that the app has returned without completing its response.
+        self._cycle.disconnected = True
+        self.cut()
+        self._cycle.transport.close()
+
     def cut(self) -> None:
         """Reset the connection if an orderly close would make a truncated response look complete."""
         cycle = self._cycle

@@ -179,7 +179,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._in_body and self.owns_connection:
             self._linger()
         else:
-            self.transport.close()
+            self.detach()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

@@ -52,8 +52,12 @@ class ClosedEarly(UpstreamError):
         self.no_response_bytes = no_response_bytes
 
 
-class StreamCancelled(UpstreamError):
-    """The exchange was cancelled through its `StreamCancellation`, because the grant or the session has ended."""
+class StreamCancelled(UpstreamError, OSError):
+    """The gateway has ended the stream or WebSocket, because the grant or the session has ended.
+
+    It is an OSError, because an app in the same process gets it from `send` as it gets the error for a client that has
+    disconnected (ASGI version 2.4).
+    """
 
     status = 502
     code = "exchange-ended"

@@ -27,7 +27,10 @@ from tests.support.upstream_apps import asgi_app, websocket
 
 
 class App:
-    """`/.../stream` never ends, `/.../slow` takes a while; `left` lists the paths whose client disconnected first."""
+    """`/.../stream` never ends, `/.../slow` takes a while, and `/.../cut` closes the connection in mid-response.
+
+    `left` lists the paths whose client disconnected first.
+    """
 
     def __init__(self) -> None:
         self.left: list[str] = []
@@ -36,6 +39,10 @@ class App:
         path = scope.get("path", "")
         if scope["type"] == "websocket":
             await websocket(scope, receive, send)
+        elif path.endswith("cut"):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"truncated", "more_body": True})
+            send.__self__.transport.close()
         elif path.endswith(("stream", "slow")):
             kind = b"text/event-stream" if path.endswith("stream") else b"text/plain"
             gone = asyncio.create_task(self._gone(path, receive))
@@ -131,6 +138,19 @@ def require_stream_to_close(browser: Browser) -> None:
             assert time.monotonic() < began + 60
 
 
+def require_truncated_responses(browser: Browser) -> None:
+    """Request truncated responses on the general path and in the fast lane. The client must notice each."""
+    for method in ("POST", "GET", "POST", "GET"):
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            browser.fetch("/accounts/cut", method)
+
+
+def test_response_that_the_app_truncates_is_truncated_for_the_client(
+    served: tuple[GatewayEnv, App], browser: Browser
+) -> None:
+    require_truncated_responses(browser)
+
+
 class Daphne(AnyServerProcess):
     def command(self) -> list[str]:
         folder = self.config_path.parent
@@ -139,7 +159,7 @@ class Daphne(AnyServerProcess):
         return [PYTHON, "-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port), "-v", "0", "daphne_app:app"]
 
 
-def test_stream_closes_when_its_grant_ends_under_daphne(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_and_truncated_responses_end_under_daphne(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Daphne keeps the connection open if an app raises after the response has started."""
     pytest.importorskip("daphne")
     monkeypatch.setattr(environment_module, "AnyServerProcess", Daphne)
@@ -153,6 +173,8 @@ def test_stream_closes_when_its_grant_ends_under_daphne(tmp_path: Path, monkeypa
             browser.connect()
             for _ in range(3):
                 assert browser.fetch("/accounts/a").status_code == 200
+            require_truncated_responses(browser)
+            assert "Traceback" not in env.log()
 
 
 def test_websockets_pass_through_the_asgi_app(served: tuple[GatewayEnv, App], browser: Browser) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +21,24 @@ from tests.support.environment import Browser, GatewayEnv
 from tests.support.processes import AppServer
 from tests.support.raw_http import Client
 from tests.support.upstream_apps import websocket
+from tests.support.waiting import until
 from tests.support.websocket_frames import CLOSE, TEXT, frame, read_frame, request
+
+reached, may_accept = threading.Event(), threading.Event()
 
 
 async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Send a line every tenth of a second, forever. `/short` sends one line. WebSockets echo."""
+    """Send a line every tenth of a second, forever. `/short` sends one line. WebSockets echo.
+
+    `/cut` closes the connection in the middle of its response, and `/late` accepts a handshake once `may_accept` is set.
+    """
+    if scope["type"] == "websocket" and scope["path"].endswith("late"):
+        await receive()
+        reached.set()
+        await asyncio.to_thread(may_accept.wait, 60)
+        with contextlib.suppress(OSError):
+            await send({"type": "websocket.accept"})
+        return
     if scope["type"] == "websocket" and scope["path"].endswith("refused"):
         await receive()
         echoed = [(name, value) for name, value in scope["headers"] if name.startswith(b"akoya-")]
@@ -34,6 +49,11 @@ async def streaming_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await websocket(scope, receive, send)
         return
     if scope["type"] != "http":
+        return
+    if scope["path"].endswith("cut"):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        send.__self__.transport.close()
         return
     kind = b"text/event-stream" if scope["path"].endswith("stream") else b"application/octet-stream"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
@@ -157,3 +177,49 @@ def test_refused_websocket_whose_body_echoes_a_token_does_not_disclose_it(env: G
     response = refused.value.response
     assert (response.status_code, response.headers["x-own"]) == (403, "1")
     assert not [name for name, _ in response.headers.raw_items() if name.lower().startswith("akoya")]
+
+
+def errors_in(env: GatewayEnv) -> list[str]:
+    return [line for line in env.log().splitlines() if '"level":"error"' in line or "Traceback" in line]
+
+
+def test_websocket_whose_grant_ends_during_its_handshake_is_refused_and_logged_once(
+    env: GatewayEnv, browser: Browser
+) -> None:
+    browser.connect()
+    may_accept.clear()
+    reached.clear()
+    with Client(env.port) as client:
+        client.send(request(b"/accounts/late")[:-2] + browser.cookie_header() + b"\r\n")
+        until(reached.is_set)
+        disconnect(browser)
+        assert client.rest().startswith(b"HTTP/1.1 403 ")
+    may_accept.set()
+    if env.entrypoint == "sidecar":
+        lines = [json.loads(line) for line in env.log().splitlines() if "/accounts/late" in line]
+        assert [(line["status"], line["outcome"]) for line in lines] == [(403, "exchange-ended")]
+    assert errors_in(env) == []
+
+
+def test_response_that_the_app_truncates_is_truncated_for_the_client_and_logs_no_traceback(
+    env: GatewayEnv, browser: Browser
+) -> None:
+    if env.entrypoint == "middleware":
+        # There the app's response is the server's own.
+        return
+    browser.connect()
+    for _ in range(2):
+        assert browser.fetch("/accounts/short").status_code == 200
+    for _ in range(3):
+        with pytest.raises(httpx.RemoteProtocolError):
+            browser.fetch("/accounts/cut")
+    with socket.create_connection(("127.0.0.1", env.port), 30) as client:
+        client.sendall(b"GET /accounts/cut HTTP/1.0\r\nHost: a\r\n" + browser.cookie_header() + b"\r\n")
+        with pytest.raises(ConnectionResetError):  # an orderly close would look like the end of the response
+            while client.recv(65_536):
+                pass
+    assert errors_in(env) == []
+    if env.entrypoint == "sidecar":
+        lines = [json.loads(line) for line in env.log().splitlines() if "response truncated" in line]
+        assert {(line["level"], line["problem"]) for line in lines} == {("warning", "upstream-closed")}
+        assert 1 <= len(lines) <= 4

@@ -31,7 +31,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     found = scope["akoya"]
     assert found is None or isinstance(found, Verified)
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    changes = b"change" in scope["query_string"]
     content = json.dumps({"akoya": None if found is None else asdict(found), "headers": headers})
+    if changes and found is not None:
+        found.id_tokens["planted"] = "token"
+        scope["headers"].append((b"x-planted", b"1"))
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -143,8 +147,18 @@ def test_forward_auth_signs_headers_in_both_modes(served: Served) -> None:
     assert "signature" in injected
 
 
-def test_app_that_changes_its_tokens_changes_no_other_request() -> None:
-    shared = Verified("own_1", id_tokens={"mikomo": "token"})
+@pytest.mark.parametrize("tokens", [{"mikomo": "token"}, {}])
+def test_app_that_changes_its_tokens_changes_no_other_request(tokens: dict[str, str]) -> None:
+    shared = Verified("own_1", id_tokens={**tokens})
     first = claims_of_request(shared)
-    first.id_tokens.clear()
-    assert claims_of_request(shared) == Verified("own_1", id_tokens={"mikomo": "token"})
+    first.id_tokens["other"] = "changed"
+    assert claims_of_request(shared) == shared == Verified("own_1", id_tokens=tokens)
+
+
+def test_app_that_changes_the_claims_of_its_request_changes_no_other(served: Served) -> None:
+    """The app adds to everything that can be changed. No later request of the same user has it."""
+    for _ in range(3):
+        seen = served.get("/accounts?change=1")
+        check(served, seen)
+        assert seen["akoya"]["id_tokens"] == {}
+        assert "x-planted" not in seen["headers"]

@@ -23,6 +23,8 @@ class RequestRecorder:
 
     def __init__(self) -> None:
         self.reported: list[ReportedRequest] = []
+        self.truncated: list[tuple[str, str]] = []
+        """The rule and the problem of each truncated response."""
 
     def on_response(
         self, request: LoggedRequest, status: int, rule: str, outcome: str, began: float, now: float
@@ -30,6 +32,9 @@ class RequestRecorder:
         assert now >= began
         raw_path, _, request_id = request.logged_fields()
         self.reported.append(ReportedRequest(request_id.decode(), raw_path.decode(), status, rule, outcome))
+
+    def on_truncated(self, rule: str, problem: str) -> None:
+        self.truncated.append((rule, problem))
 
     def outcome_of(self, request_id: str) -> tuple[str, str]:
         """Return the rule and the outcome of the request, `-` twice if it was not reported."""

@@ -1,0 +1,59 @@
+"""Closes the client's connection in the middle of a response, so that the client sees that the response is truncated.
+
+ASGI has no message for this. An app can only raise: the server then logs a traceback for each response and closes the
+connection. Daphne does not close it, and its loop that removes closed connections ends with the first such exception.
+The connection is therefore closed directly where the server allows it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from starlette.types import Send
+
+
+def abort_response(send: Send) -> bool:
+    """Close the connection of the response that `send` belongs to. Return False if the caller has to raise instead.
+
+    This is the case for granian and unknown servers, and if an outer app has wrapped the server's `send`: only an
+    exception tells that app that the response is not complete.
+    """
+    # Daphne passes a partial whose first argument is the protocol; the others pass a method.
+    owner = send.args[0] if isinstance(send, partial) and send.args else getattr(send, "__self__", None)
+    abort = _ABORTS.get(type(owner).__module__.partition(".")[0])
+    if abort is None:
+        return False
+    abort(owner)
+    return True
+
+
+def _abort_own(response: Any) -> None:
+    """Abort a response of `server.http_1_0`."""
+    response.abort()
+
+
+def _abort_uvicorn(cycle: Any) -> None:
+    # Otherwise uvicorn logs that the app has returned without completing its response.
+    cycle.disconnected = True
+    cycle.transport.close()
+
+
+def _abort_daphne(request: Any) -> None:
+    channel = request.channel
+    if channel is not None:
+        # With HTTP/2, the channel is the stream.
+        (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
+
+
+def _abort_hypercorn(stream: Any) -> None:
+    """Do nothing: Hypercorn closes the connection when the app returns before the end of its response."""
+
+
+_ABORTS = {
+    "akoya_gateway": _abort_own,
+    "uvicorn": _abort_uvicorn,
+    "daphne": _abort_daphne,
+    "hypercorn": _abort_hypercorn,
+}
+"""How to abort a response, by the package of the object that `send` belongs to."""
