@@ -311,9 +311,9 @@ class Gateway:
             return
         exchange.error = error
         if isinstance(error, OperatorError | UpstreamError) and self._is_due("failed", error):
-            log_event = log.error if isinstance(error, OperatorError) else log.warning
+            write = log.error if isinstance(error, OperatorError) else log.warning
             request_id = exchange.request.request_id
-            log_event("request failed", problem=error.code, reason=error.detail, request_id=request_id)
+            write("request failed", problem=error.code, reason=error.detail, request_id=request_id)
         await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)
 
     async def _endpoint(
