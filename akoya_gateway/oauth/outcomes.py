@@ -52,7 +52,7 @@ class DownReason(StrEnum):
     REDIRECT = "redirected"
     """The provider sent a redirect, which is never followed: the configured URL is wrong."""
     PAUSED = "paused"
-    """This process was stopped or suspended before it could send the request, for longer than its lease."""
+    """The lease expired before the request could be sent: this process was stopped, or could not renew the lease."""
     KEYS = "keys-unavailable"
     """The keys at `jwks_uri` are unavailable."""
 

@@ -7,6 +7,8 @@ are at most `MAX_LAYERS` layers. The meaning of the members is defined in `oauth
 
 from __future__ import annotations
 
+import base64
+import binascii
 import codecs
 import contextlib
 import json
@@ -25,6 +27,10 @@ _STEP = 4096
 _MAX_ZSTD_WINDOW = 8 * 1024 * 1024
 """The window that every decoder of the content coding supports (RFC 9659 section 3)."""
 
+_BLANK_BYTES = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""The bytes of blanks and byte order marks in all Unicode encodings."""
+_BASE64_OBJECT = b"eyJ"
+"""How a JSON object begins in base64. Gateways that take a response for binary data send it so."""
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _PLAIN_LABELS = frozenset({"", "identity", "none"})
@@ -91,10 +97,12 @@ def _unpacked(body: bytes, content_encoding: str, limit: int) -> tuple[bytes, bo
 
 
 def _unpacked_once(body: bytes, labels: list[str], limit: int) -> tuple[bytes, bool] | None:
-    if body.startswith(_GZIP):
-        return _gunzip(body, limit)
-    if body.startswith(_ZSTD):
-        return _unzstd(body, limit)
+    start = body[:64].lstrip(_BLANK_BYTES)
+    if start.startswith((_GZIP, _ZSTD)):  # Possibly after a line break or a byte order mark that a script has printed.
+        body = body.lstrip(_BLANK_BYTES)
+        return _gunzip(body, limit) if start.startswith(_GZIP) else _unzstd(body, limit)
+    if start.startswith(_BASE64_OBJECT):
+        return _unbase64(body)
     # Brotli and raw deflate have no magic number, so only a header can announce them (RFC 7932 section 9.1,
     # RFC 9110 section 8.4.1.2, the note).
     if _BROTLI in labels and (inner := _unbrotli(body, limit)) is not None:
@@ -107,7 +115,7 @@ def _unpacked_once(body: bytes, labels: list[str], limit: int) -> tuple[bytes, b
 
 def _is_json(body: bytes) -> bool:
     """Return True if the body starts like a JSON object or array, in any Unicode encoding, or is blank."""
-    start = body[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
+    start = body[:64].lstrip(_BLANK_BYTES)
     return start[:1] in (b"{", b"[") or not start
 
 
@@ -168,6 +176,14 @@ def _unbrotli(body: bytes, limit: int) -> tuple[bytes, bool] | None:
     with contextlib.suppress(brotli.error):
         out = inflate.process(body, output_buffer_limit=limit + 1)
     return (out, inflate.is_finished()) if out else None
+
+
+def _unbase64(body: bytes) -> tuple[bytes, bool] | None:
+    text = b"".join(body.split())
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True), True
+    except binascii.Error:
+        return None
 
 
 def _unzstd(body: bytes, limit: int) -> tuple[bytes, bool] | None:

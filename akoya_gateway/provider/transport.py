@@ -272,7 +272,7 @@ async def _received(
     except _NEVER_LEFT as fault:
         return _not_sent(fault)
     except _NotAllowed:
-        return NotSent("this process was paused before it could send the request", DownReason.PAUSED)
+        return NotSent("too late to send the request: this process was paused, or the store failed", DownReason.PAUSED)
     except TimeoutError:
         if progress.connecting and not progress.sending:
             return NotSent(f"no connection to the provider within {timeout:g} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import zlib
@@ -265,6 +266,10 @@ GOOD = json.dumps(tokens()).encode()
         reply(200, GOOD.decode().encode("utf-32"), content_type="application/json"),
         reply(200, gzip.compress(GOOD)),
         reply(200, zlib.compress(GOOD)[2:-4], "Content-Encoding: deflate\r\n"),
+        reply(200, b"\r\n" + gzip.compress(GOOD), "Content-Encoding: gzip\r\n"),
+        reply(200, b"\xef\xbb\xbf" + gzip.compress(GOOD)),
+        reply(200, base64.b64encode(GOOD)),
+        reply(200, base64.encodebytes(GOOD).rstrip(b"=\n")),
         reply(200, GOOD + b"\0"),
         reply(200, GOOD, content_type="text/html"),
         reply(200, GOOD[:-1] + b', "a": 1, "a": 2}'),

@@ -50,7 +50,7 @@ async def test_form_is_sent_once_and_its_response_is_returned(http: httpx.AsyncC
 async def test_request_that_may_not_be_sent_any_more_is_not_sent(http: httpx.AsyncClient) -> None:
     async with serve(token=reply(200, {})) as server:
         response = await post(http, form(server), 30.0, may_send=lambda: False)
-        assert response == NotSent("this process was paused before it could send the request")
+        assert response == NotSent("too late to send the request: this process was paused, or the store failed")
         assert response.reason is DownReason.PAUSED
         assert not server.received
         assert isinstance(await post(http, form(server), 30.0, may_send=lambda: True), HttpResponse)
