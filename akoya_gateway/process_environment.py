@@ -112,6 +112,8 @@ def read_process_environment(
     exceptions = _exceptions(reading) if proxy is not None else ()
     ca_file = _ca_file(reading)
     ca_folder = _ca_folder(reading) if ca_file is None else None
+    if ca_file is None and ca_folder is None:
+        _unused_trust(reading)
     _key_log(reading)
     return ProcessEnvironment(proxy, exceptions, ca_file, ca_folder), reading.faults, reading.warnings
 
@@ -226,6 +228,15 @@ def _ca_folder(reading: _Reading) -> str | None:
         warning = f"the variable SSL_CERT_DIR names a folder without certificates named by their hash: {text!a}"
         reading.warnings.append((warning, "run `openssl rehash` there"))
     return text
+
+
+def _unused_trust(reading: _Reading) -> None:
+    """Warn about a variable by which other programs trust the authority of a proxy that inspects TLS."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if reading.environ.get(name):
+            warning = f"the variable {name} is set, but only SSL_CERT_FILE and SSL_CERT_DIR are used"
+            reading.warnings.append((warning, "set SSL_CERT_FILE to that file if a proxy here inspects TLS"))
+            return
 
 
 def _is_folder(path: Path) -> bool:

@@ -177,6 +177,15 @@ def test_trust_file_without_a_valid_authority_is_warned_about(tmp_path: Path) ->
     assert warnings_of({"SSL_CERT_FILE": str(pem)}) == []
 
 
+def test_trust_variable_of_other_programs_is_warned_about(tmp_path: Path) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_bytes(self_signed())
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        expected = f"the variable {name} is set, but only SSL_CERT_FILE and SSL_CERT_DIR are used"
+        assert warnings_of({name: str(pem)}) == [expected]
+        assert warnings_of({name: str(pem), "SSL_CERT_FILE": str(pem)}) == []
+
+
 def test_check_reports_variables_in_one_line_and_only_where_https_is_used(tmp_path: Path) -> None:
     environ = {**ENVIRON, "ALL_PROXY": "socks5://h:1", "SSL_CERT_FILE": "/none.pem"}
     assert len(error_lines(validated(tmp_path, {}, environ))) == 2

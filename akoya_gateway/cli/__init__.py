@@ -86,11 +86,15 @@ def _open_standard_streams() -> None:
     """Open /dev/null as each of standard input, output and error that was closed when the process started.
 
     Otherwise the next socket or file would get its number: log lines would be written into it, and libuv aborts the
-    process when such a socket is closed.
+    process when such a socket is closed. Python has None for such a stream (`sys.stdout`), which most code does not
+    expect.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
 def main() -> None:

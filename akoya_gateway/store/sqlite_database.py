@@ -253,10 +253,25 @@ class SQLiteDatabase:
     def describe(self, fault: sqlite3.Error) -> StoreUnavailable:
         """Return a `StoreUnavailable` that explains the error and says what to do."""
         name = getattr(fault, "sqlite_errorname", "")
+        if name.startswith("SQLITE_CANTOPEN") and (obstacle := self._obstacle()):
+            return StoreUnavailable(f"{self.path}: {obstacle} ({name})")
         for prefix, advice in _ADVICE.items():
             if name.startswith(prefix):
                 return StoreUnavailable(f"{self.path}: {advice} ({name})")
         return StoreUnavailable(f"{self.path}: {fault} ({name or type(fault).__name__})")
+
+    def _obstacle(self) -> str | None:
+        """Return why SQLite cannot open the file with its log, if the system says so. SQLite itself does not."""
+        directory = self.path.parent
+        try:
+            with contextlib.ExitStack() as opened:
+                for _ in range(4):
+                    # Not the database: closing it would release the locks of SQLite (fcntl).
+                    opened.callback(os.close, os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as fault:
+            if fault.errno in {errno.EMFILE, errno.ENFILE}:
+                return "cannot be opened: too many open files; raise the limit (ulimit -n)"
+        return None if os.access(directory, os.W_OK | os.X_OK) else _ADVICE["SQLITE_READONLY"]
 
 
 class OpenConnection:

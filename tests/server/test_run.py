@@ -131,7 +131,7 @@ def test_signals_of_log_rotation_are_ignored_and_sigquit_drains(running: Running
 
 def test_closed_standard_streams_are_replaced_by_dev_null(tmp_path: Path) -> None:
     """Otherwise log lines were written into the socket that got number 1, and libuv aborted the process at its end."""
-    run = Running(tmp_path)
+    run = Running(tmp_path, changes={"logging": {"format": "console"}})  # the format that looks for a terminal
     gateway = run.gateway
     command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *gateway.command()]
     with run.upstream, subprocess.Popen(command, env={**os.environ, "PYTHONPATH": AS_INSTALLED, **ENVIRON}) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -212,7 +213,7 @@ async def test_read_only_file_system_is_reported_and_recovered_from(tiny_disk: P
     await store.close()
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     again = SQLiteStore(str(tiny_disk / "grants.db"), busy_timeout=0.2)
-    with pytest.raises(StoreUnavailable, match=r"read-only|cannot be (opened|written|created)"):
+    with pytest.raises(StoreUnavailable, match="the file system is read-only"):
         await again.open()
     subprocess.run(["mount", "-o", "remount,rw", str(tiny_disk)], check=True)
     again = SQLiteStore(str(tiny_disk / "grants.db"), busy_timeout=0.2)
@@ -353,6 +354,19 @@ async def test_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="cannot be created"):
         await SQLiteStore(str(tmp_path / "file" / "grants.db")).open()
+
+
+async def test_limit_on_open_files_is_named(sqlite: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reports any failure to open a file as the same error."""
+    fault = sqlite3.OperationalError("unable to open database file")
+    fault.sqlite_errorname = "SQLITE_CANTOPEN"
+    assert "look at the path" in sqlite._file.describe(fault).detail
+
+    def limited(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", limited)
+    assert "too many open files; raise the limit" in sqlite._file.describe(fault).detail
 
 
 async def test_removed_file_is_an_error_until_one_is_there_again(sqlite: SQLiteStore, path: Path) -> None:
