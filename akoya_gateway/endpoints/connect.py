@@ -9,6 +9,7 @@ from akoya_gateway.access.request import is_speculative
 from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector
 from akoya_gateway.endpoints.callback_host import CallbackHost
+from akoya_gateway.endpoints.failures import report
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.rate_limit import RateLimiter, client_key
 from akoya_gateway.endpoints.request import EndpointRequest, refuse_unknown
@@ -58,6 +59,14 @@ class ConnectEndpoint:
             raise UserError(
                 "No bank of that name is set up.", status=404, code="unknown-connector", title="Unknown bank"
             )
+        try:
+            return await self._start(request, key, connector)
+        except UserError as error:
+            # The page names no reason, and the user cannot mend a link of the app.
+            report(error, key, request.info.request_id)
+            raise
+
+    async def _start(self, request: EndpointRequest, key: str, connector: Connector) -> Response:
         if is_speculative(request.info):
             raise UserError("A prefetch or preview request cannot connect a bank.", status=403, code="prefetch")
         require_owner(request.principal, self._identity)

@@ -9,9 +9,12 @@ from akoya_gateway.access.request import RequestInfo
 from akoya_gateway.authentication.principal import Principal
 from akoya_gateway.config.model import Origin
 from akoya_gateway.errors import UserError
+from akoya_gateway.log import logger
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.sessions.session import Session
 from akoya_gateway.sessions.session_store import SessionStore
+
+log = logger("akoya_gateway.endpoints")
 
 
 async def form_session(
@@ -39,7 +42,7 @@ def require_csrf_token(request: RequestInfo, form: Mapping[str, str], session: S
     require_same_origin(request, public_url)
     token = form.get("csrf", "").encode("utf-8", "replace")
     if not hmac.compare_digest(token, session.csrf.reveal().encode()):
-        raise _csrf_error()
+        raise _csrf_error(request, "the token is not that of the session")
 
 
 def require_same_origin(request: RequestInfo, public_url: Origin) -> None:
@@ -48,17 +51,27 @@ def require_same_origin(request: RequestInfo, public_url: Origin) -> None:
     Used alone if the request has no session and therefore no CSRF token. A form on another site comes without the
     cookie (SameSite), but the response to it could still delete the cookie.
 
+    A browser sends `Origin: null` with a form of our own page if a proxy in front has added `Referrer-Policy:
+    no-referrer` (Fetch section 3.2). `Sec-Fetch-Site: same-origin` then decides: it is `cross-site` for every form of
+    another origin, including sandboxed frames.
+
     Raises:
         UserError: The request comes from another origin (403).
     """
     own = f"{public_url.scheme}://{public_url.authority}".encode()
     origin = request.header(b"origin")
     site = request.header(b"sec-fetch-site")
-    if (origin is not None and origin.lower() != own) or site not in (None, b"same-origin", b"none"):
-        raise _csrf_error()
+    if site not in (None, b"same-origin", b"none"):
+        raise _csrf_error(request, "Sec-Fetch-Site names another site")
+    if origin == b"null" and site == b"same-origin":
+        return
+    if origin is not None and origin.lower() != own:
+        raise _csrf_error(request, "Origin is not that of public_url")
 
 
-def _csrf_error() -> UserError:
+def _csrf_error(request: RequestInfo, reason: str) -> UserError:
+    """Return the error for the user, and log the reason. An operator needs it if forms of all users are refused."""
+    log.info("form refused", reason=reason, request_id=request.request_id)
     return UserError(
         "The form is out of date. Go back, reload the page and try again.",
         status=403,

@@ -163,10 +163,46 @@ def test_disconnect_without_a_session_is_refused(browser: Browser) -> None:
 def test_form_from_another_site_changes_nothing_even_with_the_token(browser: Browser) -> None:
     browser.connect()
     csrf = browser.connections()["csrf"]
-    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"origin": "https://evil.example", "sec-fetch-site": "same-origin"},
+        {"origin": "null"},
+        {"origin": "null", "sec-fetch-site": "cross-site"},
+        {"origin": "null", "sec-fetch-site": "none"},
+        {"sec-fetch-site": "cross-site"},
+    ):
         response = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": csrf}, headers=headers)
         assert response.status_code == 403
     assert browser.fetch("/accounts").status_code == 200
+
+
+def test_form_of_an_own_page_under_a_no_referrer_policy_is_accepted(browser: Browser) -> None:
+    """Proxies and Helmet add `Referrer-Policy: no-referrer` to all pages, and browsers then send `Origin: null`."""
+    browser.connect()
+    data, headers = {"csrf": browser.connections()["csrf"]}, {"origin": "null", "sec-fetch-site": "same-origin"}
+    wrong = browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "wrong"}, headers=headers)
+    assert wrong.status_code == 403
+    assert browser.fetch("/akoya/disconnect/mikomo", "POST", data=data, headers=headers).status_code == 303
+    assert browser.fetch("/accounts").status_code == 401
+
+
+def test_refused_links_and_forms_are_logged_with_the_reason(
+    env: GatewayEnv, browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    browser.connect()
+    cases = {
+        "is not a parameter of this address": browser.fetch("/akoya/connect/mikomo?returnTo=/"),
+        "not allowed here (redirects.allow)": browser.fetch("/akoya/connect/mikomo?return_to=https://evil.example"),
+        "Origin is not that of public_url": browser.fetch(
+            "/akoya/disconnect/mikomo", "POST", data={"csrf": "x"}, headers={"origin": "null"}
+        ),
+        "the token is not that of the session": browser.fetch("/akoya/disconnect/mikomo", "POST", data={"csrf": "x"}),
+    }
+    lines = [*env.log().splitlines(), *caplog.text.splitlines()]  # The middleware logs in this process.
+    for reason, response in cases.items():
+        number = response.json()["request_id"]
+        assert [line for line in lines if number in line and reason in line], reason
 
 
 def test_logout_ends_the_session_and_the_grants_that_it_alone_led_to(env: GatewayEnv, browser: Browser) -> None:
