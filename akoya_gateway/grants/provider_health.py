@@ -26,6 +26,9 @@ from akoya_gateway.oauth.outcomes import (
     may_concern_one_grant,
 )
 
+_ABOUT_CODE = frozenset({"invalid_grant", "invalid_request"})
+"""Errors of a code exchange that may be about the code, which the browser sends."""
+
 MAX_CAUSES = 8
 """Maximum number of errors of one client that are logged until its next success."""
 
@@ -205,6 +208,9 @@ class ProviderHealth:
         No breaker depends on it: users who connect a bank must not hold back the refreshes of others.
         """
         if isinstance(outcome, ClientRejected):
+            # The code may be that of another client, sent by an attacker, who must not cause notes.
+            if outcome.error in _ABOUT_CODE:
+                return None
             return self._record_problem(self._exchange_problems, client, outcome)
         if isinstance(outcome, TokensIssued | Refused | Untrusted):
             self._exchange_problems.pop(client.name, None)

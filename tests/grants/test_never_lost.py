@@ -21,14 +21,34 @@ from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.pauses import MAX_UNKNOWN_OUTCOMES
 from akoya_gateway.grants.repository import KIND
 from akoya_gateway.grants.serialization import decode
-from akoya_gateway.oauth.outcomes import ClientRejected, OutcomeUnknown, TokenOutcome, TokensIssued, Untrusted
+from akoya_gateway.oauth.outcomes import (
+    ClientRejected,
+    OutcomeUnknown,
+    ProviderDown,
+    Reply,
+    TokenOutcome,
+    TokensIssued,
+    Untrusted,
+)
 from akoya_gateway.secret import Secret
 from tests.support.grants import OWNER, RING, Family, GrantEnv, Provider, Reuse, bearer, client, down
 from tests.support.virtual_time import EPOCH, VirtualLoop
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
 
-FAULTS = st.sampled_from(["lost", "never arrived", "unjudged", down(), down(20.0), ClientRejected("invalid_client")])
+RETRY = ProviderDown("try again", reply=Reply(400, "invalid_grant", "Try again later"))
+FAULTS = st.sampled_from(
+    [
+        "lost",
+        "never arrived",
+        "unjudged",
+        down(),
+        down(20.0),
+        RETRY,
+        ClientRejected("invalid_client"),
+        ClientRejected("access_denied"),
+    ]
+)
 
 
 class Truth(Provider):

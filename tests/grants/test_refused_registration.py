@@ -89,6 +89,8 @@ async def test_each_cause_of_a_rejection_is_reported_once_until_the_next_success
 async def test_rejected_code_exchange_is_a_note_and_holds_back_no_refresh() -> None:
     """The code exchange may have another client authentication than the refresh (`dialect.code_auth`)."""
     health = ProviderHealth(clock, lambda: 0.5, NullGrantObserver())
+    assert health.record_exchange(client, ClientRejected("invalid_grant")) is None, "a code of another client"
+    assert not health.notes
     assert health.record_exchange(client, ClientRejected("invalid_client")) is not None
     assert health.record_exchange(client, ClientRejected("invalid_client")) is None
     (note,) = health.notes
