@@ -97,7 +97,7 @@ def restore(file: Path, config: Path) -> None:
                     bar.update(1)
         click.echo(f"{created} of {total} records restored; the store has the others already", err=True)
 
-    _run(config, work, file)
+    _run(config, work, file, create=True)
 
 
 def _new_file(file: Path) -> tuple[IO[str], Path]:
@@ -106,17 +106,17 @@ def _new_file(file: Path) -> tuple[IO[str], Path]:
     return os.fdopen(descriptor, "w", encoding="utf-8"), Path(name)
 
 
-def _run(config: Path, work: Callable[[Store], Coroutine[Any, Any, None]], file: Path) -> None:
+def _run(config: Path, work: Callable[[Store], Coroutine[Any, Any, None]], file: Path, *, create: bool = False) -> None:
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
     from akoya_gateway.errors import GatewayError  # noqa: PLC0415
-    from akoya_gateway.store import open_store  # noqa: PLC0415
+    from akoya_gateway.store import open_store_beside  # noqa: PLC0415
     from akoya_gateway.store.backup import InvalidBackup  # noqa: PLC0415
 
     # Records stay encrypted, so the keys are not needed.
     url = load_config(config, secrets=(("sessions", "store"),)).sessions.store
 
     async def run() -> None:
-        opened = open_store(url)
+        opened = open_store_beside(url, create=create)
         await opened.open()
         try:
             await work(opened)

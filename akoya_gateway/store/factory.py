@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 from akoya_gateway.clock import Clock
 from akoya_gateway.errors import OperatorError
@@ -40,6 +41,30 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
         f"sessions.store: unknown scheme {_printable_scheme(url)!r}; "
         "use memory://, sqlite:///path, redis://, rediss://, redis+sentinel:// or redis+cluster://"
     )
+
+
+def open_store_beside(url: str, *, create: bool = False) -> Store:
+    """Return the store of a gateway for a command that runs beside it, not opened yet.
+
+    Args:
+        url: As for `open_store`.
+        create: Whether an SQLite database may be created. Otherwise a mistyped path would look like an empty store.
+
+    Raises:
+        OperatorError: As for `open_store`; or the store is in the memory of the gateway, or does not exist.
+    """
+    store = open_store(url)
+    if isinstance(store, MemoryStore):
+        raise OperatorError(
+            "sessions.store: memory:// is the memory of the gateway's process, which a command cannot reach; "
+            "use sqlite: or redis:"
+        )
+    if url.startswith("sqlite:") and not create and not Path(_sqlite_path(url)).exists():
+        raise OperatorError(
+            f"sessions.store: there is no database {_sqlite_path(url)}; the gateway creates it when it starts. "
+            "Is this its configuration, and its machine?"
+        )
+    return store
 
 
 def describe(url: str) -> str:

@@ -220,6 +220,7 @@ def test_show_with_the_beginning_of_an_id_finds_the_grant_unless_it_is_ambiguous
 
 @pytest.mark.parametrize("command", [["show", "nothing-of-ours"], ["revoke", "nothing-of-ours", "--yes"]])
 def test_unknown_grant_is_a_fault(config: Path, command: list[str]) -> None:
+    write(config)
     result = run(config, *command)
     assert result.exit_code == 1
     assert "no grant nothing-of-ours" in result.stderr

@@ -191,3 +191,37 @@ def test_backup_on_a_file_system_without_links_is_complete(tmp_path: Path, monke
     assert run("backup", file, "--config", config).exit_code == 0
     assert len(file.read_text().splitlines()) == 5
     assert [path.name for path in tmp_path.glob("store.backup*")] == ["store.backup"]
+
+
+@pytest.mark.parametrize(("url", "reason"), [
+    ("memory://", "memory:// is the memory of the gateway's process, which a command cannot reach"),
+    ("sqlite:none.db", "none.db; the gateway creates it when it starts"),
+])  # fmt: skip
+def test_command_without_a_store_to_work_on_fails_and_creates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+) -> None:
+    """It used to report success: an empty backup, no grants, and that old keys may be removed."""
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    config = configured(tmp_path, url)
+    file = tmp_path / "store.backup"
+    for command in (
+        ["store", "backup", str(file)],
+        ["keys", "rotate-store"],
+        ["grants", "list"],
+        ["grants", "revoke", "g_abcdef", "--yes"],
+    ):
+        done = CliRunner().invoke(app, [*command, "--config", str(config)])
+        assert (done.exit_code, reason in done.output) == (1, True), done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["gateway.yaml"]
+
+
+def test_restore_into_memory_is_refused_and_into_a_new_database_is_not(tmp_path: Path) -> None:
+    source, target = configured(tmp_path / "source", "sqlite:a.db"), configured(tmp_path / "target", "sqlite:b.db")
+    write(source, *RECORDS)
+    file = tmp_path / "store.backup"
+    assert run("backup", file, "--config", source).exit_code == 0
+    refused = run("restore", file, "--config", configured(tmp_path / "memory", "memory://"))
+    assert (refused.exit_code, "which a command cannot reach" in refused.output) == (1, True)
+    assert run("restore", file, "--config", target).exit_code == 0
+    assert (tmp_path / "target" / "b.db").exists()
