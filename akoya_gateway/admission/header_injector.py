@@ -77,7 +77,7 @@ class HeaderInjector:
             content_digest: As of `PreparedHeaders.headers`. It replaces the client's.
 
         Raises:
-            UserError: The request does not have exactly one valid host, or cannot be signed.
+            UserError: The request has no valid Host, or several, or cannot be signed.
         """
         passed = (headers.from_proxy if is_trusted else headers.from_client) or headers.filter_for(
             is_trusted=is_trusted
@@ -85,6 +85,8 @@ class HeaderInjector:
         if content_digest is not None:
             passed = [pair for pair in passed if pair[0] != CONTENT_DIGEST]
         if admitted.prepared is None or not target.signs:
+            if not headers.authorities[0] and admitted.rule.upstream is None:
+                headers.require_valid_host()  # The reverse proxy of an upstream does it otherwise.
             # A copy: the app may modify its list, but not the cached one.
             return passed.copy(), 0
         authority = headers.authorities[target.secure]

@@ -10,6 +10,8 @@ from akoya_gateway.access.request import Headers, has_method_override, host_of
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import ClientHeaders
 from akoya_gateway.config.model import Config, IdentitySource
+from akoya_gateway.errors import UserError
+from akoya_gateway.host_header import has_valid_host
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import REQUEST_ID, strip
 from akoya_gateway.signing.message_signatures import authority as without_default_port
@@ -87,6 +89,11 @@ class RequestHeaders:
         else:
             self.from_client = passed
         return passed
+
+    def require_valid_host(self) -> None:
+        """Raise `UserError` if the app could take another host or path from `Host`."""
+        if not has_valid_host(self._stripped):
+            raise UserError("There must be at most one Host, and it must be valid.", code="bad-host")
 
 
 class RequestHeaderCache:

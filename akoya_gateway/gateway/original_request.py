@@ -9,9 +9,9 @@ from akoya_gateway.access.request import Headers, RequestInfo
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import DROP, PASS, ClientHeaders, is_unlisted
 from akoya_gateway.errors import UserError
+from akoya_gateway.host_header import has_valid_host
 from akoya_gateway.sessions.gateway_cookies import GatewayCookies
 from akoya_gateway.signing.header_names import ASSERTION, PASSED_NAMES, SIGNATURE, SIGNATURE_INPUT, is_gateway_header
-from akoya_gateway.upstream.http.request_head import is_host
 
 ORIGINAL_METHOD, ORIGINAL_URI = b"x-original-method", b"x-original-uri"
 FORWARDED_METHOD, FORWARDED_URI, FORWARDED_HOST = b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host"
@@ -203,8 +203,7 @@ def _require_valid_host(headers: Headers) -> None:
 
     Some proxies join several Host headers, or a folded line, to one value (RFC 9112 section 3.2). HTTP/1.0 has none.
     """
-    hosts = [value for name, value in headers if name == b"host" and value]
-    if len(hosts) > 1 or not all(map(is_host, hosts)):
+    if not has_valid_host((name, value) for name, value in headers if value):
         raise InvalidOriginalRequest("There must be one valid Host.")
 
 

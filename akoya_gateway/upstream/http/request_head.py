@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from akoya_gateway.bounded_cache import BoundedCache
 from akoya_gateway.client_headers import ClientHeaders, Handling, is_alias
+from akoya_gateway.host_header import is_host
 from akoya_gateway.upstream.errors import RefusedRequest
 from akoya_gateway.upstream.http.forwarded_headers import FORWARDED_NAMES, ForwardedHeaders, ForwardedValues
 from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, parse_content_length, tokens
@@ -28,7 +29,6 @@ _CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
 CR and LF are checked separately.
 """
-_HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 _VISIBLE = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _VERSIONS_WITH_FRAMING = ("1.1", "1.0")
 _MAX_NAMES, _MAX_NAME_BYTES = 4096, 256
@@ -38,11 +38,6 @@ IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 PROTECTED = (b"akoya-", b"signature", b"x-request-id", b"x-forwarded-", b"forwarded", b"host", b"content-", b"via")
 """Prefixes of the header names that a client's `Connection` header must not remove (CVE-2024-45410)."""
-
-
-def is_host(value: bytes) -> bool:
-    """Return True for a valid value of Host: a host and an optional port (RFC 9110 section 7.2)."""
-    return _HOST.fullmatch(value) is not None
 
 
 class Body(IntEnum):

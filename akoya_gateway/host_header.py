@@ -1,0 +1,24 @@
+"""Validates the request header `Host` (RFC 9110 section 7.2, RFC 9112 section 3.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
+
+
+def is_host(value: bytes) -> bool:
+    """Return True for a valid value of Host: a host and an optional port."""
+    return _HOST.fullmatch(value) is not None
+
+
+def has_valid_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return False if the app could take another host, or another path, from `Host` than the request's.
+
+    That is so if there are several, or if the value is not a host: frameworks build the URL from it, and with
+    `Host: a/admin?` older releases of Starlette return `/admin` as the path of `request.url`. HTTP/1.0 and HTTP/2 need
+    no Host.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    return len(hosts) < 2 and all(map(is_host, hosts))
