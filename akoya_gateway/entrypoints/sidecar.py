@@ -263,9 +263,9 @@ class Sidecar:
         return await self._gateway.runtime.check()
 
     def notes(self) -> Sequence[str]:
-        """Return what an operator should look at, for /readyz (`GrantManager.notes`, `BankHealth.notes`)."""
+        """Return what an operator should look at, for /readyz: missing keys, providers, banks."""
         runtime = self._gateway.runtime
-        return [*runtime.grants.notes, *runtime.data_apis.health.notes]
+        return [*runtime.encrypted_store.notes, *runtime.grants.notes, *runtime.data_apis.health.notes]
 
 
 def _import_late_modules(config: Config) -> None:

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from akoya_gateway.clock import Clock
+from akoya_gateway.errors import UndecryptableRecord
 from akoya_gateway.grants.grant import GrantState
 from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.encrypted_store import EncryptedStore
+from akoya_gateway.store.encryption import DamagedRecord
 
 KIND = "chore"
 GRANTS, SESSIONS = "grant", "session"
@@ -61,7 +63,12 @@ async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | 
     Raises:
         GatewayError: The store is unavailable, for example.
     """
-    record = await store.get(KIND, RESULT)
+    try:
+        record = await store.get(KIND, RESULT)
+    except (UndecryptableRecord, DamagedRecord):
+        # Its key is gone. It never expires, so no process could count again.
+        await store.delete(KIND, RESULT)
+        record = None
     last = None if record is None else _decode(record)
     now = clock()
     # If the clock was set back, the last count seems to lie in the future. Count again.

@@ -24,6 +24,12 @@ TIMED_OPERATIONS = ("count", "delete", "find", "get", "put", "take")
 """The operations whose duration is observed. The durations of scans and of waiting for changes would mean nothing."""
 
 
+NOTE_SECONDS = 600.0
+"""Seconds for which a missing key is noted after a record needed it."""
+MAX_NOTES = 5
+"""Maximum number of missing keys that are noted."""
+
+
 class EncryptedStore:
     """Wraps a `Store` and encrypts bodies on write and decrypts them on read.
 
@@ -31,13 +37,28 @@ class EncryptedStore:
     `DamagedRecord` for a body that cannot be decrypted.
     """
 
-    __slots__ = ("_observe", "keyring", "store")
+    __slots__ = ("_failed_at", "_observe", "keyring", "store")
 
     def __init__(self, store: Store, keyring: Keyring, observe: Callable[[str, float], None] | None = None) -> None:
         """Wrap `store`. `observe` is called with the operation and its seconds after each call, also a failed one."""
         self.store = store
         self.keyring = keyring
         self._observe = observe
+        self._failed_at: dict[str, float] = {}
+        """When a record last needed each of the missing keys, in monotonic seconds."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The keys that records needed lately and that are missing, for /readyz.
+
+        They do not make the process unready: if the key was lost, it could never become ready again.
+        """
+        since = time.monotonic() - NOTE_SECONDS
+        return tuple(
+            f"store: {reason}, but a record was encrypted with it: put the key back, and reload"
+            for reason, at in self._failed_at.items()
+            if at > since
+        )
 
     async def _timed(self, operation: str, call: Awaitable[T]) -> T:
         if self._observe is None:
@@ -118,7 +139,13 @@ class EncryptedStore:
         return replace(record, body=self.keyring.encrypt(record.body, context(record)))
 
     def _decrypt(self, record: Record) -> Record:
-        return replace(record, body=self.keyring.decrypt(record.body, context(record)))
+        try:
+            return replace(record, body=self.keyring.decrypt(record.body, context(record)))
+        except UndecryptableRecord as missing:
+            if len(self._failed_at) >= MAX_NOTES:
+                self._failed_at.clear()
+            self._failed_at[missing.detail] = time.monotonic()
+            raise
 
     def _decrypt_all(self, record: Record | None) -> Record | None:
         return None if record is None else self._decrypt(record)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from akoya_gateway.config.model import EncryptionKey, key_id
 from akoya_gateway.grants import inventory
 from akoya_gateway.grants.inventory import CLAIM, COUNT_INTERVAL, KIND, RESULT, current_inventory
-from akoya_gateway.store import EncryptedStore
+from akoya_gateway.store import EncryptedStore, Keyring
 from akoya_gateway.store.base import Record
 from akoya_gateway.store.memory import MemoryStore
 from tests.support.grants import RING, GrantEnv
@@ -104,3 +105,12 @@ async def test_result_of_a_newer_release_is_replaced(env: GrantEnv, store: Encry
     assert await store.put(Record(KIND, RESULT, b'{"format":2}'))
     assert await current_inventory(store, clock) is not None
     assert await current_inventory(store, clock) is not None
+
+
+async def test_result_of_a_lost_key_does_not_end_the_counting(env: GrantEnv, clock: Clock) -> None:
+    await env.connect()
+    lost = EncryptedStore(env.store, Keyring([EncryptionKey(key_id(b"o" * 32), b"o" * 32)]))  # type: ignore[arg-type]
+    assert await lost.put(Record(KIND, RESULT, b"{}"))
+    found = await current_inventory(EncryptedStore(env.store, RING), clock)  # type: ignore[arg-type]
+    assert found is not None
+    assert list(found.grants.values()) == [1]

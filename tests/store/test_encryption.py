@@ -135,3 +135,14 @@ class TestVault:
         for operation in (encrypted_store.get("grant", "k1"), encrypted_store.find("grant", "owner-1")):
             with pytest.raises(UndecryptableRecord):
                 await operation
+
+    async def test_missing_key_is_noted_for_readiness(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = MemoryStore()
+        await EncryptedStore(store, Keyring([OLD])).put(self.record)
+        encrypted_store = EncryptedStore(store, Keyring([NEW]))
+        assert not encrypted_store.notes
+        assert [record async for record in encrypted_store.scan("grant")] == []
+        (note,) = encrypted_store.notes
+        assert f"no key '{OLD.id}' in sessions.keys" in note
+        monkeypatch.setattr("akoya_gateway.store.encrypted_store.NOTE_SECONDS", 0.0)
+        assert not encrypted_store.notes
