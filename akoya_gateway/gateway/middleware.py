@@ -310,10 +310,13 @@ class Gateway:
                 raise error
             return
         exchange.error = error
+        request_id = exchange.request.request_id
         if isinstance(error, OperatorError | UpstreamError) and self._is_due("failed", error):
             write = log.error if isinstance(error, OperatorError) else log.warning
-            request_id = exchange.request.request_id
             write("request failed", problem=error.code, reason=error.detail, request_id=request_id)
+        elif isinstance(error, UserError) and error.detail and self._is_due("rejected", error):
+            # The access log has only the code, and the pages for browsers do not show the detail either.
+            log.info("request rejected", problem=error.code, reason=error.detail, request_id=request_id)
         await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)
 
     async def _endpoint(

@@ -58,6 +58,22 @@ def test_token_that_is_not_good_opens_nothing(by_token: GatewayEnv, issuer: Issu
     assert token not in by_token.log()
 
 
+def test_rejected_token_is_logged_with_the_rule(
+    by_token: GatewayEnv, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Users see a page without it, and a wrong `audience` in gateway.yaml rejects all of them."""
+    caplog.set_level("INFO")
+    token = issuer.token("alice", aud="another")
+
+    def logged() -> bool:
+        # At most one event a second is logged, so this request may be one of those without.
+        _, body = get(by_token.port, "/accounts", f"X-Id-Token: {token}", "Accept: application/json")
+        lines = [*by_token.log().splitlines(), *caplog.text.splitlines()]  # The middleware logs in this process.
+        return any("request rejected" in line and body["request_id"] in line and "aud" in line for line in lines)
+
+    until(logged, "the reason is logged")
+
+
 def test_two_tokens_or_an_alias_are_refused(by_token: GatewayEnv, issuer: Issuer) -> None:
     token = issuer.token()
     for name in ("X-Id-Token", "X_Id_Token", "x.id.token"):
