@@ -133,6 +133,13 @@ def test_token_the_app_echoes_does_not_reach_the_browser(member: Browser) -> Non
     assert not [name for name in response.headers if name.startswith("akoya")]
 
 
+def test_app_cannot_send_a_client_to_the_gateways_response_with_the_token(member: Browser) -> None:
+    response = member.fetch("/accounts/redirect")
+    assert response.status_code in (200, 404)
+    names = {name for name in response.headers if name.startswith(("akoya", "signature", "cookie"))}
+    assert names == set()
+
+
 PATHS = [
     "/public/../accounts", "/public/%2e%2e/accounts", "/public/..%2faccounts", "/public/..%2Faccounts", "/public//accounts",
     "//accounts", "/public/..;/accounts", "/public;x/accounts", "/public\\..\\accounts", "/public%5c..%5caccounts",

@@ -68,6 +68,8 @@ def asgi_app(key: bytes | None = None) -> Callable[..., Any]:
         named = dict(headers).get("x-rejected", "1").encode()
         extra = [(b"akoya-token-rejected", named)] if scope["path"].endswith("/stale") else []
         extra += [(b"akoya-id-token", b"echoed")] if scope["path"] == "/accounts/echo" else []
+        # nginx serves the path in this header instead, also an internal one.
+        extra += [(b"x-accel-redirect", b"/akoya/forward-auth")] if scope["path"] == "/accounts/redirect" else []
         await send(
             {
                 "type": "http.response.start",
