@@ -15,6 +15,7 @@ ALLOWED = {"allow_client_headers": ["X-Original-Filename", "Traceparent"], "allo
 SENT = [(b"akoya-id-token", b"secret"), (b"akoya_id_token", b"secret"), (b"Akoya_Id_Token", b"secret"), (b"akoya.owner", b"secret"), (b"akoya", b"secret"),
         (b"set-cookie", b"akoya=fixed; Path=/"), (b"set-cookie", b"akoya-browser=fixed"), (b"Set-Cookie", b" akoya = fixed"), (b"set-cookie", b"=akoya=fixed"),
         (b"set-cookie", b"theirs=kept"), (b"set-cookie", b"akoyan=kept"), (b"set-cookie", b"x=akoya=kept"), (b"akoyan", b"kept"),
+        (b"x-accel-redirect", b"/kept"), (b"x-accel-buffering", b"kept"), (b"x-sendfile", b"/kept"), (b"x-reproxy-url", b"/kept"), (b"clear-site-data", b"kept"),
         (b"settings", b"kept"), (b"content-type", b"text/plain")]  # fmt: skip
 """The headers of the app's responses."""
 
