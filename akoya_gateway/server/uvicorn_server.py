@@ -181,19 +181,22 @@ class DrainingServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await self._wait_until_closed(CLOSE_FRAME_SECONDS, hurry=False)
-        self._cut()
-        tasks = list(self.server_state.tasks)
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_FRAME_SECONDS)
+        # A stream notices that its connection is closed, as if the client had left. uvicorn would log a traceback for
+        # each one that is cancelled.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await self._finish_tasks()
+        for task in list(self.server_state.tasks):
+            task.cancel(msg="the server is stopping")
+        await self._finish_tasks()
 
     def _http_connections(self) -> list[HttpToolsProtocol]:
         return [each for each in self.server_state.connections if isinstance(each, HttpToolsProtocol)]
 
-    def _cut(self) -> None:
-        for task in list(self.server_state.tasks):
-            task.cancel(msg="the server is stopping")
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+    async def _finish_tasks(self) -> None:
+        """Wait for the tasks of requests, at most `CLOSE_FRAME_SECONDS`."""
+        if self.server_state.tasks:
+            await asyncio.wait(list(self.server_state.tasks), timeout=CLOSE_FRAME_SECONDS)
 
     async def _wait_until_closed(self, seconds: float, *, hurry: bool = True) -> None:
         end = asyncio.get_running_loop().time() + seconds

@@ -252,6 +252,7 @@ class TestStreams:
                         pass
                 assert time.monotonic() - began > 1.4, "the drain delay and the grace"
             assert run.wait() == 0
+            assert [line for line in run.log() if line["level"] == "error"] == []
 
     @pytest.mark.parametrize("options", [(), ("--no-fast-lane",)], ids=["tunnel", "messages"])
     def test_websocket_gets_the_grace_and_a_close_code(self, options: tuple[str, ...], tmp_path: Path) -> None:
