@@ -28,6 +28,7 @@ REMEDIES = {
     "DENIED Redis is running in protected mode": "protected mode",
     "NOAUTH Authentication required.": "the user or password was refused",
     "WRONGPASS invalid username-password pair or user is disabled.": "the user or password was refused",
+    "ERR Protocol error: unauthenticated multibulk length": "the user or password was refused",
     "ERR AUTH <password> called without any password configured for the default user.": "it has no password",
     "NOPERM this user has no permissions to run the 'eval' command": "the user may not run `EVAL`",
     "ERR unknown command 'EVALSHA'": "does not know the command `EVALSHA`",

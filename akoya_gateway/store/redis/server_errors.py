@@ -68,6 +68,8 @@ _TEXTS = (
         "without any password configured",
         "it has no password; remove the one in sessions.store",
     ),
+    # Redis 7: a command with more than ten arguments before authentication.
+    ("unauthenticated multibulk length", "the user or password was refused"),
     ("cluster support disabled", "it is not part of a cluster; use redis:// or rediss:// in sessions.store"),
     ("previous master is now a slave", _ADVICE["READONLY"]),
     ("SELECT is not allowed", "it is part of a cluster; use redis+cluster:// in sessions.store"),
