@@ -24,6 +24,12 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 _Requirement = tuple[Require, tuple[str, ...], str | None]
 """The kind, the connectors, and the path parameter."""
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=:@]*")
+_METHODS = re.compile(
+    "ACL|BIND|CHECKIN|CHECKOUT|CONNECT|COPY|DELETE|GET|HEAD|LABEL|LINK|LOCK|MERGE|MKACTIVITY|MKCALENDAR|MKCOL|"
+    "MKREDIRECTREF|MKWORKSPACE|MOVE|OPTIONS|ORDERPATCH|PATCH|POST|PROPFIND|PROPPATCH|PURGE|PUT|QUERY|REBIND|REPORT|"
+    "SEARCH|TRACE|UNBIND|UNCHECKOUT|UNLINK|UNLOCK|UPDATE|UPDATEREDIRECTREF"
+)
+"""The registered methods (https://www.iana.org/assignments/http-methods), and PURGE of caches."""
 
 
 def read_rules(
@@ -66,6 +72,8 @@ def _rule(node: Node, connectors: Node, upstreams: UpstreamSet) -> AccessRule | 
         return None
     require, listed, parameter = requirement
     methods = node.get("methods")
+    if methods:
+        _check_methods(methods)
     index = node.path[-1]
     assert isinstance(index, int)
     return AccessRule(
@@ -96,6 +104,16 @@ def _read_upstream(node: Node, upstreams: UpstreamSet) -> tuple[Upstream | None,
     return upstreams.default, None
 
 
+def _check_methods(node: Node) -> None:
+    """Report methods that no request has: the rule would not apply, and a later, public one might instead."""
+    for item in node.items():
+        if item.value in ("ALL", "ANY"):
+            item.error(f"{item.value} is not a method, so the rule would match nothing", "leave out `methods` for all")
+        elif not _METHODS.fullmatch(item.value):
+            remedy = did_you_mean(item.value, _METHODS.pattern.split("|"))
+            item.warn(f"{item.value} is not a registered HTTP method: the rule matches no other one", remedy)
+
+
 def _parameters(node: Node) -> list[str] | None:
     """Return the names of the pattern's parameters. Report an error and return None if the pattern is invalid."""
     segments: list[str] = node.value.split("/")[1:]
@@ -107,6 +125,9 @@ def _parameters(node: Node) -> list[str] | None:
         if problem := _segment_problem(segment, last):
             node.error(*problem)
             return None
+        if len(segment) > 1 and segment[0] == ":":
+            # Express, Rails and others write parameters like this. A later, public rule might match instead.
+            node.warn(f"{quoted(segment)} matches only this text", f"write {{{segment[1:]}}} for any segment")
         if match := _PARAMETER.fullmatch(segment):
             if match[1] in names:
                 node.error(f"the parameter {{{match[1]}}} appears twice", "give each its own name")
@@ -132,8 +153,8 @@ def _segment_problem(segment: str, last: bool) -> tuple[str, str] | None:
         return "rules match the path only, without query and fragment", "remove what follows ? or #"
     if not _LITERAL.fullmatch(segment):
         return (
-            f"{quoted(segment)} contains characters that cannot occur in a normalized path",
-            "letters, digits and -._~!$&'()+,;=:@",
+            f"{quoted(segment)} contains characters that the path of a rule cannot have",
+            "letters, digits and -._~!$&'()+,;=:@; `*` and {name} also match other characters",
         )
     return None
 

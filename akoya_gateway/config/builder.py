@@ -177,7 +177,9 @@ def _store(node: Node) -> str:
     if scheme == "memory":
         below.warn("grants are kept in memory and are lost at a restart", "use sqlite: or redis:")
     elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
-        below.error("a store is sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://")
+        written = ", without quotes" if text[0] in "'\"" else ", in lower case" if scheme != scheme.lower() else ""
+        kinds = "sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://"
+        below.error(f"a store is {kinds}{written}")
     else:
         return _redis(below, text)
     return text

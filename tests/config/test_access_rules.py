@@ -95,13 +95,14 @@ def test_rules_know_their_line(tmp_path: Path) -> None:
         ({"path": "/a?b=1", "require": "any"}, "access[0].path: rules match the path only"),
         (
             {"path": "/a%2fb", "require": "any"},
-            'access[0].path: "a%2fb" contains characters that cannot occur in a normalized path',
+            'access[0].path: "a%2fb" contains characters that the path of a rule cannot have',
         ),
         (
             {"path": "/a b", "require": "any"},
-            'access[0].path: "a b" contains characters that cannot occur in a normalized path',
+            'access[0].path: "a b" contains characters that the path of a rule cannot have',
         ),
         ({"path": "/ü", "require": "any"}, 'access[0].path: "\\u00fc" contains characters'),
+        ({"path": "/x", "require": "any", "methods": ["ALL"]}, "access[0].methods[0]: ALL is not a method"),
     ],
 )
 def test_rule_that_cannot_work_is_refused(tmp_path: Path, rule: dict[str, Any], message: str) -> None:
@@ -138,6 +139,25 @@ def test_rule_that_can_never_match_is_warned_of(
     assert bool(lines) is shadowed
     if shadowed:
         assert lines[0].startswith("access[1]: this rule never matches: access[0] ")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"path": "/x", "methods": ["DELET"]}, "methods[0]: DELET is not a registered HTTP method"),
+        ({"path": "/accounts/:id"}, 'path: ":id" matches only this text (write {id} for any segment)'),
+        ({"path": "/x", "methods": ["GET", "PROPFIND", "QUERY", "PURGE"]}, ""),
+        ({"path": "/v1/x:verb"}, ""),
+    ],
+)
+def test_rule_that_does_not_match_what_it_seems_to_is_warned_of(
+    tmp_path: Path, rule: dict[str, Any], message: str
+) -> None:
+    """A public rule behind it would match instead: `methods: [ALL]` and `/:id` are how Express writes rules."""
+    result = validated(tmp_path, {"access": [{**rule, "require": "any"}, {"path": "/*", "require": "nothing"}]})
+    assert result.config is not None
+    lines = [line for line in warning_lines(result) if line.startswith("access[0]")]
+    assert [line.partition("access[0].")[2][: len(message)] for line in lines] == ([message] if message else [])
 
 
 def test_rule_under_the_prefix_is_warned_of(tmp_path: Path) -> None:
