@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TypeVar
 
+from akoya_gateway.client_headers import PASS, ClientHeaders
 from akoya_gateway.config.data_apis import read_data_apis
 from akoya_gateway.config.diagnostics import dotted, quoted
 from akoya_gateway.config.model import (
@@ -328,6 +329,11 @@ def read_identity(top: Node, proxies: Iterable[object]) -> Identity:
         _check_header(header)
         if not list(proxies) and not top.value.get("trusted_proxies"):
             header.error("a header is only trusted from trusted_proxies, and there are none", "list them there")
+        elif ClientHeaders().handling(header.value.encode()) is PASS:
+            header.warn(
+                f"no file of deploy/ removes a client's own {header.value}, and your proxy may pass it on",
+                "use X-Forwarded-User, or remove it in every location, also on the gateway's own routes",
+            )
         return Identity(IdentitySource.HEADER, header.value.lower())
     jwt = node.get("jwt")
     if jwt is None:

@@ -315,6 +315,19 @@ def test_trusting_all_proxies_requires_trust_all_proxies(tmp_path: Path) -> None
     assert config.trusted_proxies == (ip_network("0.0.0.0/0"), ip_network("::1/128"))
 
 
+def test_identity_header_that_no_file_of_deploy_removes_is_a_warning(tmp_path: Path) -> None:
+    for name, warned in (
+        ("X-User", True),
+        ("X-Forwarded-User", False),
+        ("Remote-User", False),
+        ("Oidc-Claim-Any", False),
+    ):
+        result = validated(tmp_path, {"identity": {"header": name}, "trusted_proxies": ["10.0.0.0/8"]})
+        assert result.config is not None
+        text = f"no file of deploy/ removes a client's own {name}, and your proxy may pass it on"
+        assert (text in [warning.message for warning in result.warnings]) is warned
+
+
 def test_identities_are_read(tmp_path: Path) -> None:
     assert _config(tmp_path, {}).identity == Identity()
     by_header = _config(tmp_path, {"identity": {"header": "X-User"}, "trusted_proxies": ["10.0.0.0/8"]}).identity
