@@ -49,6 +49,9 @@ _ABOUT_TOKEN = re.compile(
     r"|already(?! (?:in progress|being|running|processing|pending))|unknown(?! (?:server |system |internal )?error)",
     re.IGNORECASE,
 )
+_INVALID_TOKEN = re.compile(
+    r"token (?:is |was )?(?:invalid|bad|malformed|wrong)|(?:invalid|bad|malformed|wrong) (?:\w+ )?token", re.IGNORECASE
+)
 
 _RFC_TEXT = re.compile(
     r"(?:provided authorization grant.{0,140})?"
@@ -95,12 +98,13 @@ def means_retry(error: str, description: str, asks_to_wait: bool = False) -> boo
     """
     if error == "invalid_request" and _RETRY.search(description) is not None:
         return True
-    if error not in ("invalid_request", "invalid_grant") or _GONE.search(description) is not None:
+    text = _RFC_TEXT.sub("", description)
+    if error not in ("invalid_request", "invalid_grant") or _GONE.search(text) is not None:
         return False
-    if _CLOCK.search(description) is not None:
+    if _CLOCK.search(text) is not None:
         return True
-    is_temporary = asks_to_wait or _TRANSIENT.search(description) is not None
-    return is_temporary and _ABOUT_TOKEN.search(description) is None
+    is_final = _ABOUT_TOKEN.search(text) is not None or _INVALID_TOKEN.search(text) is not None
+    return not is_final and (asks_to_wait or _TRANSIENT.search(text) is not None)
 
 
 def blames_client(error: str, description: str) -> bool:

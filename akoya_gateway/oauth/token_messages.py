@@ -228,7 +228,7 @@ def parse_error(
     reason = _REASONS.get(status if status == 429 else status // 100, DownReason.UNAVAILABLE)
     down = ProviderDown(detail, parse_retry_after(response.retry_after, now), status == 429, reason, reply)
     outcome = _by_rules(dialect, status, word, down)
-    if isinstance(outcome, Refused) and means_retry(word, reply.description or "", down.retry_after is not None):
+    if isinstance(outcome, Refused) and means_retry(word, reply.description or "", bool(down.retry_after)):
         return down
     if isinstance(outcome, Refused) and blames_client(word, reply.description or ""):
         return ClientRejected(word, reply)
