@@ -18,8 +18,11 @@ CHECK_TIMEOUT = 8.0
 More than twice the time that SQLite waits for a lock (3 s), because a check may wait behind another write: readiness
 then has the store's own reason. Requests wait as long for the store before they get 503.
 """
-RESPONSE_TIMEOUT = 2.0
-"""Maximum seconds for a report. Until the running checks are done, it repeats the result of the ones before."""
+RESPONSE_TIMEOUT = 0.8
+"""Maximum seconds for a report. Until the running checks are done, it repeats the result of the ones before.
+
+Less than the second that a probe waits by default (Kubernetes).
+"""
 CACHE_SECONDS = 0.5
 """Seconds for which a report is reused, so that frequent probes put no load on the store."""
 

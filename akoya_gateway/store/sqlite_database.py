@@ -46,7 +46,10 @@ MIGRATIONS = (
 _log = logging.getLogger("akoya_gateway.store")
 
 _ADVICE = {
-    "SQLITE_BUSY": "is locked by another process; end the program that holds it (a backup, a shell)",
+    "SQLITE_BUSY": (
+        "is locked by another process; end the program that holds it (a backup, a shell). "
+        "A network file system may report this too: use a local disk"
+    ),
     "SQLITE_LOCKED": "is locked by another connection of this process",
     "SQLITE_FULL": "cannot grow: the disk is full (or a quota is reached); make room",
     "SQLITE_READONLY": "cannot be written: the file, its directory or the file system is read-only, or of another user",
