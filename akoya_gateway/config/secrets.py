@@ -30,6 +30,7 @@ from akoya_gateway.secret import Secret
 _MAX_FILE_BYTES = 64 * 1024
 _BYTE_ORDER_MARK = "\ufeff"
 """The byte order mark that some editors add at the beginning of a file."""
+_PLACEHOLDER = re.compile(r"\$\w+|\$\{[^}]*\}|\$\([^)]*\)|\{\{.*\}\}|<[^>]*>|change[-_]?me", re.ASCII | re.IGNORECASE)
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -168,14 +169,20 @@ def read_password(node: Node | None) -> Secret | None:
     if not text.isprintable():
         node.error("the secret contains a line end, a tab or another control character", "store it without")
         return None
-    _warn_of_quotes(node, text)
+    _warn_of_form(node, text)
     return secret
 
 
-def _warn_of_quotes(node: Node, text: str) -> None:
-    """Warn about a secret in quotes. A shell removes them; a Docker env file and a mounted file keep them."""
+def _warn_of_form(node: Node, text: str) -> None:
+    """Warn about a secret in quotes, or a placeholder. Both are used as they are.
+
+    A shell removes quotes; a Docker env file and a mounted file keep them. Kubernetes keeps `$(NAME)` if there is no
+    such variable, and a Docker env file keeps `$NAME`.
+    """
     if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
         node.warn("the secret begins and ends with a quotation mark, which is used as part of it", "remove the quotes")
+    elif _PLACEHOLDER.fullmatch(text):
+        node.warn("the secret looks like a placeholder that was not replaced", "set the secret itself")
 
 
 def parse_encryption_key(text: str) -> EncryptionKey:
@@ -235,7 +242,7 @@ def read_signing_key(node: Node, algorithm: SigningAlgorithm) -> SigningKey | No
         node.error(f"this key cannot be used for {algorithm.value}: {problem}", _maker(node))
         return None
     if _is_shared(text, algorithm):
-        _warn_of_quotes(node, text.strip())
+        _warn_of_form(node, text.strip())
     return SigningKey(identifier.value if identifier else "", Secret(text))
 
 

@@ -81,6 +81,25 @@ def test_secret_in_quotes_is_used_as_it_is_with_a_warning(tmp_path: Path, variab
     assert quoted in (secret.reveal(), shared.reveal())
 
 
+@pytest.mark.parametrize(
+    "text", ["$AKOYA_SECRET", "${AKOYA_SECRET}", "$(AKOYA_SECRET)", "{{ .Values.secret }}", "<secret>", "changeme"]
+)
+def test_secret_that_is_a_placeholder_is_warned_about(tmp_path: Path, text: str) -> None:
+    result = validated(tmp_path, {}, {**ENVIRON, "CLIENT_SECRET": text})
+    assert result.config is not None
+    (line,) = [line for line in warning_lines(result) if "placeholder" in line]
+    assert line.startswith("clients.demo-app.client_secret: ")
+    assert text not in line
+
+
+@pytest.mark.parametrize(
+    "text", ["a$b", "$b$c", "x<y>", "pa$$word", "<a>b", "$2b$12$abcdefghijklmnopqrstuv", "changemed"]
+)
+def test_secret_with_characters_of_placeholders_is_not_warned_about(tmp_path: Path, text: str) -> None:
+    lines = warning_lines(validated(tmp_path, {}, {**ENVIRON, "CLIENT_SECRET": text}))
+    assert [line for line in lines if "client_secret" in line] == []
+
+
 def test_bad_ring_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
     (line,) = error_lines(
         validated(tmp_path, {}, {**ENVIRON, "GATEWAY_KEY": "hunter2-hunter2-hunter2-hunter2-hunter2"})

@@ -60,6 +60,12 @@ def test_store_with_a_password_comes_from_a_secret(tmp_path: Path) -> None:
     lines = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": "hunter2"}))
     assert lines[0].startswith("sessions.store: a store is sqlite:")
     assert "hunter2" not in lines[0]
+    for text, remedy in (
+        ('"redis://db"', "redis+cluster://, without quotes"),
+        ("REDIS://db", "cluster://, in lower case"),
+    ):
+        lines = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, {**ENVIRON, "STORE": text}))
+        assert lines[0].endswith(remedy)
 
 
 @pytest.mark.parametrize("password", UNESCAPED)
