@@ -313,7 +313,8 @@ class Gateway:
         request_id = exchange.request.request_id
         if isinstance(error, OperatorError | UpstreamError) and self._is_due("failed", error):
             write = log.error if isinstance(error, OperatorError) else log.warning
-            write("request failed", problem=error.code, reason=error.detail, request_id=request_id)
+            fields = {**error.facts, "problem": error.code, "reason": error.detail}
+            write("request failed", **fields, rule=_rule_label(exchange.decision), request_id=request_id)
         elif isinstance(error, UserError) and error.detail and self._is_due("rejected", error):
             # The access log has only the code, and the pages for browsers do not show the detail either.
             log.info("request rejected", problem=error.code, reason=error.detail, request_id=request_id)
@@ -352,7 +353,7 @@ class Gateway:
 
     def report_truncated(self, error: GatewayError, request: LoggedRequest, decision: Admission | None) -> None:
         """Report the error that truncated a response. The access log has its status, which was sent before."""
-        rule = "-" if decision is None or decision.rule is None else decision.rule.label
+        rule = _rule_label(decision)
         if self._is_due("truncated", error):
             log_event = log.info if isinstance(error, UserError) else log.warning
             request_id = request.logged_fields()[2].decode("latin-1")
@@ -372,6 +373,10 @@ class Gateway:
         runtime = self.runtime
         target = runtime.targets.route(request.method, request.raw_path)
         return await runtime.gate.still_admits(target, request, runtime.injector.read(request.headers))
+
+
+def _rule_label(decision: Admission | None) -> str:
+    return "-" if decision is None or decision.rule is None else decision.rule.label
 
 
 def _raw_path(path: str) -> bytes:

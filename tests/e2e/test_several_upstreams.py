@@ -20,6 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.support.certificates import self_signed
 from tests.support.environment import ACCESS, HMAC_SECRET, Browser, GatewayEnv
+from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
 from tests.support.upstream_apps import IndependentVerifier
@@ -211,6 +212,9 @@ def test_upstream_that_is_down_does_not_affect_the_others(both: Both, way: str) 
             assert response.json()["type"].endswith("upstream-unreachable")
             for path, app in OF_PATH.items():
                 assert client.get(path).json()["app"] == app
+        log = both.env.log() if way == "lane" else complete_lines(both.without.log)
+        failed = [line for line in log.splitlines() if "request failed" in line]
+        assert any(f"http://127.0.0.1:{both.apps.port_of_down}" in line and "/down" in line for line in failed)
         assert client.get("/public/x").json()["client"] == kept > 0
         with AppServer(Named("up again"), port=both.apps.port_of_down):
             assert client.get("/down/x").json()["app"] == "up again"

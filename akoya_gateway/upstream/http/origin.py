@@ -75,6 +75,7 @@ class PooledOrigin:
         """
         loop, origin = asyncio.get_running_loop(), self.origin
         name = upstream.tls.server_name or origin.host if self.tls is not None else None
+        facts = {"address": str(origin)}  # Only for the log: clients see the detail.
         try:
             async with running_timeout(upstream.connect_timeout):
                 if origin.path is not None:
@@ -89,13 +90,12 @@ class PooledOrigin:
                     if raw is not None:
                         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except TimeoutError:
-            raise UpstreamTimeout("the upstream took too long to accept a connection") from None
+            raise UpstreamTimeout("the upstream took too long to accept a connection", facts=facts) from None
         except ssl.SSLError as error:
             # Without the host name that follows the comma, because clients see the text.
             reason = getattr(error, "verify_message", "").partition(",")[0] or error.reason or "handshake failed"
-            raise UpstreamUnreachable(f"no TLS with the upstream: {reason}") from error
+            raise UpstreamUnreachable(f"no TLS with the upstream: {reason}", facts=facts) from error
         except OSError as error:
-            raise UpstreamUnreachable(
-                f"no connection to the upstream: {error.strerror or type(error).__name__}"
-            ) from error
+            reason = error.strerror or type(error).__name__
+            raise UpstreamUnreachable(f"no connection to the upstream: {reason}", facts=facts) from error
         return protocol
