@@ -43,6 +43,8 @@ def both(
             yield env, plain_gateway, f"Cookie: theirs=1; {cookies}\r\n".encode()
 
 
+UPSTREAM_TIMEOUT = '"outcome":"upstream-timeout"'
+"""In the access log's record. Other records also name the error."""
 BODILESS = ("empty", "no-content", "not-modified", "redirect", "nothing", "garbage", "length", "chunked", "until-close")
 """The upstream sends a body for the last three even in response to HEAD."""
 CASES = [(method, name) for method in ("GET", "DELETE") for name in SCRIPTS if name != "silent"]
@@ -148,8 +150,8 @@ def test_silent_upstream_is_a_504_on_both(both: tuple[GatewayEnv, GatewayProcess
         if env.entrypoint == "app" and port == env.port:
             # The access log belongs to the server there.
             continue
-        until(lambda log=log: '"outcome":"upstream-timeout"' in complete_lines(log))  # type: ignore[misc]
-        record = next(line for line in complete_lines(log).splitlines() if "upstream-timeout" in line)
+        until(lambda log=log: UPSTREAM_TIMEOUT in complete_lines(log))  # type: ignore[misc]
+        record = next(line for line in complete_lines(log).splitlines() if UPSTREAM_TIMEOUT in line)
         assert json.loads(record)["duration_ms"] > 900, "must be the time that the client waited"
 
 
