@@ -220,6 +220,9 @@ def test_sender_behind_a_unix_socket_has_no_address() -> None:
 
 
 def test_ipv6_sender_is_quoted() -> None:
+    mapped = ForwardedHeaders().lines("::ffff:192.0.2.1", "http", b"a")
+    assert b"x-forwarded-for: 192.0.2.1\r\n" in mapped
+    assert b"forwarded: for=192.0.2.1;" in mapped
     found = ForwardedHeaders().lines("2001:db8::1", "https", b"[::1]:8443")
     assert b"x-forwarded-for: 2001:db8::1\r\n" in found
     assert b'forwarded: for="[2001:db8::1]";host="[::1]:8443";proto=https\r\n' in found

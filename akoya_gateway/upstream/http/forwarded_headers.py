@@ -81,8 +81,11 @@ def _for(peer: str | None, values: ForwardedValues) -> list[bytes]:
 
 
 def _peer(peer: str) -> bytes:
-    """Return the peer's address, or `unknown` if the server took an invalid one from somewhere other than a socket."""
-    address = peer.encode("ascii", "replace")
+    """Return the peer's address, or `unknown` if the server took an invalid one from somewhere other than a socket.
+
+    An IPv4 client of a listener on `[::]` is named by its IPv4 address, as in `Forwarded` and by other proxies.
+    """
+    address = (peer.removeprefix("::ffff:") if "." in peer else peer).encode("ascii", "replace")
     return address if _ADDRESS.fullmatch(address) else b"unknown"
 
 
