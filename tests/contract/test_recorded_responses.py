@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import httpx
 import pytest
 
 from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, StoreUnavailable, UpstreamError, UserError
@@ -23,6 +24,7 @@ from akoya_gateway.grants.errors import TemporarilyUnavailable, UntrustedRespons
 from tests.contract.transcript import DATA, PAGE, Headers, Transcript, load, save
 from tests.support.environment import ACCESS, GatewayEnv
 from tests.support.upstream_apps import asgi_app
+from tests.support.waiting import until
 
 RECORDING = Path(__file__).parent / "recorded_responses.txt"
 BEARER = "a-bearer-for-background-jobs-in-tests"
@@ -265,6 +267,8 @@ def record_forward_auth(transcript: Transcript) -> None:
 
 
 def record_admin(transcript: Transcript, env: GatewayEnv) -> None:
+    # While the checks take long, on a slow disk, /readyz has a note. Its response is cached for half a second.
+    until(lambda: httpx.get(f"{env.admin_url}/readyz", trust_env=False).json()["notes"] == [], "the checks are done")
     for method in ("GET", "HEAD", "POST", "OPTIONS"):
         for path in ("/livez", "/readyz", "/nothing", "/"):
             if (method, path) == ("HEAD", "/readyz"):
