@@ -175,7 +175,10 @@ def _store(node: Node) -> str:
     if scheme == "sqlite":
         return _sqlite(below, text)
     if scheme == "memory":
-        below.warn("grants are kept in memory and are lost at a restart", "use sqlite: or redis:")
+        below.warn(
+            "grants are kept in memory: they are lost at a restart, and each process of a server has its own",
+            "use sqlite: or redis:",
+        )
     elif not re.fullmatch(r"(redis|valkey)s?(\+(sentinel|cluster))?", scheme):
         written = ", without quotes" if text[0] in "'\"" else ", in lower case" if scheme != scheme.lower() else ""
         kinds = "sqlite:, memory://, redis://, rediss://, redis+sentinel:// or redis+cluster://"
@@ -206,6 +209,17 @@ def _has_password(text: str) -> bool:
     return ":" in before_host or "password=" in text.lower()
 
 
+_NOT_FILES = (
+    (":memory:", "`:memory:` would be the name of a file", "write memory:// for a store in memory"),
+    ("/:memory:", "`:memory:` would be the name of a file", "write memory:// for a store in memory"),
+    ("~", "`~` is not expanded", "write the whole path"),
+    ("/~", "`~` is not expanded", "write the whole path"),
+    ("$", "variables are not expanded in this file", "use {env: NAME} for the whole URL"),
+    ("?", "an SQLite store has no options", "remove `?` and what follows"),
+)
+"""Beginnings of paths of other programs that SQLite would create as files, and `?` anywhere in a path."""
+
+
 def _sqlite(node: Node, text: str) -> str:
     """Return the URL with an absolute path: `sqlite:path` becomes `sqlite:///absolute/path`."""
     rest = text.removeprefix("sqlite:")
@@ -216,6 +230,10 @@ def _sqlite(node: Node, text: str) -> str:
     if not path.strip("/."):
         node.error("the store names no file", "such as sqlite:./var/grants.db")
         return ""
+    for part, problem, remedy in _NOT_FILES:
+        if path.startswith(part) or (part == "?" and part in path):
+            node.error(problem, remedy)
+            return ""
     _check_folder(node, (node.reader.folder / path).absolute())
     return f"sqlite://{(node.reader.folder / path).absolute()}"
 

@@ -135,3 +135,18 @@ def test_tls_file_of_a_store_that_cannot_be_used_is_a_fault(tmp_path: Path) -> N
     environ = {**ENVIRON, "STORE": "rediss://:hunter2@cache/0?ca=tls/ca.pem"}
     (line,) = error_lines(validated(tmp_path, {"sessions.store": {"env": "STORE"}}, environ))
     assert line == f"sessions.store: rediss://cache/0: `ca` {tmp_path}/tls/ca.pem does not exist or cannot be read"
+
+
+@pytest.mark.parametrize(("store", "problem"), [
+    ("sqlite::memory:", "`:memory:` would be the name of a file (write memory://"),
+    ("sqlite:///:memory:", "`:memory:` would be the name of a file (write memory://"),
+    ("sqlite:~/grants.db", "`~` is not expanded (write the whole path)"),
+    ("sqlite:///~/grants.db", "`~` is not expanded (write the whole path)"),
+    ("sqlite:$HOME/grants.db", "variables are not expanded"),
+    ("sqlite:${STATE}/grants.db", "variables are not expanded"),
+    ("sqlite:grants.db?timeout=5", "an SQLite store has no options (remove `?`"),
+])  # fmt: skip
+def test_path_that_other_programs_would_expand_is_refused(tmp_path: Path, store: str, problem: str) -> None:
+    """SQLite would create files and folders of these names."""
+    (line,) = error_lines(validated(tmp_path, {"sessions.store": store}))
+    assert line.startswith(f"sessions.store: {problem}"), line
