@@ -11,7 +11,6 @@ import random as random_module
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from math import ceil
 from types import MappingProxyType
 
 from akoya_gateway.clock import Clock
@@ -20,22 +19,19 @@ from akoya_gateway.deadline import finishes_within
 from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants.cache import CachedGrants, GrantCache
 from akoya_gateway.grants.disconnect_listeners import DisconnectListener, DisconnectListeners
-from akoya_gateway.grants.errors import NeedsReconnect, RegistrationFault, TemporarilyUnavailable, UntrustedResponses
-from akoya_gateway.grants.events import Reason, Reconnected, RevokeRequested
+from akoya_gateway.grants.errors import NeedsReconnect, TemporarilyUnavailable
+from akoya_gateway.grants.events import Reconnected, RevokeRequested
 from akoya_gateway.grants.grant import Grant, GrantKey, GrantState, OwnerGrants, public_id
-from akoya_gateway.grants.interfaces import TokenEndpoint, token_endpoint_for
+from akoya_gateway.grants.interfaces import TokenEndpoint
 from akoya_gateway.grants.login_names import LoginNames
 from akoya_gateway.grants.observer import GrantObserver, NullGrantObserver
 from akoya_gateway.grants.provider_health import ProviderHealth, RegistrationProblem
 from akoya_gateway.grants.refresh_log import log_faults
 from akoya_gateway.grants.refresh_policy import (
-    OFFER_AFTER,
     Action,
     due_at,
-    held_until,
     must_reconnect,
     next_action,
-    offered_reconnect,
 )
 from akoya_gateway.grants.refresh_scheduler import EARLY_FACTOR, RefreshScheduler
 from akoya_gateway.grants.refresher import Refresher, as_revoked
@@ -43,6 +39,7 @@ from akoya_gateway.grants.repository import GrantRepository
 from akoya_gateway.grants.revocation_queue import RevocationQueue
 from akoya_gateway.grants.stale_reports import StaleReports
 from akoya_gateway.grants.state_machine import transition
+from akoya_gateway.grants.unavailable_grants import UnavailableGrants
 from akoya_gateway.log import logger
 from akoya_gateway.oauth.outcomes import TokenOutcome, TokenSet
 from akoya_gateway.store.cache_entry import VALID_SECONDS
@@ -101,6 +98,7 @@ class GrantManager:
         self.repository = GrantRepository(store)
         self.login_names = LoginNames(store, clock, names_lifetime)
         self.health = ProviderHealth(clock, random, observer, connectors)
+        self._unavailable = UnavailableGrants(providers, self.health, clock, self._since)
         self.disconnect_listeners = DisconnectListeners()
         self.revocation_queue = RevocationQueue(
             store=store, providers=providers, clock=clock, random=random, health=self.health, observer=observer
@@ -238,42 +236,11 @@ class GrantManager:
     def _require_passable(self, grant: Grant) -> Grant:
         if grant.usable(self._clock()):
             return grant
-        raise self._why_not_refreshed(grant)
-
-    def _why_not_refreshed(self, grant: Grant) -> GatewayError:
-        """Return the error for a grant whose bearer can neither be used nor be replaced now."""
-        now = self._clock()
-        if must_reconnect(grant):
-            return NeedsReconnect(grant)
-        endpoint = token_endpoint_for(self._providers, grant.key)
-        held = self.health.wait(endpoint.client, grant.connector) if endpoint is not None else 0.0
-        retry_after = max(ceil(max(held_until(grant, now, self._since) - now, held)), 1)
-        refused = any(fault.client == grant.key.client for fault in self.registration_problems)
-        # Another replica may have sent the request; then only the grant says why it is on hold.
-        refused = refused or (grant.reason == Reason.OPERATOR_FAULT and grant.failed_under >= self._since)
-        reconnect = grant.connector if self.offers_reconnect(grant) else None
-        if endpoint is None or refused:
-            return RegistrationFault(retry_after=retry_after, reconnect=reconnect)
-        if grant.reason == Reason.UNTRUSTED_ANSWER or self.health.trust.wait(grant.key.environment, grant.connector):
-            return UntrustedResponses(retry_after=retry_after, reconnect=reconnect)
-        return TemporarilyUnavailable(retry_after=retry_after, reconnect=reconnect)
+        raise self._unavailable.error(grant)
 
     def offers_reconnect(self, grant: Grant) -> bool:
-        """Return True if the user should be offered to connect this bank again, although the grant has not ended.
-
-        This is so after `OFFER_AFTER` consecutive failures that may be those of this grant only, such as untrusted
-        responses, or as many untrusted responses of its connector. The connector counts because an open breaker lets
-        only one refresh through for all grants, so that a single grant would reach the limit late. While the provider
-        rejects the client, connecting again would fail as well.
-        """
-        endpoint = token_endpoint_for(self._providers, grant.key)
-        if grant.state in {GrantState.NEEDS_RECONNECT, GrantState.REVOKED}:
-            return False
-        if endpoint is None or self.health.rejects(endpoint.client):
-            return False
-        concerned = grant.reason == Reason.UNTRUSTED_ANSWER or not grant.usable(self._clock())
-        responses = self.health.trust.responses(grant.key.environment, grant.connector)
-        return offered_reconnect(grant, self._since) or (concerned and responses >= OFFER_AFTER)
+        """Return True if the user should be offered to connect this bank again, although the grant has not ended."""
+        return self._unavailable.offers_reconnect(grant)
 
     async def replace_rejected(self, grant: Grant) -> Grant:
         """Return the grant with another bearer, because the data API rejected its current one (401, code 602).
@@ -296,7 +263,7 @@ class GrantManager:
         if must_reconnect(newest) or (newest.tokens.bearer == rejected and newest.tokens.refresh_token is None):
             raise NeedsReconnect(newest)
         if newest.tokens.bearer == rejected:
-            raise self._why_not_refreshed(newest)
+            raise self._unavailable.error(newest)
         return newest
 
     async def report_stale(self, grant: Grant) -> bool:
