@@ -33,6 +33,7 @@ _GONE = re.compile(
     r"no such|does(?: not|n't) exist|deleted|removed|rotated|re-?use|(?:been|was) (?:used|spent|consumed)"
     r"|(?:sign|log)(?:ged)?[ -]?(?:in|on|out)\b|re-?(?:auth|connect|link|consent|establish|grant)|start (?:over|again)"
     r"|(?:session|token|grant|consent|login)(?: has| is| was)? (?:timed?.?out|ended|closed|denied|withdrawn|cancell?ed)"
+    r"|(?:idle|inactivity|absolute|lifetime|session) time.?out"
     r"|new (?:refresh token|authori[sz]ation|grant|consent|login)|permanent",
     re.IGNORECASE,
 )
@@ -80,6 +81,12 @@ _CLIENT_ITSELF = re.compile(
     re.IGNORECASE,
 )
 """The credentials or the registration of the client. What is expired or unknown is not the token then."""
+_OF_CLIENT = re.compile(
+    r"\b(?:to|for|of|by|from|with) (?:(?:the|this|that|your) )?(?:oauth2? )?client\b"
+    r"(?!.?(?:secret|credential|authentication|assertion|certificate))",
+    re.IGNORECASE,
+)
+"""The client as an attribute: what was revoked in "the grant of this client was revoked" is the grant."""
 _TOKEN_OR_CLIENT = re.compile(r"\bor (?:[\w']+ ){0,3}client|client[\w ]{0,30} or\b", re.IGNORECASE)
 """A text that names the client as one of several causes ("invalid refresh token or client credentials")."""
 
@@ -117,6 +124,6 @@ def blames_client(error: str, description: str) -> bool:
     faults = {"invalid_request": _FAULTY_REQUEST, "invalid_grant": _OTHER_CLIENT}.get(error)
     if faults is None:
         return False
-    if _CLIENT_ITSELF.search(text) is not None and _TOKEN_OR_CLIENT.search(text) is None:
+    if _CLIENT_ITSELF.search(_OF_CLIENT.sub("", text)) is not None and _TOKEN_OR_CLIENT.search(text) is None:
         return True
     return faults.search(text) is not None and _ABOUT_TOKEN.search(text) is None
