@@ -231,6 +231,22 @@ class Exchange(ClientSend):
             self._gateway.connections.remove(self.monitored)
             self.monitored = None
 
+    def receive_from(self, receive: Receive) -> Receive:
+        """Return a `receive` for the app of a WebSocket, which does not ask the server once the handshake was refused.
+
+        Granian's worker exits if an app receives its first message after the refusal.
+        """
+        is_first = True
+
+        async def receive_unless_refused() -> Message:
+            nonlocal is_first
+            connects, is_first = is_first, False
+            if self.cancelled and self.error is not None:
+                return {"type": "websocket.connect"} if connects else {"type": "websocket.disconnect", "code": 1006}
+            return await receive()
+
+        return receive_unless_refused
+
     async def finish(self) -> None:
         """End a cancelled response, and report tokens that Akoya rejected. Called when the app has finished.
 
@@ -257,7 +273,11 @@ class Exchange(ClientSend):
             # The handshake is refused. The app may still accept it, which then raises `StreamCancelled`.
             self.error = StreamCancelled()
             self.record_response(REFUSED)
-        await self.server_send({"type": _CLOSE, "code": code, "reason": "the bank connection has ended"})
+        try:
+            await self.server_send({"type": _CLOSE, "code": code, "reason": "the bank connection has ended"})
+        finally:
+            if self.on_cancel is not None:
+                self.on_cancel()
 
     async def _report_rejected(self) -> None:
         """Report the tokens that Akoya rejected, according to the app's response."""

@@ -242,6 +242,7 @@ class Gateway:
             receive = limit_body(receive, request, runtime.body_bytes)
         if request.websocket and decision.owner is not None:
             exchange.monitor()
+            receive = exchange.receive_from(receive)
         if not scope.get("raw_path"):
             scope = {**scope, "raw_path": request.raw_path}
         await self._forward(runtime, exchange, decision, headers, injected, scope, receive)

@@ -16,7 +16,7 @@ from starlette.types import Send
 def abort_response(send: Send) -> bool:
     """Close the connection of the response that `send` belongs to. Return False if the caller has to raise instead.
 
-    This is the case for granian and unknown servers, and if an outer app has wrapped the server's `send`: only an
+    This is the case for unknown servers, and if an outer app has wrapped the server's `send`: only an
     exception tells that app that the response is not complete.
     """
     # Daphne passes a partial whose first argument is the protocol; the others pass a method.
@@ -46,14 +46,15 @@ def _abort_daphne(request: Any) -> None:
         (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
 
 
-def _abort_hypercorn(stream: Any) -> None:
-    """Do nothing: Hypercorn closes the connection when the app returns before the end of its response."""
+def _return_early(stream: Any) -> None:
+    """Do nothing: the server closes the connection when the app returns before the end of its response."""
 
 
 _ABORTS = {
     "akoya_gateway": _abort_own,
     "uvicorn": _abort_uvicorn,
     "daphne": _abort_daphne,
-    "hypercorn": _abort_hypercorn,
+    "hypercorn": _return_early,
+    "granian": _return_early,
 }
 """How to abort a response, by the package of the object that `send` belongs to."""

@@ -149,6 +149,7 @@ def test_response_that_the_app_truncates_is_truncated_for_the_client(
     served: tuple[GatewayEnv, App], browser: Browser
 ) -> None:
     require_truncated_responses(browser)
+    assert "Traceback" not in served[0].log()
 
 
 class Daphne(AnyServerProcess):

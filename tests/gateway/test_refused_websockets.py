@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from akoya_gateway.errors import UpstreamError
 from akoya_gateway.gateway.runtime import Observers
 from akoya_gateway.grants.observer import NullGrantObserver
 from tests.support.config_documents import error_lines, validated
+from tests.support.gateway_in_process import InProcessEnv, Person
 from tests.support.request_recorder import RequestRecorder
 
 ACCESS = [{"path": "/public/*", "require": "nothing"}, {"path": "/bank", "require": "any"}]
@@ -80,3 +82,44 @@ async def test_each_handshake_is_reported_once_with_status_rule_and_outcome(
     assert len(starts) == (6 if with_responses else 1)
     assert all([name for name, _ in start["headers"]].count(b"x-request-id") == 1 for start in starts)
     assert b"akoya-owner" not in {name for start in starts for name, _ in start["headers"]}
+
+
+async def test_app_that_receives_after_its_handshake_was_refused_does_not_ask_the_server(tmp_path: Path) -> None:
+    """Granian's worker exits if its `receive` is called for the first time then."""
+    closed = asyncio.Event()
+    received: list[str] = []
+    sent: list[tuple[str, int | None]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await closed.wait()
+            received.extend([(await receive())["type"] for _ in range(3)])
+            await send({"type": "websocket.accept"})
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("the server was asked")
+
+    async def send(message: Any) -> None:
+        sent.append((message["type"], message.get("code")))
+        closed.set()
+
+    env = InProcessEnv(tmp_path, "memory://", app)
+    runtime = await env.gateway.startup()
+    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    person = Person(env)
+    await person.connect()
+    cookies = "; ".join(f"{name}={value}" for name, value in person.http.cookies.items())
+    headers = [(b"host", b"app.example.com"), (b"origin", b"https://app.example.com"), (b"cookie", cookies.encode())]
+    scope = {"type": "websocket", "path": "/accounts/x", "raw_path": b"/accounts/x", "query_string": b"",
+             "headers": headers, "client": ("127.0.0.1", 1), "scheme": "wss", "subprotocols": []}  # fmt: skip
+    handshake = asyncio.create_task(env.gateway(scope, receive, send))
+    async with asyncio.timeout(30):
+        while not env.gateway.connections:
+            await asyncio.sleep(0.01)
+        csrf = await person.csrf()
+        assert csrf is not None
+        assert await person.post("/akoya/disconnect/mikomo", csrf) == 303
+        await handshake
+    assert sent == [("websocket.close", 4401)]
+    assert received == ["websocket.connect", "websocket.disconnect", "websocket.disconnect"]
+    await env.gateway.shutdown()

@@ -7,11 +7,13 @@ Otherwise whole messages are relayed (`message_relay`).
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 from websockets.http11 import Response
 
-from akoya_gateway.upstream.errors import ClientGone
+from akoya_gateway.upstream.client_send import ClientSend
+from akoya_gateway.upstream.errors import ClientGone, StreamCancelled
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA_HEADER
 from akoya_gateway.upstream.http.request_head import RequestWriter
@@ -35,6 +37,8 @@ async def proxy_websocket(
     bounds = pool.upstream.websocket
     handshake = await pool.dial(lambda _: ClientHandshake(scope.get("subprotocols") or [], bounds.max_message))
     try:
+        if isinstance(send, ClientSend):
+            send.on_cancel = partial(handshake.fail, StreamCancelled())
         response = await _open(handshake, writer, scope, receive, pool.upstream.read_timeout)
         headers = [*end_to_end(response), VIA_HEADER]
         await send({"type": "websocket.accept", "subprotocol": handshake.protocol.subprotocol, "headers": headers})
