@@ -14,7 +14,7 @@ import redis
 
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store import Record, Store, open_store
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import Cluster, RedisServer
 from tests.support.waiting import until, until_async
 
 ADMIN = "password-of-the-admin"
@@ -154,3 +154,20 @@ async def test_each_state_is_reported_and_recovered_from(
         waiting = asyncio.create_task(one.changed("grant", "key", version, timeout=120))
         await until_async(partial(works, partial(another.put, record(version + 1))), "the record is written")
         assert await asyncio.wait_for(waiting, 60) == record(version + 1), f"the listener is back after {name}"
+
+
+async def test_check_of_a_cluster_finds_the_one_server_that_cannot_be_written(redis_cluster: Cluster) -> None:
+    """Every owner with records on that server gets 503, so readiness must not depend on the server that is checked."""
+    store = open_store(f"{redis_cluster.url}?timeout=10&prefix=full")
+    await store.open()
+    try:
+        for server in redis_cluster.primaries:
+            server.client.config_set("maxmemory", 1)
+            try:
+                for _ in range(3):
+                    assert "memory is full" in (await error(store.check) or "")
+            finally:
+                server.client.config_set("maxmemory", 0)
+            await store.check()
+    finally:
+        await store.close()

@@ -103,7 +103,16 @@ class RedisStore:
         await self.put(Record(KIND, key, b"", expires_at=ends))
         await self.delete(KIND, key)
         if self._url.topology is Topology.CLUSTER:
-            await self._read(("ZCARD", self._keys.shard(KIND, n)) for n in range(0, SHARDS, 8))
+            await self._write_to_each_server(key)
+
+    async def _write_to_each_server(self, key: str) -> None:
+        """Write and delete a value in 32 shards, which are on all servers of a cluster.
+
+        A server that is full or read-only can still be read. The commands may be sent twice.
+        """
+        keys = [f"{self._keys.shard(KIND, n)}:{key}" for n in range(0, SHARDS, 8)]
+        await self._read([("SET", each, "1", "PX", LIFE) for each in keys])
+        await self._read([("DEL", each) for each in keys])
 
     async def get(self, kind: str, key: str) -> Record | None:
         return self._live(kind, key, (await self._read([("GET", self._keys.record(kind, key))]))[0])
