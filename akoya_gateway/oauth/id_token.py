@@ -24,7 +24,7 @@ MAX_HEADER_BYTES = 8 * 1024
 MAX_SUB_BYTES = 2048
 MAX_CANDIDATES = 8
 """Maximum number of keys tried for a token that anyone may send."""
-MAX_ENDPOINT_CANDIDATES = 64
+MAX_ENDPOINT_CANDIDATES = 256
 """Maximum number of keys tried for a token from the token endpoint."""
 
 MAX_NAME_LENGTH = 100

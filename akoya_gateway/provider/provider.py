@@ -226,7 +226,13 @@ class Provider:
         except IdTokenRejected as fault:
             detail = f"id_token: {fault.reason}"
             return Untrusted(detail, response.refresh_token, _distrust_reason(fault), reply=response.reply)
-        return TokensIssued(replace(self._token_set(response, id_token, expected_sub), nonce=nonce))
+        tokens = replace(self._token_set(response, id_token, expected_sub), nonce=nonce)
+        if expected_sub is not None and tokens.expires_at <= self._clock():
+            # Within the leeway, but useless as a bearer: as a success it would be refreshed again by the next request.
+            return Untrusted(
+                "id_token: exp is past", response.refresh_token, DistrustReason.ID_TOKEN, reply=response.reply
+            )
+        return TokensIssued(tokens)
 
     async def _validate_id_token(
         self, token: Secret | None, keys: KeySet | None, nonce: str | None, expected_sub: str | None

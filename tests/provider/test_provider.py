@@ -194,6 +194,7 @@ async def test_no_connection_leaves_the_token_unspent(http: httpx.AsyncClient) -
         (signed(claims(iss="https://evil.example/")), DistrustReason.ID_TOKEN, "iss is not the environment's issuer"),
         (signed(claims(aud="other")), DistrustReason.ID_TOKEN, "aud does not contain the client_id"),
         (signed(claims(exp=NOW - 100)), DistrustReason.ID_TOKEN, "exp is past"),
+        (signed(claims(exp=NOW - 30)), DistrustReason.ID_TOKEN, "exp is past"),
         (signed(claims(sub="another-login")), DistrustReason.SUBJECT, "sub differs from the expected one"),
         (signed(claims(), ec_key("P-256", "e9"), "ES256"), DistrustReason.KEYS, "no key with the token's kid"),
         (Secret("not-a-jwt"), DistrustReason.ID_TOKEN, "not a signed JWT in compact form"),
@@ -205,6 +206,12 @@ async def test_tokens_that_fail_validation_are_not_used_and_the_new_refresh_toke
     async with provider(http, token=reply(200, tokens(id_token))) as (akoya, _):
         response = await akoya.refresh(Secret("r"), SUB)
     assert response == Untrusted(f"id_token: {detail}", Secret("refresh-2"), because)
+
+
+async def test_login_whose_bearer_has_expired_within_the_leeway_is_accepted(http: httpx.AsyncClient) -> None:
+    """The grant is refreshed by its first request. The code cannot be used again."""
+    async with provider(http, token=reply(200, tokens(signed(claims(exp=NOW - 30))))) as (akoya, _):
+        assert isinstance(await akoya.exchange(Secret("code")), TokensIssued)
 
 
 async def test_untrusted_response_without_a_new_refresh_token_rotates_nothing(http: httpx.AsyncClient) -> None:
