@@ -61,12 +61,13 @@ async def test_pause_of_the_event_loop_is_no_fault_of_redis(redis: Store) -> Non
     await put_during_pauses(redis)
 
 
-async def put_during_pauses(store: Store) -> None:
-    for turns in (4, 6, 8):
+async def put_during_pauses(store: Store, pause: float = 0.6, after: tuple[int, ...] = (4, 6, 8)) -> None:
+    """Pause for longer than the timeout of the store, after some turns of the event loop."""
+    for turns in after:
         written = asyncio.create_task(store.put(grant(f"k{turns}")))
         for _ in range(turns):
             await asyncio.sleep(0)
-        time.sleep(0.6)
+        time.sleep(pause)
         assert await written, f"a pause after {turns} turns"
 
 
@@ -364,9 +365,9 @@ async def test_cluster_that_has_forgotten_its_slots_is_unavailable_until_it_has_
 
 
 async def test_pause_of_the_event_loop_is_no_fault_of_a_cluster(redis_cluster: Cluster) -> None:
-    store = await opened(f"{redis_cluster.url}?prefix=pauses")
+    store = await opened(redis_cluster.url, timeout=2)  # a cluster takes longer to open
     try:
-        await put_during_pauses(store)
+        await put_during_pauses(store, pause=2.2, after=(4, 8))
     finally:
         await store.close()
 
