@@ -29,7 +29,7 @@ def abort_response(send: Send) -> bool:
 
 
 def _abort_own(response: Any) -> None:
-    """Abort a response of `server.http_1_0`."""
+    """Abort a response of `server.http_1_0` or `server.expect_continue`."""
     response.abort()
 
 

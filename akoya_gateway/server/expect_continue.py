@@ -8,8 +8,11 @@ be taken for the body of a refused one.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from akoya_gateway.server.uvicorn_api import abort_cycle
 
 _CONNECTION_CLOSE = (b"connection", b"close")
 
@@ -30,16 +33,25 @@ class ExpectContinueApp:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body_requested = False
+        exchange = _Exchange(receive, send)
+        await self._app(scope, exchange.receive, exchange.send)
 
-        async def receive_body() -> Message:
-            nonlocal body_requested
-            body_requested = True
-            return await receive()
 
-        async def send_response(message: Message) -> None:
-            if message["type"] == "http.response.start" and not body_requested:
-                message = {**message, "headers": [*message.get("headers", ()), _CONNECTION_CLOSE]}
-            await send(message)
+class _Exchange:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._body_requested = False
 
-        await self._app(scope, receive_body, send_response)
+    async def receive(self) -> Message:
+        self._body_requested = True
+        return await self._receive()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self._body_requested:
+            message = {**message, "headers": [*message.get("headers", ()), _CONNECTION_CLOSE]}
+        await self._send(message)
+
+    def abort(self) -> None:
+        """Close the connection without an exception, so that the client sees a truncated response."""
+        abort_cycle(cast("Any", self._send).__self__)

@@ -12,6 +12,8 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from akoya_gateway.server.uvicorn_api import abort_cycle
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -52,10 +54,8 @@ class _Response:
 
     def abort(self) -> None:
         """Close the connection without an exception, so that the client sees a truncated response."""
-        # Otherwise uvicorn logs that the app has returned without completing its response.
-        self._cycle.disconnected = True
         self.cut()
-        self._cycle.transport.close()
+        abort_cycle(self._cycle)
 
     def cut(self) -> None:
         """Reset the connection if an orderly close would make a truncated response look complete."""

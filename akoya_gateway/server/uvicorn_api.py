@@ -71,6 +71,13 @@ def missing_names() -> list[str]:
     ]
 
 
+def abort_cycle(cycle: RequestResponseCycle) -> None:
+    """Close the connection of a response that cannot be completed."""
+    # Otherwise uvicorn logs that the app has returned without completing its response.
+    cycle.disconnected = True
+    cycle.transport.close()
+
+
 def _instances() -> list[tuple[object, tuple[str, ...]]]:
     """Create one object of each class, because many of the attributes exist on instances only."""
     config = uvicorn.Config(

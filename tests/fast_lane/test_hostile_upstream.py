@@ -11,7 +11,7 @@ import pytest
 
 from tests.fast_lane.requests import send_request, warm
 from tests.support.hostile_responses import BEHIND, CUT, OK, REFUSED
-from tests.support.raw_http import Caller, RawUpstream
+from tests.support.raw_http import Caller, Client, RawUpstream
 from tests.support.sidecar import Running
 from tests.support.waiting import until
 
@@ -85,3 +85,22 @@ def test_bytes_after_a_response_never_become_the_next_response(lane: int, name: 
             for number in range(3):
                 send_request(client, f"next{number}")
                 assert client.response().body == b"next%d" % number
+
+
+def test_truncated_responses_are_logged_as_warnings_without_a_traceback(gateway: Running) -> None:
+    """Whatever the request has that leads it off the fast lane."""
+    requests = {
+        "length": b"GET %b HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        "body": b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
+        "chunks": b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "expectation": b"POST %b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+        "version": b"GET %b HTTP/1.0\r\nHost: a\r\n\r\n",
+    }
+    for request in requests.values():
+        for name in ("a_chunk_size_that_is_no_number", "a_bad_trailer"):
+            with Client(gateway.port) as client:
+                client.send(request % f"/public/{name}".encode())
+                assert not client.rest().endswith(b"0\r\n\r\n")
+    events = [line for line in gateway.log() if line["event"] != "request"]
+    assert {line["level"] for line in events} <= {"info", "warning"}
+    assert any(line["event"] == "response truncated" and line["reason"] for line in events)
