@@ -37,6 +37,8 @@ class GatewayError(Exception):
     """Further headers of the response."""
     is_private = False
     """True if `detail` names internals (files, hosts, keys). It is then only logged and shown by `/readyz`."""
+    is_logged = False
+    """True if a log event of its own has the reason, so that the one for failed requests would repeat it."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class ConnectEndpoint:
         try:
             return await self._start(request, key, connector)
         except UserError as error:
-            # The page names no reason, and the user cannot mend a link of the app.
+            # The page names no reason, and the user cannot correct a link of the app.
             report(error, key, request.info.request_id)
             raise
 

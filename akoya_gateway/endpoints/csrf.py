@@ -72,9 +72,11 @@ def require_same_origin(request: RequestInfo, public_url: Origin) -> None:
 def _csrf_error(request: RequestInfo, reason: str) -> UserError:
     """Return the error for the user, and log the reason. An operator needs it if forms of all users are refused."""
     log.info("form refused", reason=reason, request_id=request.request_id)
-    return UserError(
+    error = UserError(
         "The form is out of date. Go back, reload the page and try again.",
         status=403,
         code="csrf",
         title="That did not work",
     )
+    error.is_logged = True
+    return error

@@ -92,6 +92,7 @@ def report(error: GatewayError, connector: str | None, request_id: str) -> None:
 
     `connector` is None if the callback belongs to no attempt.
     """
+    error.is_logged = True
     fields: dict[str, int | str | None] = {"connector": connector, "result": error.code, "request_id": request_id}
     fields |= error.facts or ({"error": error.detail} if error.detail else {})
     if isinstance(error, UserError) and error.code != "authorization-refused":

@@ -311,14 +311,8 @@ class Gateway:
                 raise error
             return
         exchange.error = error
-        request_id = exchange.request.request_id
-        if isinstance(error, OperatorError | UpstreamError) and self._is_due("failed", error):
-            write = log.error if isinstance(error, OperatorError) else log.warning
-            fields = {**error.facts, "problem": error.code, "reason": error.detail}
-            write("request failed", **fields, rule=_rule_label(exchange.decision), request_id=request_id)
-        elif isinstance(error, UserError) and error.detail and self._is_due("rejected", error):
-            # The access log has only the code, and the pages for browsers do not show the detail either.
-            log.info("request rejected", problem=error.code, reason=error.detail, request_id=request_id)
+        if not error.is_logged:
+            self._log_error(error, exchange)
         await exchange.respond(self._error_responder.error_response(error, exchange.request), receive)
 
     async def _endpoint(
@@ -351,6 +345,16 @@ class Gateway:
             if target.is_own or (target.match is not None and target.match.rule.data_api is not None):
                 raise PathRefused("This path does not accept WebSockets.", status=404, code="not-found")
         return target
+
+    def _log_error(self, error: GatewayError, exchange: Exchange) -> None:
+        """Log the reason of an error. The access log has only the code, and the pages for browsers do not show it."""
+        request_id = exchange.request.request_id
+        if isinstance(error, OperatorError | UpstreamError) and self._is_due("failed", error):
+            write = log.error if isinstance(error, OperatorError) else log.warning
+            fields = {**error.facts, "problem": error.code, "reason": error.detail}
+            write("request failed", **fields, rule=_rule_label(exchange.decision), request_id=request_id)
+        elif isinstance(error, UserError) and error.detail and self._is_due("rejected", error):
+            log.info("request rejected", problem=error.code, reason=error.detail, request_id=request_id)
 
     def report_truncated(self, error: GatewayError, request: LoggedRequest, decision: Admission | None) -> None:
         """Report the error that truncated a response. The access log has its status, which was sent before."""
