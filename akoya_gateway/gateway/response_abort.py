@@ -12,16 +12,19 @@ from typing import Any
 
 from starlette.types import Send
 
+from akoya_gateway.connection_reset import reset
+
 
 def abort_response(send: Send) -> bool:
     """Close the connection of the response that `send` belongs to. Return False if the caller has to raise instead.
 
-    This is the case for unknown servers, and if an outer app has wrapped the server's `send`: only an
-    exception tells that app that the response is not complete.
+    This is the case for unknown servers, for WebSockets of our own server, and if an outer app has wrapped the server's
+    `send`: only an exception tells that app that the response is not complete.
     """
     # Daphne passes a partial whose first argument is the protocol; the others pass a method.
     owner = send.args[0] if isinstance(send, partial) and send.args else getattr(send, "__self__", None)
-    abort = _ABORTS.get(type(owner).__module__.partition(".")[0])
+    module = type(owner).__module__
+    abort = _ABORTS.get(module) or _ABORTS.get(module.partition(".")[0])
     if abort is None:
         return False
     abort(owner)
@@ -36,6 +39,9 @@ def _abort_own(response: Any) -> None:
 def _abort_uvicorn(cycle: Any) -> None:
     # Otherwise uvicorn logs that the app has returned without completing its response.
     cycle.disconnected = True
+    if cycle.scope["http_version"] == "1.0":
+        # With h11, such a response has no chunks: an orderly close would look like its end.
+        reset(cycle.transport)
     cycle.transport.close()
 
 
@@ -51,10 +57,14 @@ def _return_early(stream: Any) -> None:
 
 
 _ABORTS = {
-    "akoya_gateway": _abort_own,
+    "akoya_gateway.server.http_1_0": _abort_own,
+    "akoya_gateway.server.expect_continue": _abort_own,
     "uvicorn": _abort_uvicorn,
     "daphne": _abort_daphne,
     "hypercorn": _return_early,
     "granian": _return_early,
 }
-"""How to abort a response, by the package of the object that `send` belongs to."""
+"""How to abort a response, by the module or the package of the object that `send` belongs to.
+
+Not by our own package: an outer `Gateway` and our WebSocket protocol cannot abort.
+"""

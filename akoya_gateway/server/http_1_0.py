@@ -5,16 +5,13 @@ uvicorn's httptools protocol sends chunks regardless of the client's HTTP versio
 
 from __future__ import annotations
 
-import socket
-import struct
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from akoya_gateway.connection_reset import reset
 from akoya_gateway.server.uvicorn_api import abort_cycle
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class CloseDelimited:
@@ -61,7 +58,4 @@ class _Response:
         """Reset the connection if an orderly close would make a truncated response look complete."""
         cycle = self._cycle
         if self._length_is_unknown and not cycle.response_complete:
-            sock = cycle.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            cycle.transport.abort()
+            reset(cycle.transport)

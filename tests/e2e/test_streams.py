@@ -196,6 +196,8 @@ def test_websocket_whose_grant_ends_during_its_handshake_is_refused_and_logged_o
         assert client.rest().startswith(b"HTTP/1.1 403 ")
     may_accept.set()
     if env.entrypoint == "sidecar":
+        # The access log is written in the turn of the event loop after that of the response.
+        until(lambda: "/accounts/late" in env.log(), "the request is in the access log")
         lines = [json.loads(line) for line in env.log().splitlines() if "/accounts/late" in line]
         assert [(line["status"], line["outcome"]) for line in lines] == [(403, "exchange-ended")]
     assert errors_in(env) == []
