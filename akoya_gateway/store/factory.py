@@ -59,12 +59,21 @@ def open_store_beside(url: str, *, create: bool = False) -> Store:
             "sessions.store: memory:// is the memory of the gateway's process, which a command cannot reach; "
             "use sqlite: or redis:"
         )
-    if url.startswith("sqlite:") and not create and not Path(_sqlite_path(url)).exists():
+    if url.startswith("sqlite:") and not create and _is_missing(Path(_sqlite_path(url))):
         raise OperatorError(
             f"sessions.store: there is no database {_sqlite_path(url)}; the gateway creates it when it starts. "
             "Is this its configuration, and its machine?"
         )
     return store
+
+
+def _is_missing(path: Path) -> bool:
+    """Return False as well if the system refuses to tell, for example to another user: opening the file reports it."""
+    try:
+        path.stat()
+    except OSError as fault:
+        return isinstance(fault, FileNotFoundError | NotADirectoryError)
+    return False
 
 
 def describe(url: str) -> str:

@@ -196,6 +196,7 @@ def test_backup_on_a_file_system_without_links_is_complete(tmp_path: Path, monke
 @pytest.mark.parametrize(("url", "reason"), [
     ("memory://", "memory:// is the memory of the gateway's process, which a command cannot reach"),
     ("sqlite:none.db", "none.db; the gateway creates it when it starts"),
+    (f"sqlite:{'n' * 300}.db", "n.db: cannot be created: File name too long"),
 ])  # fmt: skip
 def test_command_without_a_store_to_work_on_fails_and_creates_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
