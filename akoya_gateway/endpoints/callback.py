@@ -19,7 +19,14 @@ from urllib.parse import quote, urlencode
 from akoya_gateway.access.redirect_policy import RedirectPolicy
 from akoya_gateway.authentication.principal import require_owner
 from akoya_gateway.config.model import Config, Connector, SameSite
-from akoya_gateway.endpoints.failures import as_gateway_error, refusal, refusal_facts, report, tokens_or_raise
+from akoya_gateway.endpoints.failures import (
+    as_gateway_error,
+    issuer_facts,
+    refusal,
+    refusal_facts,
+    report,
+    tokens_or_raise,
+)
 from akoya_gateway.endpoints.observer import AuthorizationObserver
 from akoya_gateway.endpoints.other_login import OtherLogins
 from akoya_gateway.endpoints.request import EndpointRequest
@@ -144,7 +151,11 @@ class CallbackEndpoint:
         if isinstance(callback, MalformedResponse):
             raise UserError(f"The bank's response cannot be read: {callback.reason}.", code="bad-callback")
         if foreign_issuer(callback, connector.client.environment):
-            raise UserError("The response came from another sign-in service.", code="foreign-issuer")
+            raise UserError(
+                "The response came from another sign-in service.",
+                code="foreign-issuer",
+                facts=issuer_facts(callback, connector.client.environment),
+            )
         if isinstance(callback, AuthorizationRefused):
             raise refusal(callback)
         self._require_same_browser_owner(request, attempt)

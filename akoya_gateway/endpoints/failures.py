@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from akoya_gateway.config.model import Environment
 from akoya_gateway.errors import GatewayError, OperatorError, ProviderError, UserError
 from akoya_gateway.log import logger
-from akoya_gateway.oauth.authorization_response import AuthorizationRefused
+from akoya_gateway.oauth.authorization_response import AuthorizationRefused, CodeReceived
 from akoya_gateway.oauth.outcomes import (
     ClientRejected,
     DownReason,
@@ -32,6 +33,12 @@ def refusal_facts(callback: AuthorizationRefused) -> dict[str, int | str]:
     if callback.description is not None:
         facts["error_description"] = without_secrets(callback.description, ())
     return facts
+
+
+def issuer_facts(callback: CodeReceived | AuthorizationRefused, environment: Environment) -> dict[str, int | str]:
+    """Return the log fields of a response from another issuer: an attack, or a slip in `issuer` such as its slash."""
+    received = without_secrets(callback.iss or "", ())
+    return {"error": f"iss is {received}, but issuer is {environment.issuer}"}
 
 
 def refusal(callback: AuthorizationRefused) -> GatewayError:

@@ -368,9 +368,15 @@ def test_unknown_extra_parameters_are_tolerated(env: GatewayEnv, browser: Browse
     assert browser.fetch("/accounts").status_code == 200
 
 
-def test_response_of_another_issuer_is_a_mix_up(env: GatewayEnv, browser: Browser) -> None:
+def test_response_of_another_issuer_is_a_mix_up(
+    env: GatewayEnv, browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has both issuers: if all users are affected, `issuer` in gateway.yaml differs, often by a slash."""
+    caplog.set_level("INFO")
     callback = env.akoya.consent(browser.begin(), "mikomo_1") + "&iss=https%3A%2F%2Fevil.example"
     assert errors(browser.go(callback)) == "foreign-issuer"
+    lines = [*env.log().splitlines(), *caplog.text.splitlines()]  # The middleware logs in this process.
+    assert any("foreign-issuer" in line and "iss is https://evil.example, but issuer is" in line for line in lines)
 
 
 def test_two_tabs_work_side_by_side(env: GatewayEnv, browser: Browser) -> None:
