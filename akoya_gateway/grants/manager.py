@@ -243,9 +243,10 @@ class GrantManager:
         return self._unavailable.offers_reconnect(grant)
 
     async def replace_rejected(self, grant: Grant) -> Grant:
-        """Return the grant with another bearer, because the data API rejected its current one (401, code 602).
+        """Return the grant with a newer bearer, because the data API rejected its current one (401, code 602).
 
-        The grant is refreshed, unless that has happened since. Cancelling the caller does not cancel the refresh.
+        The grant is refreshed, unless that has happened since. The bearer is the same if the provider issued it again.
+        Cancelling the caller does not cancel the refresh.
 
         Raises:
             GatewayError: As for `get_fresh`, except that the old bearer is not returned, even if it has not expired.
@@ -254,15 +255,16 @@ class GrantManager:
         newest = self._cache.newest(grant)
         # Two attempts: the first may join a refresh that was already in flight and had nothing to do.
         for _ in range(2):
-            if newest.tokens.bearer != rejected:
+            if newest.tokens.bearer != rejected or newest.refreshed_at > grant.refreshed_at:
                 break
             flight = self._refresher.flight(newest, stale=rejected)
             if not await finishes_within(MAX_REFRESH_WAIT, flight):
                 raise TemporarilyUnavailable(retry_after=1)
             newest = flight.result()
-        if must_reconnect(newest) or (newest.tokens.bearer == rejected and newest.tokens.refresh_token is None):
+        is_old = newest.tokens.bearer == rejected and newest.refreshed_at <= grant.refreshed_at
+        if must_reconnect(newest) or (is_old and newest.tokens.refresh_token is None):
             raise NeedsReconnect(newest)
-        if newest.tokens.bearer == rejected:
+        if is_old:
             raise self._unavailable.error(newest)
         return newest
 

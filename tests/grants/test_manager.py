@@ -11,7 +11,15 @@ import pytest
 from akoya_gateway.config.model import Seconds, Tokens
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.grants import Grant, GrantState, NeedsReconnect, RegistrationFault, TemporarilyUnavailable
-from akoya_gateway.oauth.outcomes import ClientRejected, DistrustReason, ProviderDown, Refused, TokenOutcome, Untrusted
+from akoya_gateway.oauth.outcomes import (
+    ClientRejected,
+    DistrustReason,
+    ProviderDown,
+    Refused,
+    TokenOutcome,
+    TokensIssued,
+    Untrusted,
+)
 from akoya_gateway.secret import Secret
 from tests.support.grants import OWNER, GrantEnv, Reuse, bearer, client, down, environment
 from tests.support.virtual_time import clock, in_virtual_time
@@ -636,3 +644,25 @@ async def test_client_that_now_names_another_environment_never_shows_it_the_old_
     await asyncio.sleep(60)
     await env.manager.revocation_queue.sweep()
     assert env.provider.revoked == ["refresh-1"], "revoked once the configuration is correct again"
+
+
+@in_virtual_time
+async def test_bearer_that_the_provider_issues_again_costs_one_refresh_for_each_rejection() -> None:
+    """The data API rejects it again, which ends the refreshes (`data_api.entitlements`)."""
+    env = GrantEnv()
+    grant = await env.connect()
+    act = env.provider.act
+
+    def same_bearer(token: str) -> TokenOutcome:
+        response = act(token)
+        assert isinstance(response, TokensIssued)
+        return TokensIssued(replace(response.tokens, bearer=grant.tokens.bearer))
+
+    env.provider.act = same_bearer  # type: ignore[method-assign]
+    await asyncio.sleep(10)
+    (grant,) = (await env.manager.for_owner(OWNER)).grants
+    replaced = await env.manager.replace_rejected(grant)
+    assert (bearer(replaced), replaced.tokens.refresh_token) == ("bearer-1", Secret("refresh-2"))
+    assert sum(env.provider.uses.values()) == 1
+    assert await env.manager.replace_rejected(grant) == replaced, "it was refreshed since that rejection"
+    assert sum(env.provider.uses.values()) == 1
