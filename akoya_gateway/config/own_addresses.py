@@ -8,7 +8,8 @@ from akoya_gateway.config.model import Listen, Origin
 from akoya_gateway.config.reader import Node
 from akoya_gateway.config.value_parsers import is_loopback, parse_listen, parse_url
 
-_WILDCARDS = (str(IPv4Address(0)), str(IPv6Address(0)))
+_ANY_IPV4, _ANY = str(IPv4Address(0)), str(IPv6Address(0))
+"""The addresses of listeners on all IPv4 addresses, and on all addresses: Linux includes IPv4 in `::`."""
 _LOCALHOST = ("localhost", "127.0.0.1", "::1")
 
 
@@ -51,7 +52,7 @@ def _reaches(target: Origin | Listen | None, listen: Listen) -> bool:
         return True
     if target.port != listen.port:
         return False
-    if listen.host in _WILDCARDS:
-        return is_loopback(target.host)
+    if listen.host in (_ANY_IPV4, _ANY):
+        return is_loopback(target.host) and (listen.host == _ANY or ":" not in target.host)
     both = (target.host, listen.host)
     return target.host == listen.host or ("localhost" in both and all(host in _LOCALHOST for host in both))
