@@ -306,6 +306,10 @@ def _letters(name: str) -> str:
     return name.strip().lower().replace("_", "").replace("-", "")
 
 
+def _is_empty(value: object) -> bool:
+    return value is None or value == ""
+
+
 class _Malformed(ValueError):
     pass
 
@@ -330,7 +334,10 @@ class _Scanner:
                 self._fault = "more than one JSON value"
         except _Malformed as malformed:
             self._fault = str(malformed)
-        return Members({**self._others, **self._values}, self._fault)
+        given = {
+            name: value for name, value in self._values.items() if name not in self._others or not _is_empty(value)
+        }
+        return Members({**self._others, **given}, self._fault)
 
     def _object(self) -> None:
         token = self._next()
@@ -360,7 +367,7 @@ class _Scanner:
         if name not in self._names:
             # Some APIs have `refreshToken` or `Refresh-Token`. An `error` in another spelling is not evaluated.
             name = self._spellings.get(_letters(name), "")
-            if name and name not in self._others:
+            if name and _is_empty(self._others.get(name)):
                 self._others[name] = _loaded(self._text[start : self._at])
             return
         value = _loaded(self._text[start : self._at])
@@ -373,7 +380,7 @@ class _Scanner:
         if name in self._values and self._values[name] != value:
             self._fault = self._fault or f"{name} occurs twice"
         # An empty value must not hide a rotated refresh token.
-        if value not in (None, "") or not self._values.get(name):
+        if not _is_empty(value) or not self._values.get(name):
             self._values[name] = value
 
     def _skip_value(self) -> None:

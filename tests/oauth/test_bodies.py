@@ -312,6 +312,8 @@ def test_reading_takes_linear_time() -> None:
         ({" refresh_token": "r"}, {"refresh_token": "r"}),
         ({"refreshToken": "other", "refresh_token": "r"}, {"refresh_token": "r"}),
         ({"refresh_token": "r", "refreshToken": "other"}, {"refresh_token": "r"}),
+        ({"refresh_token": None, "refreshToken": "r"}, {"refresh_token": "r"}),
+        ({"RefreshToken": "", "refreshToken": "r", "refresh_token": ""}, {"refresh_token": "r"}),
         ({"refresh_tokens": "r", "token": "t"}, {}),
     ],
 )
