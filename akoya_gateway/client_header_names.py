@@ -1,4 +1,4 @@
-"""Lists of request headers by which servers and frameworks take another request than the one that was authorized.
+"""Lists of request headers that make servers and frameworks serve another request than the one that was authorized.
 
 The only lists of these names: `client_headers` decides with them, and the files of `deploy/` are generated from them
 (`python -m tests.support.client_header_lists`). All names are lower-case and spelled with `-`. Has no logic.

@@ -29,7 +29,7 @@ from akoya_gateway.client_header_names import (
     TRACES,
     USER_PREFIXES,
 )
-from akoya_gateway.log import logger
+from akoya_gateway.log import LoggedValues, logger
 
 log = logger("akoya_gateway.client_headers")
 
@@ -42,7 +42,7 @@ MAX_CACHED_NAMES, MAX_CACHED_NAME_BYTES = 4096, 256
 _GATEWAY_PREFIXES = (b"akoya", b"signature")
 _DESCRIBING_PREFIXES = GENERAL_PREFIXES + USER_PREFIXES
 _CLOSED_PREFIXES = MOVES_PREFIXES + USER_PREFIXES + CONTROL_PREFIXES
-"""Prefixes of names that cannot be allowed, because servers take any name with them."""
+"""Prefixes of names that cannot be allowed, because servers interpret every header that has one."""
 _LISTED_NAMES = MOVES_THE_REQUEST | FROM_PROXIES | IN_FAMILIES | SENT_BY_NGINX
 _FOLDED = bytes(byte if chr(byte).isalnum() and byte < 0x80 else 0x2D for byte in range(256))
 
@@ -81,7 +81,7 @@ def setting_for(name: bytes) -> str | None:
     """Return the configuration key that lets a header of this name reach the app, or None if it cannot be allowed.
 
     The name is one that the gateway drops. It can be allowed if it is dropped for its `_`, because of a general prefix
-    or suffix, or because it names a trace, but not if servers are known to take something else from it.
+    or suffix, or because it names a trace, but not if servers are known to interpret the header.
     """
     lower = name.lower()
     folded = fold(lower)
@@ -139,7 +139,7 @@ class ClientHeaders:
     def __init__(self, allowed: Iterable[str] = (), identity: str | None = None) -> None:
         self.allowed = frozenset(name.encode() for name in allowed)
         self._passed = self.allowed if identity is None else self.allowed | {identity.encode()}
-        self._logged: set[bytes] = set()
+        self._logged = LoggedValues(LOGGED_NAMES)
         self._handling: BoundedCache[bytes, Handling] = BoundedCache(MAX_CACHED_NAMES, MAX_CACHED_NAME_BYTES)
 
     def handling(self, name: bytes) -> Handling:
@@ -174,9 +174,8 @@ class ClientHeaders:
         be dropped for another reason, such as a hop-by-hop header.
         """
         name = name.lower()
-        if name in self._logged or len(self._logged) >= LOGGED_NAMES or self.handling(name) is PASS:
+        if self.handling(name) is PASS or not self._logged.add(name):
             return
-        self._logged.add(name)
         setting = setting_for(name)
         if setting is None and self.handling(name) is Handling.FROM_PROXIES:
             setting = "trusted_proxies"

@@ -30,6 +30,23 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     return cast("structlog.stdlib.BoundLogger", made)
 
 
+class LoggedValues:
+    """Limits a log event to the first `limit` different values of a field, once each. Clients choose the values."""
+
+    __slots__ = ("_limit", "_values")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: set[str | bytes] = set()
+
+    def add(self, value: str | bytes) -> bool:
+        """Return True if the value is to be logged, and remember it."""
+        if value in self._values or len(self._values) >= self._limit:
+            return False
+        self._values.add(value)
+        return True
+
+
 def _as_record(_: object, __: str, fields: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
     """Return the arguments for the standard library's logger."""
     event, exc_info = fields.pop("event"), fields.pop("exc_info", None)

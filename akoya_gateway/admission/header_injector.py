@@ -198,8 +198,8 @@ def claims_of_request(verified: Verified) -> Verified:
 def verified_of(claims: UpstreamClaims) -> Verified:
     """Return the claims as an app in the same process gets them in `scope["akoya"]`.
 
-    Nothing was signed, so `key_id` is empty and the times of a signature are 0. Requests share the claims, which cannot
-    be changed: `id_tokens` is copied for each request (`claims_of_request`), or left out if there are none.
+    Nothing was signed, so `key_id` is empty and the times of a signature are 0. Requests share the claims. Only
+    `id_tokens` can be changed, so each request gets a copy (`claims_of_request`); if it is empty, it is left out.
     """
     verified = Verified(
         claims.owner,

@@ -9,7 +9,7 @@ from akoya_gateway.config.reader import Node
 def read_allowed_headers(top: Node, key: str) -> tuple[str, ...]:
     """Read the names of `allow_underscore_headers` or `allow_client_headers` in lower case.
 
-    A name is rejected if servers take something else than the request line from it.
+    A name is rejected if servers are known to take a path, method, user, address or host from it.
     """
     node = top.get(key)
     found = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from akoya_gateway.access.request import RequestInfo, host_of
-from akoya_gateway.log import logger
+from akoya_gateway.log import LoggedValues, logger
 from akoya_gateway.trusted_proxies import TrustedPeer, TrustedProxies
 
 log = logger("akoya_gateway.endpoints")
@@ -25,15 +25,13 @@ class CallbackHost:
 
     def __init__(self, trusted_proxies: Sequence[TrustedPeer]) -> None:
         self._trusts = TrustedProxies(trusted_proxies)
-        self._logged: set[str] = set()
+        self._logged = LoggedValues(MAX_LOGGED_HOSTS)
 
     def check(self, request: RequestInfo, redirect_uri: str) -> None:
         """Log the host of the request if cookies that are set there do not reach the redirect URI."""
         host, expected = self._host(request), urlsplit(redirect_uri).hostname
-        if not host or host == expected or host in self._logged or len(self._logged) >= MAX_LOGGED_HOSTS:
-            return
-        self._logged.add(host)
-        log.warning("callback host mismatch detected", host=host, redirect_uri=redirect_uri)
+        if host and host != expected and self._logged.add(host):
+            log.warning("callback host mismatch detected", host=host, redirect_uri=redirect_uri)
 
     def _host(self, request: RequestInfo) -> str | None:
         """Return the host that the browser used, without port: that of a trusted proxy's X-Forwarded-Host, or Host."""

@@ -154,7 +154,7 @@ class Gateway:
         elif kind != "websocket":
             raise ValueError(f"unknown ASGI scope {kind!r}")
         exchange = Exchange(self, scope, send, 0.0 if self.observer is None else self._clock())
-        # As `finish`, without its coroutine, which would take a few percent of the time of this method.
+        # As `self.finish`, without its coroutine, which would take a few percent of the time of this method.
         try:
             if passed is None or runtime is None:
                 await self._decide(exchange, scope, receive)

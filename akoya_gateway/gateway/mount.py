@@ -7,7 +7,7 @@ An app serves the part of the path after `root_path`. Some servers take `root_pa
 from __future__ import annotations
 
 from akoya_gateway.errors import UserError
-from akoya_gateway.log import logger
+from akoya_gateway.log import LoggedValues, logger
 
 log = logger("akoya_gateway.gateway")
 
@@ -31,13 +31,12 @@ class Mount:
     def __init__(self, root_path: str) -> None:
         self._root_path = root_path
         self._below = root_path + "/"
-        self._logged: set[str] = set()
+        self._logged = LoggedValues(MAX_LOGGED_NAMES)
 
     def require(self, named: str, path: str) -> None:
         """Raise `OtherRootPath` unless `named` is the configured `root_path` and the path is below it."""
         if named != self._root_path:
-            if named not in self._logged and len(self._logged) < MAX_LOGGED_NAMES:
-                self._logged.add(named)
+            if self._logged.add(named):
                 log.warning("root_path mismatch detected", root_path=named[:100], configured=self._root_path)
             raise OtherRootPath("The server's `root_path` differs from the configured `root_path`.")
         if not path.startswith(self._below):

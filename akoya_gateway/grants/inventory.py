@@ -66,7 +66,7 @@ async def current_inventory(store: EncryptedStore, clock: Clock) -> Inventory | 
     try:
         record = await store.get(KIND, RESULT)
     except (UndecryptableRecord, DamagedRecord):
-        # Its key is gone. It never expires, so no process could count again.
+        # The key that encrypted the result is missing. The record never expires, so no process would count again.
         await store.delete(KIND, RESULT)
         record = None
     last = None if record is None else _decode(record)

@@ -102,7 +102,7 @@ class SQLiteDatabase:
         """Return a connection in autocommit mode, with the schema in place. Raises `StoreUnavailable`."""
         with self.translated_errors():
             place = self._place()
-            self._check_successor(place)
+            self._check_replacement(place)
             connection = sqlite3.connect(
                 f"file://{quote(str(self.path))}?mode=rw",
                 uri=True,
@@ -140,8 +140,8 @@ class SQLiteDatabase:
             disk = os.statvfs(self.path)
             return StoreSize(used, used + disk.f_bavail * disk.f_frsize)
 
-    def _check_successor(self, place: tuple[int, int]) -> None:
-        """Refuse a file that was emptied, and prepare one that has taken the place of the file that was open before.
+    def _check_replacement(self, place: tuple[int, int]) -> None:
+        """Raise for a file that was emptied. Discard the log of the previous file if it was replaced by another one.
 
         SQLite keeps the write-ahead log of a database that was moved, and would apply its pages to the new file. If
         another process has already opened the new file, the log is that of the new file and stays.

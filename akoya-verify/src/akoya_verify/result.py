@@ -69,9 +69,10 @@ class Verified:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> dict[str, str]:
-            """Return a new dictionary for `id_tokens` of claims that requests share, which have none of their own.
+            """Return a new, empty dictionary for `id_tokens` if the instance has none.
 
-            An app that changes it changes no other request.
+            The gateway removes an empty one from claims that several requests share. An app that changes the dictionary
+            of its request then changes no other.
             """
             if name == "id_tokens":
                 return {}
