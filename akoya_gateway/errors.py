@@ -38,7 +38,7 @@ class GatewayError(Exception):
     is_private = False
     """True if `detail` names internals (files, hosts, keys). It is then only logged and shown by `/readyz`."""
     is_logged = False
-    """True if a log event of its own has the reason, so that the one for failed requests would repeat it."""
+    """True if the reason was logged where the error occurred, so that the response to it is not logged again."""
 
     def __init__(
         self,

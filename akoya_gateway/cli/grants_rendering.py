@@ -35,7 +35,7 @@ from akoya_gateway.grants.listing import (
 )
 from akoya_gateway.grants.manager import GrantManager
 from akoya_gateway.provider import open_providers
-from akoya_gateway.store import EncryptedStore, Keyring, describe, open_store_beside
+from akoya_gateway.store import EncryptedStore, Keyring, describe, open_store_for_command
 
 FIELDS = (
     "id",
@@ -174,7 +174,7 @@ async def revoke(config: Config, wanted: Sequence[str] | GrantFilter, *, confirm
 
 @contextlib.asynccontextmanager
 async def _vault(config: Config) -> AsyncIterator[EncryptedStore]:
-    store = EncryptedStore(open_store_beside(config.sessions.store), Keyring(config.sessions.keys))
+    store = EncryptedStore(open_store_for_command(config.sessions.store), Keyring(config.sessions.keys))
     await store.open()
     try:
         yield store

@@ -11,7 +11,7 @@ import click
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Sessions
 from akoya_gateway.errors import OperatorError
-from akoya_gateway.store import EncryptedStore, Keyring, describe, open_store_beside
+from akoya_gateway.store import EncryptedStore, Keyring, describe, open_store_for_command
 from akoya_gateway.store.key_rotation import Progress, rotate
 
 
@@ -41,7 +41,7 @@ def rotate_store(config_path: Path) -> int:
 
 
 async def _rotate(sessions: Sessions) -> Progress:
-    store = EncryptedStore(open_store_beside(sessions.store), Keyring(sessions.keys))
+    store = EncryptedStore(open_store_for_command(sessions.store), Keyring(sessions.keys))
     await store.open()
     try:
         progress = Progress(0, 0)

@@ -109,14 +109,14 @@ def _new_file(file: Path) -> tuple[IO[str], Path]:
 def _run(config: Path, work: Callable[[Store], Coroutine[Any, Any, None]], file: Path, *, create: bool = False) -> None:
     from akoya_gateway.config.loader import load_config  # noqa: PLC0415
     from akoya_gateway.errors import GatewayError  # noqa: PLC0415
-    from akoya_gateway.store import open_store_beside  # noqa: PLC0415
+    from akoya_gateway.store import open_store_for_command  # noqa: PLC0415
     from akoya_gateway.store.backup import InvalidBackup  # noqa: PLC0415
 
     # Records stay encrypted, so the keys are not needed.
     url = load_config(config, secrets=(("sessions", "store"),)).sessions.store
 
     async def run() -> None:
-        opened = open_store_beside(url, create=create)
+        opened = open_store_for_command(url, create=create)
         await opened.open()
         try:
             await work(opened)

@@ -217,7 +217,7 @@ _NOT_FILES = (
     ("$", "variables are not expanded in this file", "use {env: NAME} for the whole URL"),
     ("?", "an SQLite store has no options", "remove `?` and what follows"),
 )
-"""Beginnings of paths of other programs that SQLite would create as files, and `?` anywhere in a path."""
+"""Beginnings of paths that only other programs interpret, and `?` anywhere: SQLite would create files so named."""
 
 
 def _sqlite(node: Node, text: str) -> str:

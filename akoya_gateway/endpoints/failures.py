@@ -36,7 +36,7 @@ def refusal_facts(callback: AuthorizationRefused) -> dict[str, int | str]:
 
 
 def issuer_facts(callback: CodeReceived | AuthorizationRefused, environment: Environment) -> dict[str, int | str]:
-    """Return the log fields of a response from another issuer: an attack, or a slip in `issuer` such as its slash."""
+    """Return the log fields of a response from another issuer: an attack, or an error in `issuer` such as its slash."""
     received = without_secrets(callback.iss or "", ())
     return {"error": f"iss is {received}, but issuer is {environment.issuer}"}
 

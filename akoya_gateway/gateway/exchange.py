@@ -232,7 +232,7 @@ class Exchange(ClientSend):
             self.monitored = None
 
     def receive_from(self, receive: Receive) -> Receive:
-        """Return a `receive` for the app of a WebSocket, which does not ask the server once the handshake was refused.
+        """Return a `receive` for the app of a WebSocket that does not call the server's after a refused handshake.
 
         Granian's worker exits if an app receives its first message after the refusal.
         """

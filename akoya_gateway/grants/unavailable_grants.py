@@ -1,4 +1,4 @@
-"""Grants whose bearer can neither be used nor be replaced now: the error for the request, and the user's way out."""
+"""Grants whose bearer can neither be used nor be replaced now: the error, and the offer to connect again."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from akoya_gateway.store.base import Record, Store
 from akoya_gateway.store.encrypted_store import EncryptedStore
 from akoya_gateway.store.encryption import DamagedRecord, Keyring
-from akoya_gateway.store.factory import describe, open_store, open_store_beside
+from akoya_gateway.store.factory import describe, open_store, open_store_for_command
 
 __all__ = [
     "DamagedRecord",
@@ -13,5 +13,5 @@ __all__ = [
     "Store",
     "describe",
     "open_store",
-    "open_store_beside",
+    "open_store_for_command",
 ]

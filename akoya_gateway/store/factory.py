@@ -43,8 +43,8 @@ def open_store(url: str, clock: Clock = time.time) -> Store:
     )
 
 
-def open_store_beside(url: str, *, create: bool = False) -> Store:
-    """Return the store of a gateway for a command that runs beside it, not opened yet.
+def open_store_for_command(url: str, *, create: bool = False) -> Store:
+    """Return the store of a gateway for a command in another process, not opened yet.
 
     Args:
         url: As for `open_store`.
@@ -68,7 +68,10 @@ def open_store_beside(url: str, *, create: bool = False) -> Store:
 
 
 def _is_missing(path: Path) -> bool:
-    """Return False as well if the system refuses to tell, for example to another user: opening the file reports it."""
+    """Return True if the file does not exist.
+
+    False if that is unknown, for example because its folder belongs to another user: opening the file reports it.
+    """
     try:
         path.stat()
     except OSError as fault:

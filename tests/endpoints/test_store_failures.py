@@ -66,8 +66,7 @@ async def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[InProces
     monkeypatch.setattr("akoya_gateway.grants.manager.STORE_RETRY_SECONDS", 0.1)
     monkeypatch.setattr("akoya_gateway.sessions.session_store.RESTORE_WAIT", 0.01)
     env = InProcessEnv(folder, "memory://")
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    runtime = await env.startup()
     encrypted = runtime.grants.repository._store
     encrypted.store = store = FailingStore(encrypted.store)
     return env, store

@@ -21,8 +21,7 @@ async def test_grant_of_another_client_or_environment_is_unknown_to_jobs(
 ) -> None:
     """The connector moved there. The data API of its new environment must not see the token."""
     env = InProcessEnv(tmp_path, "memory://")
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    runtime = await env.startup()
     monkeypatch.setattr(runtime, "config", replace(runtime.config, token_bearer=Secret(BEARER)))
     person = Person(env)
     bound = await env.grant(await person.connect())

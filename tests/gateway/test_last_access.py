@@ -35,8 +35,7 @@ async def owner_of(env: InProcessEnv, code: str) -> str:
 
 async def test_last_access_is_the_time_of_the_request_and_survives_a_restart(tmp_path: Path) -> None:
     env = InProcessEnv(tmp_path, f"sqlite://{tmp_path}/grants.db", app)
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    runtime = await env.startup()
     person = Person(env)
     owner = await owner_of(env, await person.connect())
     for _ in range(4):
@@ -54,8 +53,7 @@ async def test_last_access_is_the_time_of_the_request_and_survives_a_restart(tmp
 
 async def test_check_of_an_open_connection_is_no_activity(tmp_path: Path) -> None:
     env = InProcessEnv(tmp_path, "memory://", app)
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    runtime = await env.startup()
     person = Person(env)
     owner = await owner_of(env, await person.connect())
     at, _ = await passed(env, person)
@@ -75,8 +73,7 @@ async def test_check_of_an_open_connection_is_no_activity(tmp_path: Path) -> Non
 
 async def test_client_cannot_set_the_last_access(tmp_path: Path) -> None:
     env = InProcessEnv(tmp_path, "memory://", app)
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    await env.startup()
     person = Person(env)
     await person.connect()
     forged = {"akoya-last-access": "2099-01-01T00:00:00Z", "akoya_last_access": "2099-01-01T00:00:00Z"}

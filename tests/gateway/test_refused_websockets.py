@@ -104,8 +104,7 @@ async def test_app_that_receives_after_its_handshake_was_refused_does_not_ask_th
         closed.set()
 
     env = InProcessEnv(tmp_path, "memory://", app)
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    await env.startup()
     person = Person(env)
     await person.connect()
     cookies = "; ".join(f"{name}={value}" for name, value in person.http.cookies.items())

@@ -55,14 +55,14 @@ class MisreadBank(Bank):
 async def env(tmp_path: Path) -> AsyncIterator[InProcessEnv]:
     env = InProcessEnv(tmp_path, "memory://")
     env.bank = MisreadBank(env.bank.client, env.clock)
-    await env.gateway.startup()
+    await env.startup()
     installed(env)
     yield env
     await env.gateway.shutdown()
 
 
 def installed(env: InProcessEnv) -> None:
-    env.gateway.runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    env.use_bank()
     env.gateway.runtime.grants._refresher._providers = env.gateway.runtime.providers
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from akoya_gateway import Gateway
 from akoya_gateway.config.model import Client
+from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants import Grant
 from akoya_gateway.grants.grant import to_record_id
 from akoya_gateway.grants.interfaces import always
@@ -94,6 +95,16 @@ class InProcessEnv:
     def clock(self) -> float:
         return time.time() + self.later
 
+    async def startup(self) -> Runtime:
+        """Start the gateway and replace its provider by the bank. Return its runtime."""
+        runtime = await self.gateway.startup()
+        self.use_bank()
+        return runtime
+
+    def use_bank(self) -> None:
+        """Replace the provider of the runtime by the bank, also after a reload."""
+        self.gateway.runtime.providers._providers["demo-app"] = self.bank  # type: ignore[assignment]  # a double
+
     async def grant(self, code: str) -> Grant | None:
         """Return the grant as the store has it."""
         repository = self.gateway.runtime.grants.repository
@@ -164,7 +175,6 @@ async def env(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[I
         server: RedisServer = request.getfixturevalue("own_redis")
         store = f"{server.url}?timeout=20"  # on a busy machine, two seconds may pass without a response
     env = InProcessEnv(tmp_path, store)
-    runtime = await env.gateway.startup()
-    runtime.providers._providers["demo-app"] = env.bank  # type: ignore[assignment]
+    await env.startup()
     yield env
     await env.gateway.shutdown()
