@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 
 
@@ -22,3 +23,15 @@ def has_valid_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """
     hosts = [value for name, value in headers if name == b"host"]
     return len(hosts) < 2 and all(map(is_host, hosts))
+
+
+def names_another_host(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return True if the request target is a URL and its host is not that of the one `Host`.
+
+    A proxy in front may have chosen by the URL (RFC 9112 section 3.2.2), but `Host` is what apps read and what is
+    signed. Clients must send the same in both, without user information (section 3.2).
+    """
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        return False
+    return [value.lower() for name, value in headers if name == b"host"] != [found[1].lower()]

@@ -21,6 +21,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from akoya_gateway.host_header import names_another_host
 from akoya_gateway.server.expect_continue import ExpectContinueApp, has_body
 from akoya_gateway.server.http_1_0 import CloseDelimited
 from akoya_gateway.server.lingering_close import LingeringClose, RequestTransport
@@ -313,6 +314,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if b"#" in self.url:
             # Not allowed in a request target (RFC 9112 section 3.2); uvicorn would drop it silently (CVE-2021-39206).
             raise Refused(400, "fragment in the target")
+        if self.url[:1] != b"/" and names_another_host(self.url, self.headers):
+            raise Refused(400, "another host in the target than in Host")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refused(400, "too many pipelined requests")
         if self.parser.should_upgrade():

@@ -153,8 +153,29 @@ async def test_trailer_is_no_header(port: int, cut: int) -> None:
         (get(path="/café".encode()), "Not valid HTTP: Invalid char in url path."),
         (b"GET / HTTP/1.1\r\nhost : x\r\n\r\n", "Not valid HTTP: Invalid header token."),
         (get(path=b"/a#b"), "Fragment in the target."),
+        (get(path=b"http://evil.example/a"), "Another host in the target than in Host."),
+        (get(path=b"HTTPS://X:443/a"), "Another host in the target than in Host."),
+        (get(path=b"http://user@x/a"), "Another host in the target than in Host."),
+        (get(path=b"http://x/a").replace(b"host: x\r\n", b""), "Another host in the target than in Host."),
+        (
+            get(path=b"http://x/a").replace(b"host: x\r\n", b"host: x\r\nhost: y\r\n"),
+            "Another host in the target than in Host.",
+        ),
     ],
-    ids=["TLS", "PROXY 1", "PROXY 2", "HTTP/2", "path", "header", "fragment"],
+    ids=[
+        "TLS",
+        "PROXY 1",
+        "PROXY 2",
+        "HTTP/2",
+        "path",
+        "header",
+        "fragment",
+        "other host",
+        "other port",
+        "user",
+        "no Host",
+        "two Hosts",
+    ],
 )
 async def test_request_that_is_not_http_gets_400_with_the_reason(port: int, sent: bytes, reason: str) -> None:
     response = await talk(port, sent)
@@ -162,6 +183,12 @@ async def test_request_that_is_not_http_gets_400_with_the_reason(port: int, sent
     problem = json.loads(response.partition(b"\r\n\r\n")[2])
     assert problem["type"] == "urn:akoya-gateway:problem:bad-request"
     assert problem["detail"] == reason
+
+
+@pytest.mark.parametrize("target", [b"http://x/a", b"HTTP://X/a?b=http://y/", b"/http://y/a", b"*"])
+async def test_target_with_the_host_of_the_header_or_without_one_is_served(port: int, target: bytes) -> None:
+    response = await talk(port, get(path=target).replace(b"GET *", b"OPTIONS *"))
+    assert response.startswith(b"HTTP/1.1 200")
 
 
 async def test_unreadable_second_request_does_not_corrupt_the_first_response(port: int) -> None:
