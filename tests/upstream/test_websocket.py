@@ -186,8 +186,9 @@ def test_refusal_reaches_the_client_with_its_body(status: int, tunnel: bool) -> 
     def handler(caller: Caller) -> None:
         caller.head()
         caller.send(
-            b"HTTP/1.1 %d No\r\nContent-Length: 4\r\nX-Why: because\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\nnope"
-            % status
+            b"HTTP/1.1 %d No\r\nContent-Length: 4\r\nX-Why: because\r\nConnection: X-Hop\r\nX-Hop: 1\r\n"
+            # uvicorn fails to respond if it gets these twice.
+            b"Content-Type: text/plain\r\nContent-Type: text/html\r\nDate: a\r\nDate: b\r\n\r\nnope" % status
         )
         caller.closed_by_peer()
 
@@ -202,6 +203,34 @@ def test_refusal_reaches_the_client_with_its_body(status: int, tunnel: bool) -> 
     assert response.body == b"nope"
     assert response.headers["X-Why"] == "because"
     assert "X-Hop" not in response.headers
+    assert response.headers.get_all("Content-Type") == ["text/plain"]
+
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 199 Odd\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["at_once", "byte_by_byte"])
+def test_interim_responses_before_the_handshake_response_are_skipped(pieces: bool, tunnel: bool) -> None:
+    """The library takes the first one for the response, and the client got 403."""
+
+    def handler(caller: Caller) -> None:
+        head = caller.head()
+        switching = b"HTTP/1.1 101 Up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+        response = INTERIM + switching % key_of(head) + frame(TEXT, b"hello")
+        if b" /refused " in head:
+            response = INTERIM + b"HTTP/1.1 409 No\r\nContent-Length: 4\r\n\r\nnope"
+        for piece in [bytes([byte]) for byte in response] if pieces else [response]:
+            caller.send(piece)
+        caller.closed_by_peer()
+
+    with RawUpstream(handler) as upstream, proxied(upstream.origin, tunnel=tunnel) as proxy:
+        with Client(proxy.port) as client:
+            client.send(request())
+            assert client.head().startswith(b"HTTP/1.1 101 ")
+            assert read_frame(client) == (TEXT, b"hello")
+        with pytest.raises(InvalidStatus) as refused:
+            dial(proxy, "/refused")
+        assert (refused.value.response.status_code, refused.value.response.body) == (409, b"nope")
 
 
 BAD_HANDSHAKES = {
@@ -215,6 +244,8 @@ BAD_HANDSHAKES = {
     b"Sec-WebSocket-Protocol: evil\r\nSec-WebSocket-Accept: %b\r\n\r\n",
     "not_http": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
     "nothing": b"",
+    "endless_interim_responses": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40,
+    "an_endless_interim_response": b"HTTP/1.1 103 Early Hints\r\nX: " + b"a" * 200_000,
     "an_endless_header": b"HTTP/1.1 101 Up\r\nX: " + b"a" * 200_000,
 }
 

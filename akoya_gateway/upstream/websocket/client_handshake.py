@@ -15,11 +15,13 @@ from websockets.uri import WebSocketURI
 from akoya_gateway.deadline import running_timeout
 from akoya_gateway.trusted_proxies import peer_of
 from akoya_gateway.upstream.errors import ClosedEarly, InvalidResponse, UpstreamTimeout
+from akoya_gateway.upstream.http.connection import MAX_HEAD_BYTES, MAX_INFORMATIONAL
 from akoya_gateway.upstream.http.request_head import Hop, RequestWriter, target_of
 from akoya_gateway.upstream.http.response_head import HOP_BY_HOP, Headers, tokens
 
 _ANY_URI = WebSocketURI(secure=False, host="upstream", port=80, path="/", query="")
 _END_OF_HEAD = b"\r\n\r\n"
+_INTERIM, _SWITCHING = b"HTTP/1.1 1", b"HTTP/1.1 101"
 _NOT_FORWARDED = HOP_BY_HOP | {
     b"content-length",
     b"sec-websocket-accept",
@@ -54,6 +56,10 @@ class ClientHandshake(asyncio.Protocol):
         self._opened: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._tail: bytes | None = b""
         """The last bytes received of an incomplete response head, or None once it is complete."""
+        self._held = b""
+        """Bytes before the final response that are not complete enough to be skipped."""
+        self._informational = 0
+        self._is_final = False
         self._early_data = b""
         self._lost = False
 
@@ -112,6 +118,9 @@ class ClientHandshake(asyncio.Protocol):
             # These bytes were read before reading was paused.
             self._early_data += data
             return
+        data = self._without_interim(data)
+        if not data:
+            return
         end = self._end_of_head(data)
         self._parse(data[:end])
         if self.protocol.state is OPEN:
@@ -130,6 +139,30 @@ class ClientHandshake(asyncio.Protocol):
         self.fail(ClosedEarly("the upstream closed the connection during the WebSocket handshake"))
 
     # -- internals
+
+    def _without_interim(self, data: bytes) -> bytes:
+        """Return the bytes from the final response on. Until it begins, return nothing.
+
+        The library would take an interim response (RFC 9110 section 15.2) for the final one.
+        """
+        if self._is_final:
+            return data
+        held = self._held + data
+        while _INTERIM.startswith(held[: len(_INTERIM)]) and not held.startswith(_SWITCHING):
+            # Until the status is complete, `held` may still be a part of _SWITCHING.
+            end = held.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            if end < len(_END_OF_HEAD):
+                self._held = held
+                if len(held) > MAX_HEAD_BYTES:
+                    self.fail(InvalidResponse("its header section is too large"))
+                return b""
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
+                self.fail(InvalidResponse("too many interim responses"))
+                return b""
+            held = held[end:]
+        self._is_final = True
+        return held
 
     def _end_of_head(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to the response head.

@@ -17,9 +17,12 @@ from akoya_gateway.upstream.errors import ClientGone, StreamCancelled
 from akoya_gateway.upstream.http.connection_pool import ConnectionPool
 from akoya_gateway.upstream.http.forwarded_headers import VIA_HEADER
 from akoya_gateway.upstream.http.request_head import RequestWriter
+from akoya_gateway.upstream.http.response_head import Headers
 from akoya_gateway.upstream.websocket.client_handshake import ClientHandshake, HandshakeRejected, end_to_end
 from akoya_gateway.upstream.websocket.message_relay import UpstreamWebSocket, relay
 from akoya_gateway.upstream.websocket.tunnel import EXTENSION, Tunnel
+
+_SINGLE = (b"content-type", b"date")
 
 
 async def proxy_websocket(
@@ -88,8 +91,14 @@ async def _refuse(response: Response, scope: Scope, send: Send) -> None:
     """
     if "websocket.http.response" in (scope.get("extensions") or ()) and 200 <= response.status_code <= 599:
         body = bytes(response.body)
-        headers = [*end_to_end(response), (b"content-length", b"%d" % len(body))]
+        headers = [*_without_duplicates(end_to_end(response)), (b"content-length", b"%d" % len(body))]
         await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     else:
         await send({"type": "websocket.close", "code": 1008})
+
+
+def _without_duplicates(headers: Headers) -> Headers:
+    """Return the headers with the first of several `Content-Type` or `Date`, with which uvicorn fails to respond."""
+    names = [name for name, _ in headers]
+    return [header for at, header in enumerate(headers) if header[0] not in _SINGLE or names.index(header[0]) == at]
