@@ -44,7 +44,8 @@ from akoya_gateway.oauth.outcomes import (
     Reply,
     Untrusted,
 )
-from akoya_gateway.oauth.response_body import Members, find_member, read_object
+from akoya_gateway.oauth.refresh_token_value import CONTROLS, is_placeholder, read_refresh_token
+from akoya_gateway.oauth.response_members import Members, find_member, read_object
 from akoya_gateway.oauth.untrusted_text import error_code, is_visible_ascii, printable, without_secrets
 from akoya_gateway.secret import Secret
 
@@ -52,7 +53,6 @@ TokenRequest = FormRequest
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
-MAX_REFRESH_TOKEN_BYTES = MAX_BODY_BYTES
 MAX_SCOPE_BYTES = 2048
 MAX_SCOPE_VALUES = 256
 MAX_DESCRIPTION = 500
@@ -80,14 +80,6 @@ _NAMES = frozenset(
     }
 )
 _OPTIONAL = frozenset({"expires_in", "scope", "grant_id", *_DESCRIPTIONS})
-_CONTROLS = "\ufeff\u200b\u200c\u200d\u2060\0\t\r\n"
-_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
-_PLACEHOLDERS = frozenset(
-    {"", "null", "none", "nil", "undefined", "nan", "false", "redacted", "masked", "hidden", "removed"}
-)
-_MASK = re.compile("[*\u2022]{3}|\u2026")
-_MIN_MASK = 4
-"""Minimum length of a text of one repeated character, such as "xxxx", that counts as masked."""
 
 _BUSY = frozenset({408, 425, 429})
 _BUSY_ERRORS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
@@ -192,10 +184,10 @@ def read_members(response: HttpResponse) -> Members:
     # A 304 has no body by definition, so a body that follows its head is in `surplus`.
     if members.fault is not None and response.surplus and (200 <= response.status < 300 or response.status == 304):
         longer = read_object((response.body + response.surplus)[:MAX_BODY_BYTES], _NAMES, _OPTIONAL)
-        members = longer if _refresh_token(longer.get("refresh_token")) is not None else members
+        members = longer if read_refresh_token(longer.get("refresh_token")) is not None else members
     fault = f"more than {MAX_BODY_BYTES} bytes" if len(response.body) > MAX_BODY_BYTES else members.fault
     id_token = members.get("id_token")
-    stripped = {"id_token": id_token.strip(_CONTROLS + " ")} if isinstance(id_token, str) else {}  # No JWT has blanks.
+    stripped = {"id_token": id_token.strip(CONTROLS + " ")} if isinstance(id_token, str) else {}  # No JWT has blanks.
     return Members({**members.values, **stripped}, fault)
 
 
@@ -299,8 +291,8 @@ def _success(dialect: Dialect, members: Members, reply: Reply) -> TokenResponse 
     fault.
     """
     given = members.get("refresh_token")
-    new = _refresh_token(given)
-    if new is None and given not in (None, "", False, [], {}) and not _is_placeholder(given):
+    new = read_refresh_token(given)
+    if new is None and given not in (None, "", False, [], {}) and not is_placeholder(given):
         return OutcomeUnknown(
             f"the token endpoint responded with {reply.status} and an unreadable refresh_token", reply
         )
@@ -366,37 +358,6 @@ def _scope_values(scope: object) -> tuple[str, ...] | None:
     return values if readable else None
 
 
-def _refresh_token(value: object) -> Secret | None:
-    """Return the refresh token, or None if it is unreadable.
-
-    RFC 6749 appendix A.17 allows printable ASCII only. Some servers send a number, a list or an object with one text,
-    blanks around the token or other letters. These are accepted, because the token cannot be requested again, and
-    because it is only ever sent form-encoded. A text such as "null" or "********" counts as no refresh token: it must
-    not replace the one that was sent, which is still valid if the provider does not rotate it.
-    """
-    if isinstance(value, dict):
-        value = [text for text in value.values() if isinstance(text, str)]
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        value = str(value)
-    if not isinstance(value, str) or len(value) > MAX_REFRESH_TOKEN_BYTES:
-        return None
-    value = value.strip(_CONTROLS)
-    if not value.isprintable() or not value or "\ufffd" in value or _is_placeholder(value):
-        return None
-    return Secret(value)
-
-
-def _is_placeholder(value: object) -> bool:
-    """Return True for a text that stands for a missing or masked value."""
-    if not isinstance(value, str) or "\ufffd" in value or not value.isprintable():
-        return False
-    word = _NOT_ALPHANUMERIC.sub("", value).lower()
-    is_mask = _MASK.search(value) is not None or (len(value) >= _MIN_MASK and len(set(value)) == 1)
-    return is_mask or word in _PLACEHOLDERS
-
-
 def _new_refresh_token(member: Callable[[str], object], secrets: tuple[Secret, ...]) -> Secret | None:
     """Return the refresh token of a response that is not a proper success response, or None if it has no new one.
 
@@ -405,7 +366,7 @@ def _new_refresh_token(member: Callable[[str], object], secrets: tuple[Secret, .
     so a new token is one that comes with a bearer, as in every response that rotates it (RFC 6749 section 5.1), and is
     none of `secrets`.
     """
-    new = _refresh_token(member("refresh_token"))
+    new = read_refresh_token(member("refresh_token"))
     bearers = (member("id_token"), member("access_token"))
     if new is None or new in secrets or not any(is_visible_ascii(bearer, MAX_TOKEN_BYTES) for bearer in bearers):
         return None

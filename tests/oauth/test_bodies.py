@@ -16,15 +16,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akoya_gateway.oauth.response_body import (
-    MAX_LAYERS,
-    UNREADABLE,
-    Members,
-    UnreadableBody,
-    find_member,
-    plain_body,
-    read_object,
-)
+from akoya_gateway.oauth.response_body import MAX_LAYERS, UnreadableBody, plain_body
+from akoya_gateway.oauth.response_members import UNREADABLE, Members, find_member, read_object
 
 LIMIT = 10_000
 BODY = json.dumps({"id_token": "a.b.c", "refresh_token": "r-2", "pad": "x" * 400}).encode()
