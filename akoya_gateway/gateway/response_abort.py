@@ -52,6 +52,19 @@ def _abort_daphne(request: Any) -> None:
         (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
 
 
+def _abort_hypercorn(stream: Any) -> None:
+    """Reset the connection of an HTTP/1.0 response; Hypercorn closes any other when the app returns early.
+
+    Its close is an orderly one, which looks like the end of a response without chunks. The connection is found through
+    the methods that Hypercorn's objects call on each other. Its worker for trio has none.
+    """
+    protocol = getattr(stream.send, "__self__", None)
+    server = getattr(getattr(protocol, "send", None), "__self__", None)
+    writer = getattr(server, "writer", None)
+    if stream.scope["http_version"] == "1.0" and writer is not None:
+        reset(writer.transport)
+
+
 def _return_early(stream: Any) -> None:
     """Do nothing: the server closes the connection when the app returns before the end of its response."""
 
@@ -61,7 +74,7 @@ _ABORTS = {
     "akoya_gateway.server.expect_continue": _abort_own,
     "uvicorn": _abort_uvicorn,
     "daphne": _abort_daphne,
-    "hypercorn": _return_early,
+    "hypercorn": _abort_hypercorn,
     "granian": _return_early,
 }
 """How to abort a response, by the module or the package of the object that `send` belongs to.
