@@ -97,7 +97,7 @@ async def test_app_that_receives_after_its_handshake_was_refused_does_not_ask_th
             await send({"type": "websocket.accept"})
 
     async def receive() -> dict[str, Any]:
-        raise AssertionError("the server was asked")
+        raise AssertionError("the receive of the server was called")
 
     async def send(message: Any) -> None:
         sent.append((message["type"], message.get("code")))

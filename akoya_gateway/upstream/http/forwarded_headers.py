@@ -42,8 +42,9 @@ class ForwardedHeaders:
         """Create the writer.
 
         Args:
-            trusted_proxies: Peers whose forwarded headers are trusted. public_url: If its scheme is https, requests for
-                its host are reported as https, even if a proxy terminates TLS in front of the gateway.
+            trusted_proxies: Peers whose forwarded headers are trusted.
+            public_url: If its scheme is https, requests for its host are reported as https, even if a proxy terminates
+                TLS in front of the gateway.
         """
         self.trusts = TrustedProxies(trusted_proxies)
         self._public_hosts: frozenset[bytes] = frozenset()
