@@ -158,9 +158,14 @@ def _accept(grant: Grant, event: ProviderResponded, now: float) -> Grant:
         return _ended(grant, Reason.ANOTHER_SUB)
     if outcome.tokens.refresh_token is None and outcome.tokens.expires_at < grant.tokens.expires_at:
         return grant
+    return _live(grant, _carry_over(outcome.tokens, grant.tokens), now)
+
+
+def _live(grant: Grant, tokens: TokenSet, now: float) -> Grant:
+    """Return the grant with new tokens, and without anything that earlier failures have left."""
     return replace(
         grant,
-        tokens=_carry_over(outcome.tokens, grant.tokens),
+        tokens=tokens,
         state=GrantState.LIVE,
         refreshed_at=now,
         lease=None,
@@ -278,23 +283,8 @@ def _revoke(grant: Grant, event: RevokeRequested, now: float) -> Grant:
 def _reconnect(grant: Grant, event: Reconnected, now: float) -> Grant:
     if event.tokens.sub != grant.key.sub:
         return grant
-    return replace(
-        grant,
-        # Nothing is carried over from the older consent, because its token family may be revoked with it.
-        tokens=event.tokens,
-        state=GrantState.LIVE,
-        connected_at=now,
-        refreshed_at=now,
-        lease=None,
-        reason=None,
-        retry_at=0.0,
-        failures=0,
-        unknowns=0,
-        untrusted=0,
-        failed_under=0.0,
-        reuse=None,
-        fallback=None,
-    )
+    # Nothing is carried over from the older consent, because its token family may be revoked with it.
+    return replace(_live(grant, event.tokens, now), connected_at=now)
 
 
 def _is_current(grant: Grant, event: ProviderResponded) -> bool:
