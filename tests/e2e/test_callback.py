@@ -17,6 +17,16 @@ from tests.support.environment import Browser, GatewayEnv
 from tests.support.waiting import until
 
 
+def until_logged(env: GatewayEnv, caplog: pytest.LogCaptureFixture, *words: str) -> None:
+    """Wait until a log line has all the words. The sidecar logs to its file, the middleware in this process."""
+
+    def is_logged() -> bool:
+        lines = [*env.log().splitlines(), *caplog.text.splitlines()]
+        return any(all(word in line for word in words) for line in lines)
+
+    until(is_logged, f"a log line has {words}")
+
+
 def state_of(url: str) -> str:
     return parse_qs(urlsplit(url).query)["state"][0]
 
@@ -278,12 +288,9 @@ def test_callback_of_no_attempt_is_logged_with_the_reason(
             (browser, "", "neither code nor error"),
         ]
         responses = [(each.fetch(f"/akoya/callback?{query}"), reason) for each, query, reason in cases]
-    lines = [*env.log().splitlines(), *caplog.text.splitlines()]  # The middleware logs in this process.
     for response, reason in responses:
         assert response.status_code == 400
-        number = response.json()["request_id"]
-        (line,) = [line for line in lines if number in line and "connecting a bank failed" in line]
-        assert reason in line
+        until_logged(env, caplog, response.json()["request_id"], "connecting a bank failed", reason)
 
 
 def test_callback_with_a_cookie_sent_twice_keeps_the_attempt_and_the_code(env: GatewayEnv, browser: Browser) -> None:
@@ -375,8 +382,7 @@ def test_response_of_another_issuer_is_a_mix_up(
     caplog.set_level("INFO")
     callback = env.akoya.consent(browser.begin(), "mikomo_1") + "&iss=https%3A%2F%2Fevil.example"
     assert errors(browser.go(callback)) == "foreign-issuer"
-    lines = [*env.log().splitlines(), *caplog.text.splitlines()]  # The middleware logs in this process.
-    assert any("foreign-issuer" in line and "iss is https://evil.example, but issuer is" in line for line in lines)
+    until_logged(env, caplog, "foreign-issuer", "iss is https://evil.example, but issuer is")
 
 
 def test_two_tabs_work_side_by_side(env: GatewayEnv, browser: Browser) -> None:

@@ -24,6 +24,7 @@ from tests.support.logs import complete_lines
 from tests.support.ports import free_port
 from tests.support.processes import AppServer, GatewayProcess
 from tests.support.upstream_apps import IndependentVerifier
+from tests.support.waiting import until
 
 RULES: list[dict[str, Any]] = [
     {"path": "/public/reports/*", "require": "nothing", "upstream": "reports"},
@@ -212,9 +213,13 @@ def test_upstream_that_is_down_does_not_affect_the_others(both: Both, way: str) 
             assert response.json()["type"].endswith("upstream-unreachable")
             for path, app in OF_PATH.items():
                 assert client.get(path).json()["app"] == app
-        log = both.env.log() if way == "lane" else complete_lines(both.without.log)
-        failed = [line for line in log.splitlines() if "request failed" in line]
-        assert any(f"http://127.0.0.1:{both.apps.port_of_down}" in line and "/down" in line for line in failed)
+
+        def is_logged() -> bool:
+            log = both.env.log() if way == "lane" else complete_lines(both.without.log)
+            failed = [line for line in log.splitlines() if "request failed" in line]
+            return any(f"http://127.0.0.1:{both.apps.port_of_down}" in line and "/down" in line for line in failed)
+
+        until(is_logged, "the address is logged")
         assert client.get("/public/x").json()["client"] == kept > 0
         with AppServer(Named("up again"), port=both.apps.port_of_down):
             assert client.get("/down/x").json()["app"] == "up again"
