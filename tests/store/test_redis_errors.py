@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
+from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from akoya_gateway.errors import StoreUnavailable
 from akoya_gateway.store import Record
 from akoya_gateway.store.redis.client import CommandLimiter, connect
+from akoya_gateway.store.redis.scripts import PUT, Call
+from akoya_gateway.store.redis.server_errors import error_text
 from akoya_gateway.store.redis.store import RedisStore
 from akoya_gateway.store.redis.url import parse
 
@@ -70,3 +75,18 @@ async def test_error_of_the_server_is_explained_without_its_text() -> None:
             assert "secret-data" not in text
         errors.pop(0)
     server.close()
+
+
+async def test_lost_response_after_a_missing_script_is_not_described_as_a_refusal() -> None:
+    """After a restart of a cluster the script is sent again. Whether that was executed is unknown then."""
+    outcomes: list[Exception] = [NoScriptError("No matching script"), RedisTimeoutError("no response")]
+
+    class Cluster:
+        async def execute_command(self, *command: object) -> None:
+            raise outcomes.pop(0)
+
+    client: Any = connect(parse("redis+cluster://127.0.0.1:1/0"))
+    client._client = Cluster()
+    with pytest.raises(RedisTimeoutError) as lost:
+        await client.run([Call(PUT, ("key",), ())])
+    assert error_text(lost.value) == "no response in time; the command may or may not have been executed"

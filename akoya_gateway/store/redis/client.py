@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from redis.asyncio import RedisCluster
@@ -236,10 +236,11 @@ class _Cluster:
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         results = []
         for call in calls:
-            try:
+            with suppress(NoScriptError):
                 results.append(await self._client.execute_command(*call.by_digest))
-            except NoScriptError:
-                results.append(await self._client.execute_command(*call.whole))
+                continue
+            # Outside the block: an error of this command is not described by the one before (`error_text`).
+            results.append(await self._client.execute_command(*call.whole))
         return results
 
     async def read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

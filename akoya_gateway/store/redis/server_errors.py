@@ -97,7 +97,7 @@ def _causes(fault: BaseException | None) -> Iterator[BaseException]:
         if fault is None:
             return
         yield fault
-        fault = fault.__cause__ or fault.__context__
+        fault = fault.__cause__ or (None if fault.__suppress_context__ else fault.__context__)
 
 
 def _reason(fault: BaseException) -> str | None:
