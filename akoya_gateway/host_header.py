@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
+_PORT = re.compile(rb":\d*$")
 _HOST = re.compile(rb"[A-Za-z0-9._~\-%!$&'()*+;=]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
 
 
@@ -26,7 +27,7 @@ def has_valid_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def names_another_host(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return True if the request target is a URL and its host is not that of the one `Host`.
+    """Return True if the request target is a URL and its host is not that of the one `Host`. Ports are ignored.
 
     A proxy in front may have chosen by the URL (RFC 9112 section 3.2.2), but `Host` is what apps read and what is
     signed. Clients must send the same in both, without user information (section 3.2).
@@ -34,4 +35,5 @@ def names_another_host(target: bytes, headers: Iterable[tuple[bytes, bytes]]) ->
     found = _ABSOLUTE.match(target)
     if found is None:
         return False
-    return [value.lower() for name, value in headers if name == b"host"] != [found[1].lower()]
+    hosts = [_PORT.sub(b"", value).lower() for name, value in headers if name == b"host"]
+    return hosts != [_PORT.sub(b"", found[1]).lower()]
