@@ -13,6 +13,7 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
+from joserfc.util import base64_to_int
 
 from akoya_gateway.oauth.roca import has_roca_fingerprint
 from akoya_gateway.oauth.untrusted_text import UnreadableJSON, json_object
@@ -166,10 +167,9 @@ def _import(member: dict[str, Any]) -> RSAKey | ECKey | OKPKey | None:
 
 def _rsa(public: dict[str, str | list[str]]) -> RSAKey | None:
     # Check the size before the import: joserfc warns about small keys, and verifying with a huge key is slow.
-    bits = len(public["n"]) * 6
-    if not _MIN_RSA_BITS - 8 <= bits <= _MAX_RSA_BITS + 16 or len(public["e"]) > 8:
+    if len(public["n"]) * 6 > _MAX_RSA_BITS + 16 or len(public["e"]) > 8:
+        return None
+    if not _MIN_RSA_BITS <= base64_to_int(str(public["n"])).bit_length() <= _MAX_RSA_BITS:
         return None
     key = RSAKey.import_key(public)
-    if not _MIN_RSA_BITS <= key.public_key.key_size <= _MAX_RSA_BITS:
-        return None
     return None if has_roca_fingerprint(key.public_key.public_numbers().n) else key

@@ -55,7 +55,7 @@ def small_rsa() -> dict[str, Any]:
         {"kty": "oct", "k": "AAAA"}, OctKey.generate_key(256).as_dict(), {"kty": "PQC", "x": "new"},
         {**good(), "use": "enc"}, {**good(), "use": 7}, {**good(), "key_ops": ["encrypt"]}, {**good(), "key_ops": "verify"},
         {**good(), "alg": "HS256"}, {**good(), "alg": "none"}, {**good(), "alg": "RSA-OAEP"}, {**good(), "alg": 7},
-        {**good(), "e": "AQAB" * 100}, {**good(), "n": good()["n"] * 5},
+        {**good(), "e": "AQAB" * 100}, {**good(), "n": good()["n"] * 5}, {**good(), "n": "f" + good()["n"][1:]},
         small_rsa(), ECKey.generate_key("secp256k1").as_dict(private=False),
         OKPKey.generate_key("X25519").as_dict(private=False), OKPKey.generate_key("Ed448").as_dict(private=False),
     ],
