@@ -16,6 +16,7 @@ from akoya_gateway.store import open_store
 from akoya_gateway.store.redis.url import check_files, parse, with_files_below
 from tests.support.certificates import Authority
 from tests.support.redis_servers import RedisServer, SentinelGroup
+from tests.support.waiting import until
 
 OPTIONS = "timeout=10&prefix=reasons"
 
@@ -88,10 +89,15 @@ async def test_reason_why_a_cluster_cannot_be_used_is_reported(redis_server: Red
 
 
 async def test_server_with_too_many_clients_is_named(own_redis: RedisServer) -> None:
-    own_redis.client.config_set("maxclients", 3)
-    with contextlib.ExitStack() as opened:
-        for _ in range(6):
+    with own_redis.client as client, contextlib.ExitStack() as opened:
+        client.config_set("maxclients", 3)
+
+        def is_full() -> bool:
             opened.enter_context(socket.create_connection(("127.0.0.1", own_redis.port)))
+            return bool(client.info("clients")["connected_clients"] == 3)
+
+        # Twice, because the server may only now close a connection whose client has left.
+        until(lambda: is_full() and is_full(), "the server has all its clients")
         assert "too many clients; raise its maxclients" in await reason(f"{own_redis.url}?{OPTIONS}")
 
 
