@@ -47,7 +47,6 @@ import yaml
 from akoya_gateway.config import load_config
 from akoya_gateway.config.model import Client, Config, Tokens
 from akoya_gateway.grants import Grant, GrantKey, GrantManager, GrantRepository, GrantState
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.listing import GrantFilter, list_grants
 from akoya_gateway.oauth.outcomes import RevocationOutcome, Revoked, TokenOutcome, TokenSet, TokensIssued
 from akoya_gateway.provider import open_providers
@@ -111,7 +110,7 @@ class Alone:
         self._bearer = bearer
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         return TokensIssued(token_set(sub, self._bearer, time.time() + 900.0))
 

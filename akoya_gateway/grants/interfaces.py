@@ -11,11 +11,6 @@ from akoya_gateway.oauth.outcomes import RevocationOutcome, TokenOutcome
 from akoya_gateway.secret import Secret
 
 
-def always() -> bool:
-    """Return True."""
-    return True
-
-
 class TokenEndpoint(Protocol):
     """The token and revocation endpoints of a provider, for one client registration.
 
@@ -28,12 +23,12 @@ class TokenEndpoint(Protocol):
         ...
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         """Send one refresh request (RFC 6749 section 6). It is never retried, regardless of the outcome.
 
         A response with another `sub`, or with another nonce than that of the login, is `Untrusted`. If `may_send`
-        returns False once the connection is established, the request is not sent: `ProviderDown`.
+        is given and returns False once the connection is established, the request is not sent: `ProviderDown`.
         """
 
     async def revoke(self, refresh_token: Secret) -> RevocationOutcome:

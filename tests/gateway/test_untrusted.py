@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from akoya_gateway.grants.grant import to_record_id
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import (
     ClientRejected,
     OutcomeUnknown,
@@ -40,7 +39,7 @@ class MisreadBank(Bank):
         return self.rejection or await super().exchange(code, code_verifier, nonce)
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         if self.failure is not None:
             return self.failure

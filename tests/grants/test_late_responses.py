@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from akoya_gateway.grants import Grant, GrantState
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import DistrustReason, OutcomeUnknown, Refused, TokenOutcome, TokensIssued, Untrusted
 from akoya_gateway.secret import Secret
 from tests.support.grants import GrantEnv, Provider, Reuse, bearer, client
@@ -23,7 +22,7 @@ class Stopped(Provider):
     respond: Callable[[TokenOutcome], TokenOutcome] | None = None
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         outcome = await super().refresh(refresh_token, sub)
         return replace(outcome, late=self._late(refresh_token)) if isinstance(outcome, OutcomeUnknown) else outcome

@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from akoya_gateway.errors import GatewayError
 from akoya_gateway.grants import Grant, GrantManager, GrantState, remedy
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.pauses import MAX_UNKNOWN_OUTCOMES
 from akoya_gateway.grants.repository import KIND
 from akoya_gateway.grants.serialization import decode
@@ -59,7 +58,7 @@ class Truth(Provider):
     """By process: tokens whose successor the process received, whether or not it stored it."""
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         token = refresh_token.reveal()
         family = self.family_of(token)

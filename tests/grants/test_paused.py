@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from akoya_gateway.grants import GrantState, manager
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import DownReason, ProviderDown, TokenOutcome
 from akoya_gateway.secret import Secret
 from tests.support.grants import FlakyStore, GrantEnv, Provider, Reuse, bearer
@@ -27,12 +26,12 @@ class SlowToConnect(Provider):
         self.calls = 0
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         self.calls += 1
         if self.calls == 1:
             await self.connected.wait()
-        if not may_send():
+        if may_send is not None and not may_send():
             return ProviderDown("paused", reason=DownReason.PAUSED)
         return await super().refresh(refresh_token, sub, nonce)
 
@@ -71,7 +70,7 @@ async def test_request_that_waits_for_a_refresh_gets_its_result_after_a_pause(mo
 
     class Remote(Provider):
         async def refresh(
-            self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+            self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
         ) -> TokenOutcome:
             loop.call_later(0.1, pause)
             await loop.sock_recv(response, 1)

@@ -13,7 +13,6 @@ import pytest
 
 from akoya_gateway.grants import Grant, GrantState
 from akoya_gateway.grants.held_lease import LEASE_SECONDS
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.orphan_cleanup import OrphanCleaner
 from akoya_gateway.oauth.outcomes import TokenOutcome
 from akoya_gateway.secret import Secret
@@ -88,7 +87,7 @@ class LateBy(Provider):
     turns = 0
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         response = self.act(refresh_token.reveal())
         await asyncio.sleep(LEASE_SECONDS / 3)

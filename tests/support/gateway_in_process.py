@@ -20,7 +20,6 @@ from akoya_gateway.config.model import Client
 from akoya_gateway.gateway.runtime import Runtime
 from akoya_gateway.grants import Grant
 from akoya_gateway.grants.grant import to_record_id
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.grants.serialization import decode
 from akoya_gateway.oauth.outcomes import Refused, TokenOutcome, TokensIssued
 from akoya_gateway.secret import Secret
@@ -58,7 +57,7 @@ class Bank(Provider):
         return response
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         self.uses[refresh_token.reveal()] += 1
         await turns(3)

@@ -16,7 +16,6 @@ from akoya_gateway.clock import Clock
 from akoya_gateway.config.model import Client, Dialect, EncryptionKey, Environment, Seconds, Tokens, key_id
 from akoya_gateway.errors import GatewayError, StoreUnavailable
 from akoya_gateway.grants import Grant, GrantManager, GrantObserver
-from akoya_gateway.grants.interfaces import always
 from akoya_gateway.oauth.outcomes import (
     DistrustReason,
     OutcomeUnknown,
@@ -118,7 +117,7 @@ class Provider:
         return next((f for f in self.families if token == f.living or token in f.spent), None)
 
     async def refresh(
-        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] = always
+        self, refresh_token: Secret, sub: str, nonce: str | None = None, may_send: Callable[[], bool] | None = None
     ) -> TokenOutcome:
         token = refresh_token.reveal()
         self.uses[token] += 1
